@@ -1,0 +1,28 @@
+"""Content-addressed files (Blossom)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from nostrain.units import Digest
+
+
+class Blobs(Protocol):
+    """Stores and fetches files by SHA-256. A URL is a hint, never an authority: the bytes are checked against the digest."""
+
+    async def put(self, path: Path, digest: Digest) -> tuple[str, ...]:
+        """Upload the file at `path`, whose SHA-256 is `digest`, to the configured servers; the URLs that now serve it.
+
+        Idempotent. Raises Unavailable when no server took it, RemoteProtocolError when every server refused it for good (401, 403, 413).
+        """
+        ...
+
+    async def get(self, digest: Digest, urls: Sequence[str], max_size: int) -> Path:
+        """A local, read-only file whose SHA-256 is `digest` (a local copy is used if there is one).
+
+        Never writes more than `max_size` bytes; nothing unverified is left under its final name.
+        Raises Unavailable when no source answered, RemoteProtocolError when what they serve is not that blob or is too large.
+        """
+        ...

@@ -1,0 +1,69 @@
+"""Payments. Names are Core Lightning's and BoltzExchange/hold's; every amount is msat."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from enum import Enum
+from typing import Protocol
+
+import msgspec
+import trio
+
+from nostrain.units import BlockHeight, Digest, Msat
+
+
+class HoldState(Enum):
+    """States of a hold invoice, as BoltzExchange/hold names them."""
+
+    UNPAID = "unpaid"
+    ACCEPTED = "accepted"
+    PAID = "paid"
+    CANCELLED = "cancelled"
+
+
+class HoldUpdate(msgspec.Struct, frozen=True):
+    """A hold invoice changed state. `cltv_expiry` is the smallest expiry height of its HTLCs once accepted."""
+
+    payment_hash: Digest
+    state: HoldState
+    amount_msat: Msat
+    cltv_expiry: BlockHeight | None = None
+
+
+class PayResult(msgspec.Struct, frozen=True):
+    """How a payment ended: with its preimage, or None when it failed for certain and the money is back."""
+
+    payment_hash: Digest
+    preimage: str | None
+
+
+class Lightning(Protocol):
+    """A Lightning node with hold invoices."""
+
+    async def block_height(self) -> BlockHeight:
+        """Current height. Raises Unavailable."""
+        ...
+
+    async def hold_invoice(self, payment_hash: Digest, amount_msat: Msat, min_final_cltv: int, expiry_s: int) -> str:
+        """A BOLT 11 invoice on a hash that we did not draw; idempotent per hash. Raises Unavailable, LocalProtocolError if the hash is in use."""
+        ...
+
+    async def pay(self, bolt11: str, payment_hash: Digest, amount_msat: Msat) -> PayResult:
+        """Pay `bolt11` once: returns when the payment is settled or has failed for certain, however long that takes.
+
+        Query-first: a second call with the same hash joins the first payment and never sends again.
+        Raises OutcomeUnknown when the node was lost meanwhile; cancellation means the same.
+        """
+        ...
+
+    async def settle(self, preimage: str) -> None:
+        """Settle the accepted hold invoice of SHA256(preimage); idempotent. Raises Unavailable, LocalProtocolError if it is not accepted."""
+        ...
+
+    async def cancel(self, payment_hash: Digest) -> None:
+        """Fail the HTLCs of a hold invoice; idempotent, and a no-op on one that does not exist. Raises Unavailable, LocalProtocolError if it is paid."""
+        ...
+
+    def holds(self) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[HoldUpdate]]:
+        """Every hold invoice's present state, then each change."""
+        ...

@@ -1,0 +1,1 @@
+"""The nouns of the protocol as frozen structs. Imports nothing of the project but units, errors and hashes."""
