@@ -1,0 +1,184 @@
+"""Jobs for the engine process and their results: plain data, arrays as file paths, losses as integers (nanonats: 1e-9 nat a token).
+
+Every job is a pure function of its fields and of the files they name. Output paths are written to a temporary name, fsynced and renamed.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from nostrain.protocol.manifest import BlobRef, CodecSpec, ModelSpec, OuterSpec, ScoringSpec, TensorSpec, TrainingSpec
+from nostrain.units import Digest, Ppm, Pubkey
+
+
+class BuildRunJob(msgspec.Struct, frozen=True, tag="build_run"):
+    """Cut text into shards and make the initial checkpoint. `text` is a folder, or None for this Python's standard library."""
+
+    text: str | None
+    model: ModelSpec
+    seed: int
+    shard_bytes: int
+    validation_bytes: int
+    out_dir: str
+
+
+class BuildRunResult(msgspec.Struct, frozen=True, tag="build_run_result"):
+    """`blobs` pairs every blob made (shards, validation, dataset manifest, checkpoint) with its local path."""
+
+    dataset: BlobRef
+    checkpoint: BlobRef
+    tensors: tuple[TensorSpec, ...]
+    root: Digest
+    blobs: tuple[tuple[BlobRef, str], ...]
+    total_bytes: int
+
+
+class InspectJob(msgspec.Struct, frozen=True, tag="inspect"):
+    """Check that a safetensors file holds exactly `tensors` in float32, finite, and compute its root."""
+
+    checkpoint: str
+    tensors: tuple[TensorSpec, ...]
+
+
+class InspectResult(msgspec.Struct, frozen=True, tag="inspect_result"):
+    """`error` names what is wrong, else None and `root` is the Merkle root of the checkpoint."""
+
+    root: Digest | None
+    error: str | None = None
+
+
+class TrainJob(msgspec.Struct, frozen=True, tag="train"):
+    """H inner steps from `checkpoint` on windows of `shard` drawn from `seed` (hex32), then error feedback, top-k, quantize, encode.
+
+    `state_in`/`state_out` is the worker's private state (error-feedback residual, AdamW moments); None at its first round.
+    `steps_done` counts the inner steps of earlier rounds, for the learning-rate schedule.
+    """
+
+    model: ModelSpec
+    tensors: tuple[TensorSpec, ...]
+    training: TrainingSpec
+    codec: CodecSpec
+    checkpoint: str
+    shard: str
+    seed: str
+    steps_done: int
+    state_in: str | None
+    delta_out: str
+    state_out: str
+
+
+class TrainResult(msgspec.Struct, frozen=True, tag="train_result"):
+    """The encoded delta and what it cost. Losses are means over the first and the last quarter of the steps."""
+
+    delta: BlobRef
+    loss_first_nanonats: int
+    loss_last_nanonats: int
+    tokens: int
+    train_ms: int
+    encode_ms: int
+
+
+class Candidate(msgspec.Struct, frozen=True):
+    """One revealed delta to score, with the shard and the window seed that its worker was assigned."""
+
+    worker: Pubkey
+    delta: str
+    shard: str
+    window_seed: str
+
+
+class EvaluateJob(msgspec.Struct, frozen=True, tag="evaluate"):
+    """Score the candidates of a round at `checkpoint`: loss before and after theta - (alpha / R) * c_i * delta_i, float64 accumulation.
+
+    `unassigned` are shards nobody was assigned; windows on them come from `seed` (SHA256(receipt id ‖ b_j), hex32). Windows on a candidate's
+    own shard are a `seed`-chosen sample of the exact windows that it should have trained on. `committed` is R, the number of pinned
+    commitments. `earlier` are deltas of earlier rounds, by digest, for the index-overlap check.
+    """
+
+    model: ModelSpec
+    tensors: tuple[TensorSpec, ...]
+    training: TrainingSpec
+    codec: CodecSpec
+    outer: OuterSpec
+    scoring: ScoringSpec
+    checkpoint: str
+    candidates: tuple[Candidate, ...]
+    committed: int
+    unassigned: tuple[str, ...]
+    seed: str
+    earlier: tuple[tuple[Digest, str], ...] = ()
+
+
+class CandidateScore(msgspec.Struct, frozen=True):
+    """`error` says why the blob is no valid delta (then the rest is zero or empty); `weight` is c_i in 1/65536.
+
+    `gain` = mean(before) - mean(after) on unassigned data; `provenance` is D_i and `provenance_se` its standard error (design section 12),
+    all in nanonats. `overlap_ppm`: largest share of its indices found in one earlier delta; `overlap_round_ppm`: in another candidate.
+    """
+
+    worker: Pubkey
+    error: str | None = None
+    weight: int = 0
+    gain: int = 0
+    losses_after: tuple[int, ...] = ()
+    assigned_gain: int = 0
+    provenance: int = 0
+    provenance_se: int = 0
+    overlap_ppm: Ppm = Ppm(0)
+    overlap_round_ppm: Ppm = Ppm(0)
+
+
+class EvaluateResult(msgspec.Struct, frozen=True, tag="evaluate_result"):
+    """Per-batch losses before (shared by all candidates), and each candidate's score in the order given."""
+
+    losses_before: tuple[int, ...]
+    scores: tuple[CandidateScore, ...]
+    tokens: int
+    evaluate_ms: int
+
+
+class ValidationJob(msgspec.Struct, frozen=True, tag="validation"):
+    """Mean loss on the first `tokens` tokens of the held-out shard."""
+
+    model: ModelSpec
+    tensors: tuple[TensorSpec, ...]
+    checkpoint: str
+    shard: str
+    tokens: int
+    sequence_length: int
+    eval_batch: int
+
+
+class ValidationResult(msgspec.Struct, frozen=True, tag="validation_result"):
+    """Nanonats a token; with byte tokens, bits per byte = loss / ln 2."""
+
+    loss_nanonats: int
+    tokens: int
+
+
+class AggregateJob(msgspec.Struct, frozen=True, tag="aggregate"):
+    """The outer step over the accepted deltas, in the order given; `committed` is R. Needs numpy only."""
+
+    tensors: tuple[TensorSpec, ...]
+    codec: CodecSpec
+    outer: OuterSpec
+    state_id: Digest
+    checkpoint: str
+    deltas: tuple[tuple[Digest, str], ...]
+    committed: int
+    checkpoint_out: str
+
+
+class AggregateResult(msgspec.Struct, frozen=True, tag="aggregate_result"):
+    """The next state: identity, Merkle root, safetensors file, the integer weights c_i (1/65536) used. `error` names a blob that is no delta."""
+
+    state_id: Digest | None
+    root: Digest | None
+    checkpoint: BlobRef | None
+    weights: tuple[int, ...] = ()
+    error: str | None = None
+    aggregate_ms: int = 0
+
+
+Job = BuildRunJob | InspectJob | TrainJob | EvaluateJob | ValidationJob | AggregateJob
+JobResult = BuildRunResult | InspectResult | TrainResult | EvaluateResult | ValidationResult | AggregateResult

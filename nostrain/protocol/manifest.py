@@ -1,0 +1,141 @@
+"""What a run is: the content of the run manifest (kind 8650) and of the dataset manifest blob. Every number is an integer.
+
+The defaults are those of design section 12 and of the `tiny` devnet run.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from nostrain.units import Digest, Msat, Ppm
+
+
+class BlobRef(msgspec.Struct, frozen=True):
+    """A blob by digest, with its size in bytes; `urls` are hints."""
+
+    sha256: Digest
+    size: int
+    urls: tuple[str, ...] = ()
+
+
+class ModelSpec(msgspec.Struct, frozen=True):
+    """A Llama as `transformers.LlamaConfig` describes it. `rope_theta` is an integer here; weights are float32."""
+
+    hidden_size: int = 128
+    intermediate_size: int = 384
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    num_key_value_heads: int = 4
+    vocab_size: int = 256
+    max_position_embeddings: int = 128
+    rope_theta: int = 10_000
+    tie_word_embeddings: bool = False
+
+
+class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
+    """Name and shape of one float32 tensor of the checkpoint; the manifest lists them sorted by name (byte order)."""
+
+    name: str
+    shape: tuple[int, ...]
+
+
+class TrainingSpec(msgspec.Struct, frozen=True):
+    """The inner steps: H AdamW steps on batches of `batch_size` windows of `sequence_length` tokens."""
+
+    inner_steps: int = 30
+    batch_size: int = 4
+    sequence_length: int = 128
+    learning_rate_ppb: int = 3_000_000
+    warmup_steps: int = 30
+    weight_decay_ppm: Ppm = Ppm(100_000)
+    beta1_ppm: Ppm = Ppm(900_000)
+    beta2_ppm: Ppm = Ppm(950_000)
+    clip_ppm: Ppm = Ppm(1_000_000)
+
+
+class CodecSpec(msgspec.Struct, frozen=True):
+    """The SparseLoCo compressor: top-k per chunk, quantizer, error feedback decay."""
+
+    version: int = 1
+    chunk: int = 4096
+    topk: int = 64
+    quantizer_bits: int = 2
+    error_feedback_ppm: Ppm = Ppm(950_000)
+
+
+class OuterSpec(msgspec.Struct, frozen=True):
+    """The outer step theta' = theta - (alpha / R) * sum_i c_i * delta_i, exact (design section 12)."""
+
+    rule: Literal["mean_r"] = "mean_r"
+    alpha_ppm: Ppm = Ppm(2_000_000)
+
+
+class ScoringSpec(msgspec.Struct, frozen=True):
+    """How validators score: tokens a submission, the levels q_k, the floor of the normalizer, the plausibility checks."""
+
+    unassigned_tokens: int = 16_384
+    assigned_tokens: int = 1_024
+    validation_tokens: int = 16_384
+    eval_batch: int = 32
+    levels_ppm: tuple[Ppm, ...] = (Ppm(400_000), Ppm(500_000), Ppm(600_000), Ppm(700_000))
+    floor_nanonats: int = 100_000
+    max_overlap_ppm: Ppm = Ppm(500_000)
+    plausibility_from_round: int = 4
+    min_provenance_milli_z: int = 0
+
+
+class TimingSpec(msgspec.Struct, frozen=True):
+    """Seconds each phase may last at most; a phase ends early once everyone whose turn it is has spoken."""
+
+    commit_s: int = 90
+    acknowledge_s: int = 30
+    reveal_s: int = 30
+    verdict_s: int = 90
+    attest_s: int = 30
+    grace_s: int = 5
+
+
+class SettlementSpec(msgspec.Struct, frozen=True):
+    """`none`: the run is not paid. `hold`: a thermometer of hold invoices per worker (design section 6)."""
+
+    mode: Literal["none", "hold"] = "none"
+    level_msat: Msat = Msat(0)
+    fee_msat: Msat = Msat(0)
+    instances: int = 8
+    min_final_cltv: int = 80
+
+
+class RunManifest(msgspec.Struct, frozen=True, tag_field="type", tag="run"):
+    """Content of kind 8650. `d` tag: the run id. Immutable: everything later refers to this event's id."""
+
+    name: str
+    rounds: int
+    min_workers: int
+    min_validators: int
+    threshold: int
+    model: ModelSpec
+    tensors: tuple[TensorSpec, ...]
+    dataset: BlobRef
+    checkpoint: BlobRef
+    root: Digest
+    blob_servers: tuple[str, ...]
+    training: TrainingSpec = TrainingSpec()
+    codec: CodecSpec = CodecSpec()
+    outer: OuterSpec = OuterSpec()
+    scoring: ScoringSpec = ScoringSpec()
+    timing: TimingSpec = TimingSpec()
+    settlement: SettlementSpec = SettlementSpec()
+    max_delta_bytes: int = 1 << 20
+    v: int = 1
+
+
+class DatasetManifest(msgspec.Struct, frozen=True):
+    """The dataset manifest blob (JSON): byte-level tokens in raw uint8 shards, each a blob of its own; validation is held out."""
+
+    shards: tuple[BlobRef, ...]
+    validation: BlobRef
+    tokenizer: Literal["bytes"] = "bytes"
+    dtype: Literal["uint8"] = "uint8"
+    v: int = 1
