@@ -1,0 +1,112 @@
+"""The outer step, exact: θ' = θ - (α/R) · Σ c_i·Δ_i in integers, one rounding to float32, one subtraction (design section 12).
+
+All sums are of int64, so neither order nor machine matters. The bounds: a delta's value is below 2^40 units of 2^-36; a step weight
+w_i = floor(c_i · α / R) is in units of 2^-16; Σ w_i ≤ 2^22 is checked, so every sum stays below 2^62 units of 2^-52.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nostrain.errors import LocalProtocolError
+from nostrain.hashes import tagged_hash
+from nostrain.protocol.manifest import OuterSpec
+from nostrain.sparseloco.delta import EXPONENT_MIN, Delta
+from nostrain.units import PPM, Digest
+
+WEIGHT_ONE: Final = 1 << 16
+"""Weights are integers of 1/65536."""
+
+_WEIGHT_SUM_MAX: Final = 1 << 22
+_STEP_EXPONENT: Final = EXPONENT_MIN - 16
+_SMALLEST_NORMAL: Final = np.float32(2.0**-126)
+_HALF_BITS: Final = 20
+_BLOCK: Final = 1 << 20
+
+
+def squared_norm(delta: Delta) -> int:
+    """‖Δ‖² in units of 2^-72, exactly: values are split in halves of 20 bits, so a block of 2^20 squares stays below 2^61."""
+    total = 0
+    for at in range(0, len(delta.units), _BLOCK):
+        units = np.abs(delta.units[at : at + _BLOCK])
+        high, low = units >> _HALF_BITS, units & ((1 << _HALF_BITS) - 1)
+        squares = (int((high * high).sum()) << _HALF_BITS) + (int((high * low).sum()) << 1)
+        total += (squares << _HALF_BITS) + int((low * low).sum())
+    return total
+
+
+def cap_weights(deltas: Sequence[Delta]) -> list[int]:
+    """The norm cap c_i = min(1, median‖Δ‖ / ‖Δ_i‖) of each delta in 1/65536, rounded down, by integer square root.
+
+    The median of an even number is the mean of the middle two. A delta of norm zero has no part in the median: it must not scale others down.
+    """
+    norms = [math.isqrt(squared_norm(delta)) for delta in deltas]
+    ranked = sorted(norm for norm in norms if norm)
+    if not ranked:
+        return [WEIGHT_ONE] * len(norms)
+    twice_median = ranked[(len(ranked) - 1) // 2] + ranked[len(ranked) // 2]
+    return [min(WEIGHT_ONE, twice_median * WEIGHT_ONE // (2 * norm)) if norm else WEIGHT_ONE for norm in norms]
+
+
+def step_weights(caps: Sequence[int], outer: OuterSpec, committed: int) -> list[int]:
+    """w_i = floor(c_i · α / R) in 1/65536 for each cap c_i; `committed` is R, the number of pinned commitments.
+
+    Raises:
+        LocalProtocolError: R < 1 or below the number of deltas, α is negative, or the weights are so large that sums could overflow.
+    """
+    if committed < max(1, len(caps)) or outer.alpha_ppm < 0:
+        raise LocalProtocolError(f"outer step: {len(caps)} deltas of {committed} commitments, alpha {outer.alpha_ppm} ppm")
+    weights = [cap * outer.alpha_ppm // (committed * PPM) for cap in caps]
+    if sum(weights) > _WEIGHT_SUM_MAX:
+        raise LocalProtocolError(f"outer step: alpha of {outer.alpha_ppm} ppm over {committed} is too large")
+    return weights
+
+
+def sparse_step(flat: NDArray[np.float32], delta: Delta, weight: int) -> NDArray[np.float32]:
+    """What `outer_step` would leave at `delta.indices` if this delta were the only one; `flat` is not changed."""
+    return _canonical(flat[delta.indices] - _to_float32(delta.units * weight))
+
+
+def outer_step(flat: NDArray[np.float32], deltas: Sequence[Delta], weights: Sequence[int]) -> NDArray[np.float32]:
+    """The next flat vector: `flat` less the weighted sum of `deltas` (step weights in 1/65536); subnormals and -0 become +0.
+
+    `flat` is not changed. The result does not depend on the order of the deltas.
+    """
+    total = np.zeros(len(flat), np.int64)
+    for delta, weight in zip(deltas, weights, strict=True):
+        total[delta.indices] += delta.units * weight
+    return _canonical(flat - _to_float32(total))
+
+
+def next_state_id(state_id: Digest, digests: Sequence[Digest], caps: Sequence[int], outer: OuterSpec, committed: int) -> Digest:
+    """H(state_id ‖ count ‖ delta digests ‖ c_i as u32 ‖ rule, α as u64, R as u32), big-endian: names the next state without its weights."""
+    parts = [bytes.fromhex(state_id), len(digests).to_bytes(4, "big")]
+    parts += [bytes.fromhex(digest) for digest in digests]
+    parts += [cap.to_bytes(4, "big") for cap in caps]
+    parts += [outer.rule.encode(), outer.alpha_ppm.to_bytes(8, "big"), committed.to_bytes(4, "big")]
+    return Digest(tagged_hash("nostrain/state", *parts).hex())
+
+
+def initial_state_id(root: Digest) -> Digest:
+    """The identity of the state before the first round: the hash of the Merkle root of the initial checkpoint."""
+    return Digest(tagged_hash("nostrain/state", bytes.fromhex(root)).hex())
+
+
+def canonical_zero(flat: NDArray[np.float32]) -> NDArray[np.float32]:
+    """A copy of `flat` with subnormals and -0 as +0: the form of every checkpoint."""
+    return _canonical(flat.copy())
+
+
+def _to_float32(total: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The one rounding, to nearest even; the power of two after it is exact."""
+    return np.ldexp(total.astype(np.float32), _STEP_EXPONENT)
+
+
+def _canonical(flat: NDArray[np.float32]) -> NDArray[np.float32]:
+    flat[np.abs(flat) < _SMALLEST_NORMAL] = np.float32(0)
+    return flat
