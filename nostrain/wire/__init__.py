@@ -1,1 +1,1 @@
-"""Bytes ⇄ `protocol`: events, DLC TLVs, control messages. Parsers of network bytes end in `_untrusted` and raise only RemoteProtocolError."""
+"""Bytes ⇄ protocol: Nostr events and their bodies, DLC TLVs. Readers of network bytes end in `_untrusted`."""
