@@ -1,0 +1,42 @@
+"""A TCP connection whose writes have a deadline and which can be cut at any time.
+
+hypercorn shields its writes from cancellation: without a deadline below it, one peer that stops reading would hold a task,
+and the daemon's shutdown, for ever.
+"""
+
+from __future__ import annotations
+
+import trio
+
+
+class BoundedStream:
+    """The part of `trio.SocketStream` that hypercorn uses; the absence of `do_handshake` tells it that this is not TLS."""
+
+    def __init__(self, inner: trio.SocketStream, send_timeout: float) -> None:
+        self._inner = inner
+        self._send_timeout = send_timeout
+        self.socket = inner.socket
+
+    async def send_all(self, data: bytes) -> None:
+        """Send everything, or raise BrokenResourceError once the peer has taken too long."""
+        with trio.move_on_after(self._send_timeout) as scope:
+            await self._inner.send_all(data)
+        if scope.cancelled_caught:
+            self.abort()
+            raise trio.BrokenResourceError("the peer stopped reading")
+
+    async def receive_some(self, max_bytes: int) -> bytes:
+        """As `trio.SocketStream.receive_some`."""
+        return bytes(await self._inner.receive_some(max_bytes))
+
+    async def send_eof(self) -> None:
+        """As `trio.SocketStream.send_eof`."""
+        await self._inner.send_eof()
+
+    async def aclose(self) -> None:
+        """Close; idempotent."""
+        await self._inner.aclose()
+
+    def abort(self) -> None:
+        """Close the socket now; whoever reads or writes on it gets ClosedResourceError."""
+        self.socket.close()
