@@ -1,0 +1,103 @@
+"""What the schema cannot say: URLs, addresses, contradictions between keys, secrets that do not belong here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from nostrain.config.schema import DaemonConfig, RunConfig
+from nostrain.errors import ConfigError
+from nostrain.units import is_hex32
+
+_SECRET_PREFIXES: Final = ("nsec1", "ncryptsec1", "xprv", "lntok")
+
+
+def check(config: DaemonConfig) -> None:
+    """Raise ConfigError for the first thing in `config` that contradicts itself or cannot work."""
+    _check_urls("relays", config.relays, ("ws", "wss"))
+    _check_urls("blobs.servers", config.blobs.servers, ("http", "https"))
+    _check_bind(config.blobs.bind)
+    _check_roles(config)
+    if not is_hex32(config.join.run) and config.join.run != "any":
+        raise ConfigError("join.run", config.join.run, "neither `any` nor an event id", "Write 64 lowercase hex digits, or any")
+    if config.join.coordinator is not None and not is_hex32(config.join.coordinator):
+        raise ConfigError(
+            "join.coordinator", config.join.coordinator, "not a public key", "Write it as 64 lowercase hex digits, not as npub"
+        )
+    if config.blobs.max_bytes > config.blobs.quota:
+        raise ConfigError(
+            "blobs.max_bytes", config.blobs.max_bytes, f"above blobs.quota = {config.blobs.quota}", "Raise the quota or lower it"
+        )
+    if config.coordinator is not None:
+        _check_run(config.coordinator.run)
+
+
+def refuse_secrets(data: Mapping[str, Any], prefix: str = "") -> None:
+    """Raise ConfigError if a value looks like a secret key. The value itself is not repeated."""
+    for name, value in data.items():
+        if isinstance(value, dict):
+            refuse_secrets(value, f"{prefix}{name}.")
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, str) and item.lower().startswith(_SECRET_PREFIXES):
+                fix = "Remove it, and consider the key known to others; the daemon keeps its keys in its data folder"
+                raise ConfigError(prefix + name, f"{item[:5]}…", "a secret does not belong in the configuration", fix)
+
+
+def _check_urls(key: str, urls: Iterable[str], schemes: tuple[str, ...]) -> None:
+    seen = set()
+    for url in urls:
+        try:
+            parts = urlsplit(url)
+            host, _ = parts.hostname, parts.port
+        except ValueError as error:
+            raise ConfigError(key, url, f"not a URL: {error}", f"Write {schemes[-1]}://host") from None
+        if parts.username is not None or parts.password is not None:
+            raise ConfigError(key, f"{parts.scheme}://…@{host}", "a URL with a user or password", "Remove everything up to the @")
+        if parts.scheme not in schemes or not host or any(char.isspace() for char in url):
+            raise ConfigError(key, url, f"not a {' or '.join(schemes)} URL", f"Write {schemes[-1]}://host")
+        if parts.fragment or parts.query:
+            raise ConfigError(key, url, "a URL with a query or fragment", "Remove what follows the path")
+        if url.rstrip("/") in seen:
+            raise ConfigError(key, url, "named twice", "Remove one of them")
+        seen.add(url.rstrip("/"))
+
+
+def _check_bind(bind: str) -> None:
+    host, separator, port = bind.rpartition(":")
+    if not separator or not host or not (port.isascii() and port.isdigit()) or int(port) > 65535:
+        raise ConfigError("blobs.bind", bind, "not host:port", "Write for example 127.0.0.1:0, or [::1]:3000")
+
+
+def _check_roles(config: DaemonConfig) -> None:
+    roles, key = config.roles, "roles"
+    shown = list(roles)
+    if len(set(roles)) < len(roles):
+        raise ConfigError(key, shown, "a role named twice", "Name each once")
+    if "worker" in roles and "validator" in roles:
+        raise ConfigError(key, shown, "a validator would score its own work", "Run the two roles as two daemons with a key each")
+    if set(roles) - {"blobs"} and not config.relays:
+        raise ConfigError("relays", [], "these roles meet the others on relays", "Name at least one, as wss://host")
+    if "coordinator" in roles and config.coordinator is None:
+        raise ConfigError(
+            "coordinator.run", None, "a coordinator needs a run to coordinate", "Add the table [coordinator.run], or drop the role"
+        )
+    if "coordinator" not in roles and config.coordinator is not None:
+        raise ConfigError(key, shown, "the file has [coordinator.run] but not that role", 'Add "coordinator" to roles, or drop the table')
+    if "coordinator" in roles and "blobs" not in roles and not config.blobs.servers:
+        raise ConfigError("blobs.servers", [], "a run needs somewhere to put its blobs", 'Name a server, or add "blobs" to roles')
+
+
+def _check_run(run: RunConfig) -> None:
+    key = "coordinator.run"
+    if run.threshold > run.min_validators:
+        reason = f"more than min_validators = {run.min_validators}"
+        raise ConfigError(f"{key}.threshold", run.threshold, reason, "No round could ever be attested; lower it")
+    if run.settlement.mode == "hold" and run.settlement.level_msat == 0:
+        raise ConfigError(
+            f"{key}.settlement.level_msat", 0, "settlement by hold invoices of nothing", "Say what a level pays, or mode none"
+        )
+    if run.settlement.mode == "none" and (run.settlement.level_msat or run.settlement.fee_msat):
+        reason = "amounts are given, but the run is not paid"
+        raise ConfigError(f"{key}.settlement.mode", run.settlement.mode, reason, 'Write mode = "hold", or drop the amounts')

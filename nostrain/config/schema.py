@@ -1,0 +1,139 @@
+"""What the TOML of a daemon may say, with every default. No secrets: keys live in the data folder, in files of the key holder's own.
+
+Every struct refuses unknown fields. Relative paths are relative to the working directory of the daemon.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from nostrain.protocol.limits import MAX_ROUNDS, MAX_VALIDATORS, MAX_WORKERS
+from nostrain.protocol.manifest import ModelSpec, SettlementSpec, TimingSpec
+from nostrain.units import Msat
+
+Role = Literal["coordinator", "worker", "validator", "blobs"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+Seconds = Annotated[int, Meta(ge=1, le=86_400)]
+Positive = Annotated[int, Meta(ge=1)]
+
+MODELS: Final[dict[str, ModelSpec]] = {"tiny": ModelSpec()}
+"""The model presets that `[coordinator.run] model` may name."""
+
+
+class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[engine]: the process that holds tensors. `python` is the interpreter that runs it, empty for the daemon's own."""
+
+    kind: Literal["pytorch"] = "pytorch"
+    threads: Annotated[int, Meta(ge=1, le=1024)] = 1
+    python: str = ""
+    job_timeout_s: Seconds = 3600
+
+
+class BlobsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[blobs]: where blobs are served (role `blobs`; port 0 takes a free one) and where they are uploaded. Sizes in bytes."""
+
+    bind: str = "127.0.0.1:0"
+    servers: tuple[str, ...] = ()
+    max_bytes: Positive = 1 << 30
+    quota: Positive = 20 << 30
+
+
+class JoinConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[join]: which run a worker or validator enrols in: its id, or `any`; with `coordinator`, only runs of that public key (hex)."""
+
+    run: str = "any"
+    coordinator: str | None = None
+
+
+class TimingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[coordinator.run.timing]: the longest that each phase may last (`protocol.manifest.TimingSpec` has the meaning)."""
+
+    commit_s: Seconds = TimingSpec().commit_s
+    acknowledge_s: Seconds = TimingSpec().acknowledge_s
+    reveal_s: Seconds = TimingSpec().reveal_s
+    verdict_s: Seconds = TimingSpec().verdict_s
+    attest_s: Seconds = TimingSpec().attest_s
+    grace_s: Seconds = TimingSpec().grace_s
+
+    def spec(self) -> TimingSpec:
+        """As the run manifest says it."""
+        return TimingSpec(**msgspec.structs.asdict(self))
+
+
+class SettlementConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[coordinator.run.settlement]: whether and what the run pays (`protocol.manifest.SettlementSpec`)."""
+
+    mode: Literal["none", "hold"] = "none"
+    level_msat: Annotated[int, Meta(ge=0)] = 0
+    fee_msat: Annotated[int, Meta(ge=0)] = 0
+
+    def spec(self) -> SettlementSpec:
+        """As the run manifest says it."""
+        return SettlementSpec(mode=self.mode, level_msat=Msat(self.level_msat), fee_msat=Msat(self.fee_msat))
+
+
+class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[coordinator.run]: the run that a coordinator publishes when its journal has none. `text` is a folder, empty for the standard library."""
+
+    name: Annotated[str, Meta(min_length=1, max_length=64)]
+    rounds: Annotated[int, Meta(ge=1, le=MAX_ROUNDS)]
+    text: str = ""
+    model: Literal["tiny"] = "tiny"
+    seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
+    min_workers: Annotated[int, Meta(ge=1, le=MAX_WORKERS)] = 4
+    min_validators: Annotated[int, Meta(ge=1, le=MAX_VALIDATORS)] = 3
+    threshold: Annotated[int, Meta(ge=1, le=MAX_VALIDATORS)] = 2
+    shard_bytes: Annotated[int, Meta(ge=4096)] = 512 * 1024
+    validation_bytes: Annotated[int, Meta(ge=4096)] = 256 * 1024
+    timing: TimingConfig = TimingConfig()
+    settlement: SettlementConfig = SettlementConfig()
+
+    def model_spec(self) -> ModelSpec:
+        """The preset that `model` names."""
+        return MODELS[self.model]
+
+
+class CoordinatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[coordinator]: settings of the role `coordinator`."""
+
+    run: RunConfig
+
+
+class ValidatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[validator]: the role has no settings of its own yet beyond [join] and [engine]."""
+
+
+class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[worker]: the role has no settings of its own yet beyond [join] and [engine]."""
+
+
+class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The whole file. `control` empty means `control.sock` in the data folder."""
+
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
+    data_dir: Annotated[str, Meta(min_length=1)]
+    roles: Annotated[tuple[Role, ...], Meta(min_length=1)]
+    relays: tuple[str, ...] = ()
+    control: str = ""
+    log_level: LogLevel = "info"
+    engine: EngineConfig = EngineConfig()
+    blobs: BlobsConfig = BlobsConfig()
+    join: JoinConfig = JoinConfig()
+    coordinator: CoordinatorConfig | None = None
+    validator: ValidatorConfig = ValidatorConfig()
+    worker: WorkerConfig = WorkerConfig()
+
+    @property
+    def data_path(self) -> Path:
+        """The data folder."""
+        return Path(self.data_dir)
+
+    @property
+    def control_path(self) -> Path:
+        """The Unix socket on which `nostrain-ctl` speaks to this daemon."""
+        return Path(self.control) if self.control else self.data_path / "control.sock"

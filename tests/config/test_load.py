@@ -1,0 +1,285 @@
+"""The configuration file: precedence, and one clear line for everything that can be wrong with it."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from nostrain.config import BlobsConfig, DaemonConfig, EngineConfig, SettlementConfig, TimingConfig, load_config
+from nostrain.errors import ConfigError
+from nostrain.protocol.manifest import Msat, SettlementSpec, TimingSpec
+
+WORKER = """
+name = "w1"
+data_dir = "/tmp/w1"
+roles = ["worker"]
+relays = ["ws://127.0.0.1:7777"]
+"""
+
+COORDINATOR = """
+name = "c"
+data_dir = "/tmp/c"
+roles = ["coordinator", "blobs"]
+relays = ["wss://relay.example.org", "ws://127.0.0.1:7777"]
+log_level = "debug"
+
+[blobs]
+bind = "127.0.0.1:3000"
+servers = ["https://blobs.example.org"]
+
+[coordinator.run]
+name = "first"
+rounds = 8
+min_workers = 4
+min_validators = 3
+threshold = 2
+
+[coordinator.run.timing]
+commit_s = 30
+"""
+
+
+def write(folder: Path, text: str | bytes) -> Path:
+    path = folder / "nostraind.toml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def refused(path: Path, overrides: tuple[str, ...] = (), env: dict[str, str] | None = None) -> ConfigError:
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides, env)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400 + len(str(path))
+    assert caught.value.fix
+    return caught.value
+
+
+def test_a_worker_needs_four_lines_and_gets_the_defaults(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, WORKER))
+    assert config == DaemonConfig(name="w1", data_dir="/tmp/w1", roles=("worker",), relays=("ws://127.0.0.1:7777",))
+    assert config.control_path == Path("/tmp/w1/control.sock")
+    assert config.engine == EngineConfig(kind="pytorch", threads=1)
+    assert config.join.run == "any"
+
+
+def test_a_coordinator_describes_its_run(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, COORDINATOR))
+    assert config.coordinator is not None
+    run = config.coordinator.run
+    assert (run.name, run.rounds, run.text, run.model_spec().hidden_size) == ("first", 8, "", 128)
+    assert run.timing == TimingConfig(commit_s=30)
+    assert run.timing.spec() == TimingSpec(commit_s=30)
+    assert config.blobs == BlobsConfig(bind="127.0.0.1:3000", servers=("https://blobs.example.org",))
+
+
+def test_settlement_becomes_the_manifests_settlement() -> None:
+    spec = SettlementConfig(mode="hold", level_msat=5000, fee_msat=100).spec()
+    assert spec == SettlementSpec(mode="hold", level_msat=Msat(5000), fee_msat=Msat(100))
+
+
+def test_command_line_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
+    path = write(tmp_path, COORDINATOR)
+    env = {"NOSTRAIN_LOG_LEVEL": "error", "NOSTRAIN_ENGINE__THREADS": "2", "NOSTRAIN_BLOBS__MAX_BYTES": "7", "PATH": "/bin"}
+    config = load_config(path, ["engine.threads=3"], env)
+    assert config.log_level == "error"
+    assert config.engine.threads == 3
+    assert config.blobs.max_bytes == 7
+    assert config.blobs.bind == "127.0.0.1:3000"
+    assert load_config(path).log_level == "debug"
+    assert load_config(path).engine.threads == 1
+
+
+def test_values_given_as_text_take_the_type_of_their_key(tmp_path: Path) -> None:
+    path = write(tmp_path, COORDINATOR)
+    config = load_config(
+        path, ["name=007", "relays=ws://a.example, ws://b.example", "coordinator.run.seed=5", 'roles=["coordinator", "blobs"]']
+    )
+    assert config.name == "007"
+    assert config.relays == ("ws://a.example", "ws://b.example")
+    assert config.coordinator is not None
+    assert config.coordinator.run.seed == 5
+    assert config.roles == ("coordinator", "blobs")
+
+
+def test_variables_of_the_tests_and_tools_are_no_settings(tmp_path: Path) -> None:
+    env = {"NOSTRAIN_TEST_SEED": "1", "NOSTRAIN_CONFIG": "x", "NOSTRAIN_SOCKET": "y"}
+    assert load_config(write(tmp_path, WORKER), env=env).name == "w1"
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    error = refused(tmp_path / "none.toml")
+    assert error.key == "config"
+    assert "no such file" in error.reason
+
+
+def test_a_folder_instead_of_a_file(tmp_path: Path) -> None:
+    assert "cannot be read" in refused(tmp_path).reason
+
+
+@pytest.mark.parametrize("text", ["", "\n\n", "   "])
+def test_empty_file(tmp_path: Path, text: str) -> None:
+    assert "empty" in refused(write(tmp_path, text)).reason
+
+
+def test_a_file_too_large_to_be_a_configuration(tmp_path: Path) -> None:
+    assert "larger" in refused(write(tmp_path, WORKER + "#" * (1 << 20))).reason
+
+
+def test_not_utf8_names_the_line(tmp_path: Path) -> None:
+    assert "line 3" in refused(write(tmp_path, b'name = "x"\n\ndata_dir = "\xff"\n')).reason
+
+
+def test_syntax_error_names_the_line(tmp_path: Path) -> None:
+    assert "line 7" in refused(write(tmp_path, WORKER + "\nlog_level == 3\n")).reason
+
+
+def test_every_truncation_is_either_refused_in_one_line_or_still_complete(tmp_path: Path, rng: random.Random) -> None:
+    complete = COORDINATOR.index("rounds = 8") + len("rounds = 8")
+    for cut in rng.sample(range(1, complete), 60):
+        error = refused(write(tmp_path, COORDINATOR[: cut - 1]))
+        assert error.key in {
+            "config",
+            "name",
+            "data_dir",
+            "roles",
+            "relays",
+            "coordinator.run",
+            "blobs",
+            "log_level",
+        } or error.key.startswith(("coordinator.run.", "blobs.", "relays", "roles"))
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "meant"),
+    [
+        ("realys = []", "realys", "relays"),
+        ("loglevel = 'info'", "loglevel", "log_level"),
+        ("threads = 2", "threads", "engine.threads"),
+        ("[engine]\nthread = 2", "engine.thread", "engine.threads"),
+        ("[coordinator.run]\nname = 'x'\nrounds = 1\nround = 2", "coordinator.run.round", "coordinator.run.rounds"),
+        ("[coordinater]\nx = 1", "coordinater", "coordinator"),
+    ],
+)
+def test_unknown_key_suggests_the_nearest(tmp_path: Path, line: str, key: str, meant: str) -> None:
+    error = refused(write(tmp_path, WORKER + line + "\n"))
+    assert error.key == key
+    assert "unknown key" in error.reason
+    assert f"Did you mean {meant}?" in error.fix
+
+
+def test_unknown_keys_of_command_line_and_environment_name_their_source(tmp_path: Path) -> None:
+    path = write(tmp_path, WORKER)
+    assert "--set" in refused(path, ("engine.thread=2",)).reason
+    assert "NOSTRAIN_ENGINE__THREAD" in refused(path, (), {"NOSTRAIN_ENGINE__THREAD": "2"}).reason
+    assert "key=value" in refused(path, ("engine.threads",)).reason
+    assert "unknown key" in refused(path, ("engine={}",)).reason
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "reason"),
+    [
+        ('[engine]\nthreads = "two"', "engine.threads", "expected int, got str"),
+        ("[engine]\nthreads = 0", "engine.threads", "expected int >= 1"),
+        ("[engine]\nthreads = true", "engine.threads", "expected int, got bool"),
+        ("engine = 3", "engine", "expected a table, got int"),
+        ("[[engine]]\nthreads = 1", "engine", "expected a table, got a list"),
+        ("control = 3", "control", "expected str, got int"),
+        ("[blobs]\nservers = [1]", "blobs.servers[0]", "expected str, got int"),
+        ("[coordinator]", "coordinator.run", "missing"),
+        ("[coordinator.run]\nname = 'x'", "coordinator.run.rounds", "missing"),
+        ("[coordinator.run]\nname = 'x'\nrounds = 1.5", "coordinator.run.rounds", "expected int, got float"),
+        ("[coordinator.run]\nname = 'x'\nrounds = 1\nmodel = 'huge'", "coordinator.run.model", "not one of tiny"),
+        ("log_level = 'loud'", "log_level", "not one of debug, info, warning, error"),
+        ("[engine]\nkind = 'jax'", "engine.kind", "not one of pytorch"),
+    ],
+)
+def test_wrong_type_names_key_and_types(tmp_path: Path, line: str, key: str, reason: str) -> None:
+    error = refused(write(tmp_path, WORKER + line + "\n"))
+    assert error.key == key
+    assert reason in error.reason
+
+
+@pytest.mark.parametrize("key", ["name", "data_dir", "roles"])
+def test_required_keys(tmp_path: Path, key: str) -> None:
+    text = "\n".join(line for line in WORKER.splitlines() if not line.startswith(key + " "))
+    error = refused(write(tmp_path, text))
+    assert error.key == key
+    assert "missing" in error.reason
+
+
+def test_unknown_role_suggests_the_nearest(tmp_path: Path) -> None:
+    error = refused(write(tmp_path, WORKER), ("roles=validater",))
+    assert error.key == "roles"
+    assert "validator" in error.fix
+
+
+@pytest.mark.parametrize("name", ["", "W1", "a b", "-x", "ü", "x" * 64, "../x"])
+def test_a_name_is_fit_for_paths_and_logs(tmp_path: Path, name: str) -> None:
+    assert refused(write(tmp_path, WORKER), (f"name={name}",)).key == "name"
+
+
+@pytest.mark.parametrize(
+    ("override", "key"),
+    [
+        ("relays=http://relay.example", "relays"),
+        ("relays=relay.example", "relays"),
+        ("relays=ws://", "relays"),
+        ("relays=ws://h:99999", "relays"),
+        ("relays=ws://[::1", "relays"),
+        ("relays=ws://a.example,ws://a.example/", "relays"),
+        ("relays=ws://a.example/?x=1", "relays"),
+        ("relays=", "relays"),
+        ("blobs.servers=ftp://x", "blobs.servers"),
+        ("blobs.bind=3000", "blobs.bind"),
+        ("blobs.bind=127.0.0.1:http", "blobs.bind"),
+        ("blobs.bind=127.0.0.1:70000", "blobs.bind"),
+        ("blobs.max_bytes=99999999999999", "blobs.max_bytes"),
+        ("join.run=first", "join.run"),
+        ("join.coordinator=npub1xyz", "join.coordinator"),
+        ("roles=worker,worker", "roles"),
+        ("roles=worker,validator", "roles"),
+        ("roles=", "roles"),
+        ("roles=coordinator", "coordinator.run"),
+    ],
+)
+def test_values_that_cannot_work(tmp_path: Path, override: str, key: str) -> None:
+    assert refused(write(tmp_path, WORKER), (override,)).key == key
+
+
+@pytest.mark.parametrize(
+    ("overrides", "key"),
+    [
+        (("roles=blobs",), "roles"),
+        (("roles=coordinator", "blobs.servers=[]"), "blobs.servers"),
+        (("coordinator.run.threshold=4",), "coordinator.run.threshold"),
+        (("coordinator.run.settlement.mode=hold",), "coordinator.run.settlement.level_msat"),
+        (("coordinator.run.settlement.level_msat=5",), "coordinator.run.settlement.mode"),
+        (("coordinator.run.timing.commit_s=0",), "coordinator.run.timing.commit_s"),
+    ],
+)
+def test_contradictions_of_a_coordinator(tmp_path: Path, overrides: tuple[str, ...], key: str) -> None:
+    assert refused(write(tmp_path, COORDINATOR), overrides).key == key
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "control = 'SECRETnsec'",
+        "nsec = 'nsec1SECRET'",
+        "secret_key = 'SECRET'",
+        "relays = ['ws://u:SECRET@h.example']",
+        "[engine]\npython = 'nsec1SECRET'",
+    ],
+)
+def test_secrets_are_refused_and_not_repeated(tmp_path: Path, line: str) -> None:
+    if line.startswith("control"):
+        assert load_config(write(tmp_path, WORKER + line)).control == "SECRETnsec"
+        return
+    text = WORKER.replace('relays = ["ws://127.0.0.1:7777"]', "") if line.startswith("relays") else WORKER
+    assert "SECRET" not in str(refused(write(tmp_path, text + line)))
+
+
+def test_long_values_are_shortened(tmp_path: Path) -> None:
+    assert "…" in str(refused(write(tmp_path, WORKER + f"[engine]\nthreads = '{'x' * 10_000}'")))
