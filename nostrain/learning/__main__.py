@@ -1,0 +1,67 @@
+"""`python -m nostrain.learning`: the engine process. One job at a time from stdin, its result to stdout, until stdin closes.
+
+Nothing here opens a socket or reads a key. Anything that prints goes to stderr: stdout carries frames only.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from typing import BinaryIO
+
+import msgspec
+
+from nostrain.learning.frames import Failure, Reply, Request, read_frame, write_frame
+from nostrain.protocol.jobs import Job
+
+_NICE = 5
+_requests = msgspec.msgpack.Decoder(Request)
+_jobs = msgspec.msgpack.Decoder(Job)
+
+
+def main() -> None:
+    """Serve until stdin closes. A broken frame ends the process: the daemon, which wrote it, starts a fresh one."""
+    frames = _take_stdout()
+    _settle()
+    while (body := read_frame(sys.stdin.buffer)) is not None:
+        write_frame(frames, msgspec.msgpack.encode(answer(body)))
+
+
+def answer(body: bytes) -> Reply:
+    """Run the job in one frame; every failure of the job becomes a reply.
+
+    Raises:
+        msgspec.MsgspecError: the frame has no readable id, so nobody could match a reply.
+    """
+    from nostrain.learning.dispatch import run_job
+
+    request = _requests.decode(body)
+    try:
+        return Reply(request.id, result=run_job(_jobs.decode(request.job)))
+    except (OSError, MemoryError) as error:
+        return Reply(request.id, error=Failure("unavailable", f"{type(error).__name__}: {error}"))
+    except Exception as error:
+        return Reply(request.id, error=Failure("local", f"{type(error).__name__}: {error}"))
+
+
+def _take_stdout() -> BinaryIO:
+    """Keep the real stdout for frames and let file descriptor 1 lead to stderr, for C libraries too."""
+    frames = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    sys.stdout = sys.stderr
+    return frames
+
+
+def _settle() -> None:
+    """Run below the daemons in priority, offline, with one thread unless told otherwise; Ctrl-C is the daemon's to act on."""
+    os.nice(_NICE)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threads = os.environ.setdefault("NOSTRAIN_ENGINE_THREADS", "1")
+    for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ[variable] = threads
+    os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,176 @@
+"""Scoring: gain, provenance and overlap of every candidate of a round (design section 12, "Gain", "Did they train on their data?").
+
+Every candidate is tried on the same windows in the same order, in batches of one fixed shape. The loss before is measured once; each
+candidate's step is applied to the flat vector by index, measured, and undone bit by bit.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nostrain.errors import LocalProtocolError, RemoteProtocolError
+from nostrain.learning.data import assigned_sample, cut, read_shard, unassigned_windows
+from nostrain.learning.files import read_delta_untrusted
+from nostrain.learning.model import FlatModel, load_model
+from nostrain.learning.score import batch_losses, largest_overlaps, nanonats, provenance
+from nostrain.protocol.jobs import Candidate, CandidateScore, EvaluateJob, EvaluateResult, ValidationJob, ValidationResult
+from nostrain.sparseloco.aggregate import cap_weights, sparse_step, step_weights
+from nostrain.sparseloco.delta import Delta
+from nostrain.units import Ppm
+
+
+@dataclass(frozen=True, slots=True)
+class _Bench:
+    """The windows of a round: int64 [windows, n + 1]; first the unassigned ones, then those of each valid candidate."""
+
+    windows: NDArray[np.int64]
+    unassigned: slice
+    assigned: list[slice]
+
+
+def evaluate(job: EvaluateJob) -> EvaluateResult:
+    """Score every candidate, in the order given. A blob that is no delta becomes a score with `error`; it is never raised.
+
+    Raises:
+        RemoteProtocolError: the checkpoint or a shard is unusable.
+        LocalProtocolError: the job does not fit its manifest, or there is no unassigned shard.
+    """
+    begin = time.perf_counter()
+    read = [_read_candidate(job, candidate) for candidate in job.candidates]
+    valid = [(candidate, delta) for candidate, delta in zip(job.candidates, read, strict=True) if isinstance(delta, Delta)]
+    model = load_model(job.model, job.tensors, job.checkpoint)
+    bench = _bench(job, [candidate for candidate, _ in valid])
+    batch = job.scoring.eval_batch
+    before = window_losses(model, bench.windows, batch)
+    caps = cap_weights([delta for _, delta in valid])
+    after = [
+        _losses_with(model, delta, step_weights([cap], job.outer, job.committed)[0], bench.windows, batch)
+        for (_, delta), cap in zip(valid, caps, strict=True)
+    ]
+    scored = iter(_scores(job, valid, caps, bench, before, after))
+    scores = tuple(
+        next(scored) if isinstance(delta, Delta) else CandidateScore(worker=candidate.worker, error=delta)
+        for candidate, delta in zip(job.candidates, read, strict=True)
+    )
+    tokens = (1 + len(valid)) * len(bench.windows) * job.training.sequence_length
+    return EvaluateResult(batch_losses(before[bench.unassigned], batch), scores, tokens, round((time.perf_counter() - begin) * 1000))
+
+
+def validate(job: ValidationJob) -> ValidationResult:
+    """Mean loss on consecutive windows at the start of the held-out shard: as many whole ones as `tokens` allow.
+
+    Raises:
+        RemoteProtocolError: the checkpoint is unusable or the shard is too short.
+    """
+    model = load_model(job.model, job.tensors, job.checkpoint)
+    shard = read_shard(job.shard)
+    count = job.tokens // job.sequence_length
+    if count < 1 or len(shard) <= count * job.sequence_length:
+        raise RemoteProtocolError("validation shard", f"{len(shard)} bytes are too few for {job.tokens} tokens")
+    windows = cut(shard, np.arange(count) * job.sequence_length, job.sequence_length)
+    loss = float(window_losses(model, windows, job.eval_batch).mean())
+    return ValidationResult(nanonats(loss), count * job.sequence_length)
+
+
+def window_losses(model: FlatModel, windows: NDArray[np.int64], batch: int) -> NDArray[np.float64]:
+    """Mean loss a token of every window [windows, n + 1]: float32 cross-entropy, summed in float64.
+
+    Every forward pass has exactly `batch` windows (the last one repeats a window): kernels differ between shapes.
+    """
+    missing = -len(windows) % batch
+    padded = torch.from_numpy(np.concatenate([windows, np.repeat(windows[-1:], missing, axis=0)]))
+    out = []
+    with torch.inference_mode():
+        for at in range(0, len(padded), batch):
+            out.append(model.token_losses(padded[at : at + batch]).to(torch.float64).view(batch, -1).mean(dim=1))
+        losses: NDArray[np.float64] = torch.cat(out).numpy()[: len(windows)]
+    return losses
+
+
+def _losses_with(model: FlatModel, delta: Delta, weight: int, windows: NDArray[np.int64], batch: int) -> NDArray[np.float64]:
+    """Losses after the step of this delta alone; the model is left bit for bit as it was."""
+    kept = model.flat[delta.indices]
+    model.flat[delta.indices] = sparse_step(model.flat, delta, weight)
+    losses = window_losses(model, windows, batch)
+    model.flat[delta.indices] = kept
+    return losses
+
+
+def _read_candidate(job: EvaluateJob, candidate: Candidate) -> Delta | str:
+    try:
+        return read_delta_untrusted(candidate.delta, job.tensors, job.codec)
+    except RemoteProtocolError as error:
+        return str(error)
+
+
+def _bench(job: EvaluateJob, candidates: Sequence[Candidate]) -> _Bench:
+    if not job.unassigned:
+        raise LocalProtocolError("evaluate: there is no unassigned shard")
+    length = job.training.sequence_length
+    shards = [read_shard(path) for path in job.unassigned]
+    pairs = unassigned_windows(job.seed, [len(shard) for shard in shards], job.scoring.unassigned_tokens // length, length)
+    parts = [cut(shards[at], [offset], length) for at, offset in pairs]
+    assigned = []
+    end = len(pairs)
+    for candidate in candidates:
+        shard = read_shard(candidate.shard)
+        count = job.scoring.assigned_tokens // length
+        offsets = assigned_sample(job.seed, candidate.window_seed, len(shard), job.training, count)
+        parts.append(cut(shard, offsets, length))
+        assigned.append(slice(end, end + len(offsets)))
+        end += len(offsets)
+    return _Bench(np.concatenate(parts), slice(0, len(pairs)), assigned)
+
+
+def _scores(
+    job: EvaluateJob,
+    valid: Sequence[tuple[Candidate, Delta]],
+    caps: Sequence[int],
+    bench: _Bench,
+    before: NDArray[np.float64],
+    after: Sequence[NDArray[np.float64]],
+) -> list[CandidateScore]:
+    if not valid:
+        return []
+    gains = before - np.stack(after)
+    supports = [delta.support() for _, delta in valid]
+    size = valid[0][1].size
+    overlaps = largest_overlaps(supports, _earlier(job), size)
+    batch = job.scoring.eval_batch
+    losses_before = batch_losses(before[bench.unassigned], batch)
+    scores = []
+    for at, (candidate, _) in enumerate(valid):
+        losses_after = batch_losses(after[at][bench.unassigned], batch)
+        evidence, error = provenance(gains, at, bench.assigned[at], bench.unassigned)
+        others = supports[:at] + supports[at + 1 :]
+        scores.append(
+            CandidateScore(
+                worker=candidate.worker,
+                weight=caps[at],
+                gain=(sum(losses_before) - sum(losses_after)) // len(losses_before),
+                losses_after=losses_after,
+                assigned_gain=nanonats(float(gains[at, bench.assigned[at]].mean())),
+                provenance=evidence,
+                provenance_se=error,
+                overlap_ppm=overlaps[at],
+                overlap_round_ppm=Ppm(largest_overlaps([supports[at]], others, size)[0]),
+            )
+        )
+    return scores
+
+
+def _earlier(job: EvaluateJob) -> list[NDArray[np.int64]]:
+    """Supports of the earlier deltas; one that is no delta never entered a checkpoint and overlaps with nothing."""
+    supports = []
+    for _, path in job.earlier:
+        try:
+            supports.append(read_delta_untrusted(path, job.tensors, job.codec).support())
+        except RemoteProtocolError:
+            continue
+    return supports
