@@ -1,0 +1,132 @@
+"""The Blossom server: an ASGI application over a `BlobStore` (BUD-01, 02, 06, 11, 12). The HTTP host serves it.
+
+Everything is `application/octet-stream`. A refusal carries its reason in `X-Reason` and, for older clients, in a JSON `message`.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from starlette.applications import Starlette
+from starlette.datastructures import MutableHeaders
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from nostrain.blobs.gate import Gate, refusal
+from nostrain.blobs.incoming import STEP, StorageFull
+from nostrain.blobs.policy import BlobLimits, UploadPolicy
+from nostrain.blobs.store import BlobStore
+from nostrain.blobs.uploads import Uploads
+from nostrain.ports.clock import Clock
+from nostrain.units import Digest, Pubkey, is_hex32
+
+_NAME: Final = re.compile(r"([0-9a-f]{64})(?:\.[A-Za-z0-9]{1,16})?")
+_PAGE: Final = 100
+_LARGEST_PAGE: Final = 1000
+
+
+def blossom_app(
+    store: BlobStore,
+    policy: UploadPolicy,
+    clock: Clock,
+    *,
+    limits: BlobLimits | None = None,
+    public_url: str | None = None,
+) -> ASGIApp:
+    """The server as an ASGI application. `public_url`: how the world reaches it; None when that is the address it is bound to."""
+    gate = Gate(clock, public_url)
+    uploads = Uploads(store, gate, policy, limits or BlobLimits())
+    blobs = _Blobs(store, gate)
+    routes = [
+        Route("/upload", uploads.head, methods=["HEAD"]),
+        Route("/upload", uploads.put, methods=["PUT"]),
+        Route("/list/{owner}", blobs.listing, methods=["GET"]),
+        Route("/{name}", blobs.get, methods=["GET", "HEAD"]),
+        Route("/{name}", blobs.delete, methods=["DELETE"]),
+    ]
+    return _AnyOrigin(Starlette(routes=routes, exception_handlers={HTTPException: _refuse, StorageFull: _full}))
+
+
+class _BlobResponse(FileResponse):
+    """One range at a time, in steps that are worth a thread each."""
+
+    chunk_size = STEP
+    max_ranges = 1
+
+
+class _Blobs:
+    def __init__(self, store: BlobStore, gate: Gate) -> None:
+        self._store, self._gate = store, gate
+
+    async def get(self, request: Request) -> Response:
+        digest = _digest(request)
+        path = self._store.path(digest)
+        if path is None:
+            raise refusal(404, "no such blob here")
+        headers = {"ETag": f'"{digest}"', "Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
+        return _BlobResponse(path, headers=headers, media_type="application/octet-stream", stat_result=path.stat())
+
+    async def delete(self, request: Request) -> Response:
+        digest = _digest(request)
+        owner = self._gate.authorize(request, "delete", digest).pubkey
+        if await self._store.delete(digest, owner):
+            return Response(status_code=204)
+        if self._store.path(digest) is None:
+            raise refusal(404, "no such blob here")
+        raise refusal(403, "the blob was not uploaded by this key")
+
+    async def listing(self, request: Request) -> Response:
+        owner, cursor = request.path_params["owner"], request.query_params.get("cursor")
+        limit = request.query_params.get("limit", str(_PAGE))
+        if not is_hex32(owner) or not (cursor is None or is_hex32(cursor)):
+            raise refusal(400, "the key and the cursor must be 64 lowercase hex digits")
+        if not (limit.isascii() and limit.isdecimal() and len(limit) <= 6):
+            raise refusal(400, "limit: not a number")
+        after = None if cursor is None else Digest(cursor)
+        found = await self._store.uploads(Pubkey(owner), after, min(int(limit), _LARGEST_PAGE))
+        return JSONResponse([self._gate.descriptor(request, upload) for upload in found])
+
+
+def _digest(request: Request) -> Digest:
+    match = _NAME.fullmatch(request.path_params["name"])
+    if match is None:
+        raise refusal(400, "a blob is named by its SHA-256 in lowercase hex, with or without an extension")
+    return Digest(match[1])
+
+
+async def _refuse(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return JSONResponse({"message": error.detail}, error.status_code, headers=error.headers)
+
+
+async def _full(request: Request, error: Exception) -> Response:
+    return await _refuse(request, refusal(507, str(error)))
+
+
+class _AnyOrigin:
+    """BUD-01's cross-origin headers on every response, and the answer to preflight requests."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_open(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(raw=message.setdefault("headers", []))
+                headers["Access-Control-Allow-Origin"] = "*"
+                headers["Access-Control-Expose-Headers"] = "*"
+            await send(message)
+
+        if scope["type"] == "http" and scope["method"] == "OPTIONS":
+            allowed = {
+                "Access-Control-Allow-Headers": "Authorization, *",
+                "Access-Control-Allow-Methods": "GET, HEAD, PUT, DELETE",
+                "Access-Control-Max-Age": "86400",
+            }
+            await Response(status_code=204, headers=allowed)(scope, receive, send_open)
+        else:
+            await self._app(scope, receive, send_open)

@@ -1,0 +1,112 @@
+"""A file on its way into the store: written in large steps in a thread, hashed on the way, and worth nothing until it is committed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from nostrain.errors import RemoteProtocolError, Unavailable
+from nostrain.units import Digest
+
+STEP: Final = 1 << 20
+"""Bytes a thread writes or reads at a time: below 1 MiB the hop between threads costs more than the work."""
+
+_FULL: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class StorageFull(Unavailable):
+    """There is no room for the file. Nothing that was stored is affected, and nothing of the new file is left."""
+
+
+@contextmanager
+def no_room() -> Iterator[None]:
+    """Turn every form of "the disk is full" into StorageFull."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFull(f"no space left for blobs: {error.strerror}") from error
+        raise
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_FULL:
+            raise StorageFull("no space left for the index of blobs") from error
+        raise
+
+
+def write_all(fd: int, data: bytes | bytearray) -> None:
+    """Write all of `data`, however many calls it takes."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the renames in `folder` durable."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+class Incoming:
+    """A temporary file and the SHA-256 of what was written to it. Made by `BlobStore.incoming`, which also removes it."""
+
+    def __init__(self, path: Path, limit: int) -> None:
+        self.path = path
+        self.limit = limit
+        self.size = 0
+        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        self._hash = hashlib.sha256()
+        self._buffer = bytearray()
+
+    async def write(self, chunk: bytes) -> None:
+        """Append `chunk`. Raises RemoteProtocolError, before anything of it is written, when the file would exceed `limit`; StorageFull.
+
+        After a cancellation the file is whole up to some chunk and can only be restarted or closed.
+        """
+        if self.size + len(chunk) > self.limit:
+            raise RemoteProtocolError("blob", f"longer than the {self.limit} bytes that were allowed")
+        self.size += len(chunk)
+        self._buffer += chunk
+        if len(self._buffer) >= STEP:
+            await trio.to_thread.run_sync(self._flush)
+
+    async def restart(self) -> None:
+        """Forget everything written so far."""
+        self._buffer.clear()
+        self._hash = hashlib.sha256()
+        self.size = 0
+        await trio.to_thread.run_sync(self._truncate)
+
+    def finish(self) -> Digest:
+        """Flush and fsync; the digest. Blocking: call it in a thread. Raises StorageFull."""
+        self._flush()
+        with no_room():
+            os.fsync(self._fd)
+        return Digest(self._hash.hexdigest())
+
+    def close(self) -> None:
+        """Close the descriptor and remove the temporary file, unless it was renamed into place. Idempotent."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self.path.unlink(missing_ok=True)
+
+    def _flush(self) -> None:
+        data, self._buffer = self._buffer, bytearray()
+        with no_room():
+            write_all(self._fd, data)
+        self._hash.update(data)
+
+    def _truncate(self) -> None:
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        os.ftruncate(self._fd, 0)

@@ -1,0 +1,227 @@
+"""The folder of blobs: `<root>/<first two digits>/<sha256>`, each file complete, verified and read-only.
+
+A blob is written to `<root>/tmp`, hashed on the way, fsynced, renamed, its folder fsynced, and only then is its row added to the index:
+a crash at any point leaves a file without an owner at worst, never a wrong or half one. One process owns a store.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import shutil
+import threading
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from itertools import count
+from pathlib import Path
+from typing import Final, TypeVar
+
+import trio
+
+from nostrain.blobs.incoming import STEP, Incoming, StorageFull, fsync_folder, no_room, write_all
+from nostrain.blobs.index import Upload, UploadIndex
+from nostrain.errors import LocalProtocolError, RemoteProtocolError
+from nostrain.ports.clock import Clock
+from nostrain.units import Digest, Pubkey, is_hex32
+
+T = TypeVar("T")
+
+_UNLINKABLE: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})
+"""Why a hard link cannot be made: another file system, one without links or one that protects them, too many links."""
+
+LOCAL: Final = Pubkey("")
+"""Owner of what this node stored for itself: no request from outside can delete it."""
+
+
+class DigestMismatch(RemoteProtocolError):
+    """The bytes are not the blob that they were said to be."""
+
+
+class BlobStore:
+    """Content-addressed files under one folder."""
+
+    def __init__(self, root: Path, clock: Clock, *, reserve: int = 64 << 20) -> None:
+        """Open or create the store and remove what a crash left half-written. Blocking. `reserve`: bytes of free disk never used."""
+        self._root = root
+        self._tmp = root / "tmp"
+        self._clock = clock
+        self._reserve = reserve
+        self._promised = 0
+        self._counter = count()
+        self._lock = threading.Lock()
+        self._tmp.mkdir(parents=True, exist_ok=True)
+        for leftover in self._tmp.iterdir():
+            leftover.unlink()
+        self._index = UploadIndex(root / "index.sqlite")
+
+    def close(self) -> None:
+        """Close the index."""
+        self._index.close()
+
+    def path(self, digest: Digest) -> Path | None:
+        """The file of `digest`, or None if it is not here. Raises LocalProtocolError unless `digest` is a checked digest."""
+        path = self._place(digest)
+        return path if path.is_file() else None
+
+    @asynccontextmanager
+    async def incoming(self, limit: int, expected: int) -> AsyncIterator[Incoming]:
+        """A new file of at most `limit` bytes; removed on exit unless committed. `expected` bytes of disk are promised to it meanwhile.
+
+        Raises StorageFull at once when they are not free.
+        """
+        self._check_room(expected)
+        self._promised += expected
+        try:
+            incoming = Incoming(self._temporary(), limit)
+            try:
+                yield incoming
+            finally:
+                incoming.close()
+        finally:
+            self._promised -= expected
+
+    async def commit(self, incoming: Incoming, digest: Digest, owner: Pubkey = LOCAL) -> bool:
+        """Make the file the blob `digest`, stored by `owner`; whether it is new here. Raises DigestMismatch, StorageFull."""
+        return await trio.to_thread.run_sync(self._commit, incoming, digest, owner)
+
+    async def put_stream(self, chunks: AsyncIterable[bytes], digest: Digest, size: int, owner: Pubkey = LOCAL) -> bool:
+        """Store the `size` bytes of `chunks` as `digest`; whether it is new here.
+
+        Raises RemoteProtocolError (another size), DigestMismatch, StorageFull; on these and on cancellation nothing is left behind.
+        """
+        async with self.incoming(size, size) as incoming:
+            async for chunk in chunks:
+                await incoming.write(chunk)
+            if incoming.size != size:
+                raise RemoteProtocolError("blob", f"ended after {incoming.size} of {size} bytes")
+            return await self.commit(incoming, digest, owner)
+
+    async def adopt(self, source: Path, digest: Digest) -> Path:
+        """Take over the local file `source`, whose SHA-256 is `digest`, as our own; the stored file.
+
+        A file without write permission is taken as sealed and hard-linked, any other is copied: its writer may still hold it open.
+        Raises LocalProtocolError if the file is not that blob, StorageFull.
+        """
+        return await trio.to_thread.run_sync(self._adopt, source, digest)
+
+    async def claim(self, digest: Digest, owner: Pubkey) -> int | None:
+        """Add `owner` to the owners of a blob that is here; its size, or None if it is not."""
+        return await self._alone(partial(self._claim, digest, owner))
+
+    async def delete(self, digest: Digest, owner: Pubkey = LOCAL) -> bool:
+        """Withdraw `owner` from the blob and remove the file with its last owner; whether `owner` had it."""
+        return await self._alone(partial(self._delete, digest, owner))
+
+    async def usage(self, owner: Pubkey) -> int:
+        """Bytes that `owner` has stored."""
+        return await self._alone(partial(self._index.usage, owner))
+
+    async def uploads(self, owner: Pubkey, after: Digest | None, limit: int) -> list[Upload]:
+        """What `owner` has stored, newest first, after the blob `after`."""
+        return await self._alone(partial(self._index.uploads, owner, after, limit))
+
+    async def _alone(self, work: Callable[[], T]) -> T:
+        def locked() -> T:
+            with self._lock:
+                return work()
+
+        return await trio.to_thread.run_sync(locked)
+
+    def _place(self, digest: Digest) -> Path:
+        if not is_hex32(digest):
+            raise LocalProtocolError(f"{digest!r} is not a SHA-256 in lowercase hex")
+        return self._root / digest[:2] / digest
+
+    def _check_room(self, wanted: int) -> None:
+        free = shutil.disk_usage(self._tmp).free - self._promised - self._reserve
+        if wanted > free:
+            raise StorageFull(f"{wanted} bytes wanted, {max(0, free)} free for blobs")
+
+    def _temporary(self) -> Path:
+        return self._tmp / f"{next(self._counter)}.part"
+
+    def _commit(self, incoming: Incoming, digest: Digest, owner: Pubkey) -> bool:
+        found = incoming.finish()
+        if found != digest:
+            raise DigestMismatch("blob", f"has the SHA-256 {found}, not {digest}")
+        return self._install(incoming.path, digest, owner)
+
+    def _install(self, temporary: Path, digest: Digest, owner: Pubkey) -> bool:
+        """Rename a complete, fsynced file into place and add its row; both or neither."""
+        place = self._place(digest)
+        with self._lock, no_room():
+            new = not place.is_file()
+            if new:
+                if not place.parent.is_dir():
+                    place.parent.mkdir()
+                    fsync_folder(self._root)
+                temporary.chmod(0o444)
+                temporary.replace(place)
+                fsync_folder(place.parent)
+            try:
+                self._index.add(Upload(owner, digest, place.stat().st_size, self._clock.now()))
+            except BaseException:
+                if new:
+                    place.unlink()
+                raise
+            return new
+
+    def _adopt(self, source: Path, digest: Digest) -> Path:
+        place = self._place(digest)
+        with self._lock:
+            if self._claim(digest, LOCAL) is not None:
+                return place
+        temporary = self._temporary()
+        try:
+            with no_room():
+                found = self._link_or_copy(source, temporary)
+            if found != digest:
+                raise LocalProtocolError(f"{source} has the SHA-256 {found}, not {digest}")
+            self._install(temporary, digest, LOCAL)
+        finally:
+            temporary.unlink(missing_ok=True)
+        return place
+
+    def _link_or_copy(self, source: Path, temporary: Path) -> str:
+        """Put `source` at `temporary`, durably; its digest."""
+        status = source.stat()
+        if not status.st_mode & 0o222:
+            try:
+                os.link(source, temporary)
+            except OSError as error:
+                if error.errno not in _UNLINKABLE:
+                    raise
+            else:
+                with temporary.open("rb") as file:
+                    os.fsync(file.fileno())
+                    return hashlib.file_digest(file, "sha256").hexdigest()
+        self._check_room(status.st_size)
+        return _copy(source, temporary)
+
+    def _claim(self, digest: Digest, owner: Pubkey) -> int | None:
+        try:
+            size = self._place(digest).stat().st_size
+        except FileNotFoundError:
+            return None
+        self._index.add(Upload(owner, digest, size, self._clock.now()))
+        return size
+
+    def _delete(self, digest: Digest, owner: Pubkey) -> bool:
+        if not self._index.remove(owner, digest):
+            return False
+        if not self._index.wanted(digest):
+            self._place(digest).unlink(missing_ok=True)
+        return True
+
+
+def _copy(source: Path, target: Path) -> str:
+    """Copy, hash and fsync; the digest."""
+    digest = hashlib.sha256()
+    with source.open("rb") as reader, target.open("xb", buffering=0) as writer:
+        while step := reader.read(STEP):
+            write_all(writer.fileno(), step)
+            digest.update(step)
+        os.fsync(writer.fileno())
+    return digest.hexdigest()
