@@ -6,7 +6,7 @@ import errno
 import hashlib
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
@@ -60,13 +60,26 @@ def fsync_folder(folder: Path) -> None:
 class Incoming:
     """A temporary file and the SHA-256 of what was written to it. Made by `BlobStore.incoming`, which also removes it."""
 
-    def __init__(self, path: Path, limit: int) -> None:
+    def __init__(self, path: Path, limit: int, check_room: Callable[[int], None]) -> None:
         self.path = path
         self.limit = limit
         self.size = 0
+        self._expected = 0
+        self._check_room = check_room
         self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._hash = hashlib.sha256()
         self._buffer = bytearray()
+
+    @property
+    def outstanding(self) -> int:
+        """Bytes of free disk that this file has been promised and not yet used."""
+        return max(0, self._expected - self.size)
+
+    def expect(self, size: int) -> None:
+        """Announce that the file will have `size` bytes. Raises StorageFull when they are not free."""
+        self._expected = 0
+        self._check_room(size - self.size)
+        self._expected = size
 
     async def write(self, chunk: bytes) -> None:
         """Append `chunk`. Raises RemoteProtocolError, before anything of it is written, when the file would exceed `limit`; StorageFull.

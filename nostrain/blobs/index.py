@@ -48,10 +48,11 @@ class UploadIndex:
             self._db.close()
             raise ConfigError("blobs index", str(path), f"has version {version}, this program knows {_VERSION}", "run the newer program")
 
-    def add(self, upload: Upload) -> None:
-        """Record an upload; the first time stands."""
+    def add(self, upload: Upload) -> Upload:
+        """Record an upload; the first time stands. The row that there is now."""
         with no_room():
             self._db.execute("INSERT OR IGNORE INTO upload VALUES (?, ?, ?, ?)", upload)
+        return Upload(*self._db.execute("SELECT * FROM upload WHERE owner = ? AND digest = ?", (upload.owner, upload.digest)).fetchone())
 
     def remove(self, owner: Pubkey, digest: Digest) -> bool:
         """Forget an upload; whether there was one."""

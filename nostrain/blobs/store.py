@@ -48,7 +48,7 @@ class BlobStore:
         self._tmp = root / "tmp"
         self._clock = clock
         self._reserve = reserve
-        self._promised = 0
+        self._arriving: set[Incoming] = set()
         self._counter = count()
         self._lock = threading.Lock()
         self._tmp.mkdir(parents=True, exist_ok=True)
@@ -66,21 +66,15 @@ class BlobStore:
         return path if path.is_file() else None
 
     @asynccontextmanager
-    async def incoming(self, limit: int, expected: int) -> AsyncIterator[Incoming]:
-        """A new file of at most `limit` bytes; removed on exit unless committed. `expected` bytes of disk are promised to it meanwhile.
-
-        Raises StorageFull at once when they are not free.
-        """
-        self._check_room(expected)
-        self._promised += expected
+    async def incoming(self, limit: int) -> AsyncIterator[Incoming]:
+        """A new file of at most `limit` bytes; removed on exit unless committed."""
+        incoming = Incoming(self._temporary(), limit, self._check_room)
+        self._arriving.add(incoming)
         try:
-            incoming = Incoming(self._temporary(), limit)
-            try:
-                yield incoming
-            finally:
-                incoming.close()
+            yield incoming
         finally:
-            self._promised -= expected
+            self._arriving.discard(incoming)
+            incoming.close()
 
     async def commit(self, incoming: Incoming, digest: Digest, owner: Pubkey = LOCAL) -> bool:
         """Make the file the blob `digest`, stored by `owner`; whether it is new here. Raises DigestMismatch, StorageFull."""
@@ -91,7 +85,8 @@ class BlobStore:
 
         Raises RemoteProtocolError (another size), DigestMismatch, StorageFull; on these and on cancellation nothing is left behind.
         """
-        async with self.incoming(size, size) as incoming:
+        async with self.incoming(size) as incoming:
+            incoming.expect(size)
             async for chunk in chunks:
                 await incoming.write(chunk)
             if incoming.size != size:
@@ -106,8 +101,8 @@ class BlobStore:
         """
         return await trio.to_thread.run_sync(self._adopt, source, digest)
 
-    async def claim(self, digest: Digest, owner: Pubkey) -> int | None:
-        """Add `owner` to the owners of a blob that is here; its size, or None if it is not."""
+    async def claim(self, digest: Digest, owner: Pubkey) -> Upload | None:
+        """Add `owner` to the owners of a blob that is here; its row, or None if the blob is not here."""
         return await self._alone(partial(self._claim, digest, owner))
 
     async def delete(self, digest: Digest, owner: Pubkey = LOCAL) -> bool:
@@ -135,7 +130,8 @@ class BlobStore:
         return self._root / digest[:2] / digest
 
     def _check_room(self, wanted: int) -> None:
-        free = shutil.disk_usage(self._tmp).free - self._promised - self._reserve
+        promised = sum(incoming.outstanding for incoming in tuple(self._arriving))
+        free = shutil.disk_usage(self._tmp).free - promised - self._reserve
         if wanted > free:
             raise StorageFull(f"{wanted} bytes wanted, {max(0, free)} free for blobs")
 
@@ -200,13 +196,12 @@ class BlobStore:
         self._check_room(status.st_size)
         return _copy(source, temporary)
 
-    def _claim(self, digest: Digest, owner: Pubkey) -> int | None:
+    def _claim(self, digest: Digest, owner: Pubkey) -> Upload | None:
         try:
             size = self._place(digest).stat().st_size
         except FileNotFoundError:
             return None
-        self._index.add(Upload(owner, digest, size, self._clock.now()))
-        return size
+        return self._index.add(Upload(owner, digest, size, self._clock.now()))
 
     def _delete(self, digest: Digest, owner: Pubkey) -> bool:
         if not self._index.remove(owner, digest):

@@ -37,13 +37,14 @@ class Uploads:
     async def put(self, request: Request) -> Response:
         """Store the body. 201 when it is new here, 200 when it was here already."""
         owner, digest, size = await self._admit(request, "Content-Length")
-        created = False
-        if await self._store.claim(digest, owner) is None:
-            self._in_flight[owner] += size
-            try:
-                created = await self._receive(request, owner, digest, size)
-            finally:
-                self._in_flight[owner] -= size
+        known = await self._store.claim(digest, owner)
+        if known is not None:
+            return JSONResponse(self._gate.descriptor(request, known))
+        self._in_flight[owner] += size
+        try:
+            created = await self._receive(request, owner, digest, size)
+        finally:
+            self._in_flight[owner] -= size
         upload = Upload(owner, digest, size, self._gate.now())
         return JSONResponse(self._gate.descriptor(request, upload), 201 if created else 200)
 

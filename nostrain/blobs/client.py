@@ -1,0 +1,179 @@
+"""The Blossom client: `ports.blobs.Blobs` over a local store and any number of servers."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Final
+
+import httpx
+import trio
+
+from nostrain.blobs.download import download
+from nostrain.blobs.incoming import StorageFull
+from nostrain.blobs.store import BlobStore, DigestMismatch
+from nostrain.blobs.tuning import Tuning
+from nostrain.blobs.upload import upload
+from nostrain.blobs.urls import parse_url_untrusted
+from nostrain.errors import RemoteProtocolError, Unavailable
+from nostrain.ports.clock import Clock
+from nostrain.ports.signer import Signer
+from nostrain.units import Digest, is_hex32
+
+_MOST_SOURCES: Final = 8
+
+
+class BlossomClient:
+    """Stores and fetches blobs. Use it as an async context manager, which closes its connections (not the store)."""
+
+    def __init__(
+        self,
+        store: BlobStore,
+        servers: Sequence[str],
+        signer: Signer,
+        clock: Clock,
+        *,
+        local_urls: Sequence[str] = (),
+        tuning: Tuning | None = None,
+        jitter: random.Random | None = None,
+    ) -> None:
+        """`servers`: base URLs to upload to and, after the given URLs, to fetch from. `local_urls`: base URLs under which our own server
+        serves `store`: a blob that is in the store is there already. Raises RemoteProtocolError if one of them is not an http(s) URL.
+        """
+        self._store, self._signer, self._clock = store, signer, clock
+        self._tuning = tuning or Tuning()
+        self._jitter = jitter or random.Random()
+        self._local = [_base(url) for url in local_urls]
+        self._servers = [base for base in map(_base, servers) if base not in self._local]
+        self._fetching: dict[Digest, trio.Lock] = {}
+        self._http = httpx.AsyncClient(
+            timeout=httpx.Timeout(self._tuning.silence, connect=self._tuning.connect),
+            limits=httpx.Limits(max_connections=self._tuning.connections),
+            follow_redirects=False,
+            trust_env=False,
+        )
+
+    async def __aenter__(self) -> BlossomClient:
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._http.aclose()
+
+    async def put(self, path: Path, digest: Digest) -> tuple[str, ...]:
+        """Take the file into the store and upload it to every server, all at once; the URLs that now serve it, in the configured order.
+
+        Idempotent; cancellation leaves it in the store. Raises Unavailable when no server took it, RemoteProtocolError when every server
+        refused it for good, LocalProtocolError when the file is not that blob.
+        """
+        stored = await self._store.adopt(path, digest)
+        results: dict[httpx.URL, RemoteProtocolError | Unavailable | None] = dict.fromkeys(self._local)
+
+        async def send(server: httpx.URL) -> None:
+            results[server] = await self._upload(server, stored, digest)
+
+        async with trio.open_nursery() as nursery:
+            for server in self._servers:
+                nursery.start_soon(send, server)
+        urls = tuple(f"{server}/{digest}" for server in (*self._local, *self._servers) if results[server] is None)
+        if urls:
+            return urls
+        faults = [fault for fault in results.values() if fault is not None]
+        if faults and all(isinstance(fault, RemoteProtocolError) for fault in faults):
+            raise faults[0]
+        raise Unavailable(f"no server took the blob {digest}: {'; '.join(map(str, faults)) or 'none is configured'}")
+
+    async def get(self, digest: Digest, urls: Sequence[str], max_size: int) -> Path:
+        """The local file of `digest`: from the store, else from `urls` in turn, else from our servers.
+
+        Two calls for one blob share one download. Raises RemoteProtocolError when every one of `urls` is unusable, refuses, or serves
+        something else or more than `max_size` bytes; Unavailable when that is not known after `attempts` rounds; StorageFull. Nothing is
+        left behind by any of them, nor by cancellation.
+        """
+        if not is_hex32(digest):
+            raise RemoteProtocolError("blob", "its name is not a SHA-256 in lowercase hex")
+        lock = self._fetching.setdefault(digest, trio.Lock())
+        try:
+            async with lock:
+                path = self._store.path(digest)
+                if path is None:
+                    return await self._fetch(digest, urls, max_size)
+        finally:
+            if not lock.locked() and not lock.statistics().tasks_waiting:
+                self._fetching.pop(digest, None)
+        size = path.stat().st_size
+        if size > max_size:
+            raise RemoteProtocolError("blob", f"{digest} has {size} bytes, at most {max_size} are wanted")
+        return path
+
+    async def _upload(self, server: httpx.URL, path: Path, digest: Digest) -> RemoteProtocolError | Unavailable | None:
+        """How the upload ended: None when the server has the blob."""
+        fault: RemoteProtocolError | Unavailable | None = None
+        for attempt in range(self._tuning.attempts):
+            if attempt:
+                await self._pause(attempt)
+            try:
+                await upload(self._http, server, path, digest, self._signer, self._clock, self._tuning)
+            except RemoteProtocolError as error:
+                return error
+            except Unavailable as error:
+                fault = error
+            else:
+                return None
+        return fault
+
+    async def _fetch(self, digest: Digest, urls: Sequence[str], max_size: int) -> Path:
+        named, wrong = _parse_sources(urls)
+        spare = [httpx.URL(f"{server}/{digest}") for server in self._servers]
+        silent: list[Unavailable] = []
+        for attempt in range(self._tuning.attempts):
+            if attempt:
+                await self._pause(attempt)
+            silent = []
+            for source in (*named, *spare):
+                try:
+                    return await self._fetch_from(source, digest, max_size)
+                except StorageFull:
+                    raise
+                except RemoteProtocolError as error:
+                    wrong.append(error)
+                    for sources in (named, spare):
+                        if source in sources:
+                            sources.remove(source)
+                except Unavailable as error:
+                    silent.append(error)
+            if wrong and not named:
+                raise wrong[0]
+        raise Unavailable(f"no source has the blob {digest} now: {'; '.join(map(str, silent)) or 'none is known'}")
+
+    async def _fetch_from(self, source: httpx.URL, digest: Digest, max_size: int) -> Path:
+        async with self._store.incoming(max_size) as incoming:
+            await download(self._http, source, digest, incoming, self._tuning)
+            try:
+                await self._store.commit(incoming, digest)
+            except DigestMismatch as error:
+                raise RemoteProtocolError("blob", error.reason, whose=source.host) from error
+        path = self._store.path(digest)
+        assert path is not None
+        return path
+
+    async def _pause(self, attempt: int) -> None:
+        longest = self._tuning.backoff * 2 ** (attempt - 1)
+        await trio.sleep(longest * (0.5 + self._jitter.random() / 2))
+
+
+def _base(url: str) -> httpx.URL:
+    return parse_url_untrusted(url.rstrip("/"))
+
+
+def _parse_sources(urls: Sequence[str]) -> tuple[list[httpx.URL], list[RemoteProtocolError]]:
+    """Where to ask, in order, and what is wrong with the URLs that are not asked."""
+    sources: dict[httpx.URL, None] = {}
+    wrong: list[RemoteProtocolError] = []
+    for url in urls[:_MOST_SOURCES]:
+        try:
+            sources[parse_url_untrusted(url)] = None
+        except RemoteProtocolError as error:
+            wrong.append(error)
+    return list(sources), wrong

@@ -1,0 +1,116 @@
+"""One blob from one URL: streamed to disk, hashed on the way, capped while streaming, resumed where a transfer broke."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import httpx
+import trio
+
+from nostrain.blobs.incoming import Incoming, StorageFull
+from nostrain.blobs.tuning import Tuning
+from nostrain.blobs.urls import redirect_untrusted
+from nostrain.errors import RemoteProtocolError, Unavailable
+from nostrain.units import Digest
+
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_LONGEST_CHAIN: Final = 3
+_MOST_RESUMPTIONS: Final = 8
+_NOT_NOW: Final = frozenset({404, 408, 410, 425, 429})
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)")
+
+
+async def download(http: httpx.AsyncClient, url: httpx.URL, digest: Digest, incoming: Incoming, tuning: Tuning) -> None:
+    """Bring the whole body at `url` into `incoming`, which is not checked against `digest` here.
+
+    A broken transfer is resumed as long as each try brings something. Raises Unavailable when the source gave up or was too slow,
+    RemoteProtocolError when it serves too much or refuses, StorageFull. What `incoming` then holds is of no use for another source.
+    """
+    for _ in range(_LONGEST_CHAIN):
+        location = await _resume_until_done(http, url, incoming, tuning)
+        if location is None:
+            return
+        url = redirect_untrusted(url, location, digest)
+    raise RemoteProtocolError("blob redirect", f"more than {_LONGEST_CHAIN} in a row")
+
+
+async def _resume_until_done(http: httpx.AsyncClient, url: httpx.URL, incoming: Incoming, tuning: Tuning) -> str | None:
+    for _ in range(_MOST_RESUMPTIONS):
+        before = incoming.size
+        try:
+            return await _once(http, url, incoming, tuning)
+        except StorageFull:
+            raise
+        except Unavailable:
+            if incoming.size <= before:
+                raise
+    raise Unavailable(f"{url.host}: broke off {_MOST_RESUMPTIONS} times")
+
+
+async def _once(http: httpx.AsyncClient, url: httpx.URL, incoming: Incoming, tuning: Tuning) -> str | None:
+    """One request. The target of a redirect, or None when the body is complete."""
+    headers = {"Accept-Encoding": "identity"}
+    if incoming.size:
+        headers["Range"] = f"bytes={incoming.size}-"
+    with trio.move_on_after(tuning.connect + tuning.silence) as scope:
+        try:
+            async with http.stream("GET", url, headers=headers) as response:
+                if response.status_code in _REDIRECTS:
+                    return str(response.headers.get("location", ""))
+                remaining = await _accept(response, incoming)
+                scope.deadline = trio.current_time() + tuning.grace + remaining / tuning.min_rate
+                await _pour(response, incoming)
+                return None
+        except httpx.HTTPError as error:
+            raise Unavailable(f"{url.host}: {type(error).__name__}") from error
+        except UnicodeError as error:
+            raise RemoteProtocolError("blob URL", "the host name cannot be resolved") from error
+    raise Unavailable(f"{url.host}: too slow")
+
+
+async def _accept(response: httpx.Response, incoming: Incoming) -> int:
+    """Judge status and headers, and make `incoming` ready for the body; how many bytes may come."""
+    host, status = response.url.host, response.status_code
+    if status in _NOT_NOW or status >= 500:
+        raise Unavailable(f"{host}: HTTP {status}")
+    if status == 416:
+        await incoming.restart()
+        raise Unavailable(f"{host}: has less than it had")
+    if status == 206 and incoming.size:
+        match = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+        if match is None or int(match[1]) != incoming.size:
+            raise RemoteProtocolError("blob", "another range than was asked for", whose=host)
+    elif status == 200:
+        if incoming.size:
+            await incoming.restart()
+    else:
+        raise RemoteProtocolError("blob", f"HTTP {status}", whose=host)
+    if response.headers.get("content-encoding", "identity") != "identity":
+        raise RemoteProtocolError("blob", "an encoding that was not asked for", whose=host)
+    allowed = incoming.limit - incoming.size
+    length = response.headers.get("content-length", "")
+    if not (length.isascii() and length.isdecimal() and len(length) <= 15):
+        return allowed
+    if int(length) > allowed:
+        raise RemoteProtocolError("blob", f"{int(length) + incoming.size} bytes, at most {incoming.limit} are wanted", whose=host)
+    incoming.expect(incoming.size + int(length))
+    return int(length)
+
+
+async def _pour(response: httpx.Response, incoming: Incoming) -> None:
+    """Write the body. The loop is only ever left from within a read, so that httpx's nested generators unwind in order:
+    writes are shielded (they are short), and a fault cancels the next read.
+    """
+    fault: RemoteProtocolError | Unavailable | None = None
+    with trio.CancelScope() as scope:
+        async for chunk in response.aiter_raw():
+            if fault is None:
+                try:
+                    with trio.CancelScope(shield=True):
+                        await incoming.write(chunk)
+                except (RemoteProtocolError, Unavailable) as error:
+                    fault = error
+                    scope.cancel()
+    if fault is not None:
+        raise fault

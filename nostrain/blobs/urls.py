@@ -1,0 +1,42 @@
+"""URLs that others hand us: which may be asked at all."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import httpx
+
+from nostrain.errors import RemoteProtocolError
+from nostrain.units import Digest
+
+_LONGEST: Final = 2048
+
+
+def parse_url_untrusted(text: str) -> httpx.URL:
+    """An absolute http(s) URL with a host and without credentials. Raises RemoteProtocolError."""
+    if len(text) > _LONGEST:
+        raise RemoteProtocolError("blob URL", f"longer than {_LONGEST} characters")
+    try:
+        url = httpx.URL(text)
+        port = url.port
+    except (httpx.InvalidURL, ValueError) as error:
+        raise RemoteProtocolError("blob URL", "not a URL") from error
+    if url.scheme not in ("http", "https") or not url.host or url.userinfo or port == 0:
+        raise RemoteProtocolError("blob URL", "not a plain http or https URL")
+    return url
+
+
+def redirect_untrusted(url: httpx.URL, location: str, digest: Digest) -> httpx.URL:
+    """Where a redirect leads. BUD-01: it must name the same blob. Raises RemoteProtocolError."""
+    try:
+        target = parse_url_untrusted(str(url.join(location)))
+    except httpx.InvalidURL as error:
+        raise RemoteProtocolError("blob redirect", "not a URL") from error
+    if digest not in target.path or (url.scheme == "https" and target.scheme != "https"):
+        raise RemoteProtocolError("blob redirect", "leads to another blob or off https")
+    return target
+
+
+def printable(text: str) -> str:
+    """`text` from a peer, short and fit for one line of a log."""
+    return "".join(char if char.isprintable() else "?" for char in text[:120])
