@@ -1,0 +1,150 @@
+"""A validator's evaluation of one round: which files it needs, the job for the engine, the verdict that follows from its result."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import msgspec
+
+from nostrain.core.effects import Compute, Fetch
+from nostrain.core.rows import Duty, Replica, Round, Run
+from nostrain.core.run import located
+from nostrain.core.scoring import pinned
+from nostrain.core.tables import DutyState, ReplicaState, advance
+from nostrain.core.transaction import Transaction
+from nostrain.protocol.assignment import shard_index, window_seed
+from nostrain.protocol.digests import evaluation_seed, ranked
+from nostrain.protocol.jobs import Candidate, EvaluateJob, EvaluateResult
+from nostrain.protocol.manifest import BlobRef, DatasetManifest
+from nostrain.protocol.messages import Score, Verdict
+from nostrain.units import Digest, Pubkey
+
+UNASSIGNED_SHARDS = 2
+"""Shards that one validator draws its unassigned windows from in one round: few, so that little has to be fetched."""
+
+
+def worker_of(round_: Round, digest: Digest) -> Pubkey:
+    """Whose revealed delta has that digest."""
+    return next(worker for worker, reveal in round_.reveals.items() if reveal.blob.sha256 == digest)
+
+
+def prepare(tx: Transaction, run: Run, round_: Round, duty: Duty) -> bool:
+    """Fetch what is missing; once all is here, evaluate. True when nothing was revealed, so that there is nothing to compute."""
+    replica = tx.get("replica", Replica)
+    if replica is None or replica.dataset is None or replica.state is not ReplicaState.READY or replica.confirming is not None:
+        return False
+    revealed = [worker for worker in pinned(round_) if worker in round_.reveals and worker not in duty.bad]
+    if not revealed:
+        return True
+    key = f"duty/{round_.id}"
+    missing = False
+    for worker in revealed:
+        blob = round_.reveals[worker].blob
+        if blob.sha256 not in duty.paths:
+            tx.emit(Fetch(owner=key, name=f"delta:{blob.sha256}", blob=located(run, blob), whose=worker[:8]))
+            missing = True
+    for shard in shards_needed(round_, duty, replica.dataset, revealed):
+        if shard.sha256 not in duty.paths:
+            tx.emit(Fetch(owner=key, name=f"shard:{shard.sha256}", blob=located(run, shard), whose="the dataset", must=True))
+            missing = True
+    if not missing:
+        tx.put(key, msgspec.structs.replace(duty, state=advance("duty", duty.state, DutyState.EVALUATING)))
+        tx.emit(Compute(owner=key, name="evaluate", job=evaluate_job(tx, run, round_, duty, revealed)))
+    return False
+
+
+def shards_needed(round_: Round, duty: Duty, dataset: DatasetManifest, revealed: list[Pubkey]) -> list[BlobRef]:
+    """The shards that the revealed deltas were trained on, and the unassigned ones."""
+    assigned = [assigned_shard(round_, dataset, worker) for worker in revealed]
+    return assigned + [shard for shard in unassigned_shards(round_, duty, dataset) if shard not in assigned]
+
+
+def assigned_shard(round_: Round, dataset: DatasetManifest, worker: Pubkey) -> BlobRef:
+    """The shard that the worker's slot was assigned in this round."""
+    return dataset.shards[shard_index(round_.announcement.state_id, slot_of(round_, worker), len(dataset.shards))]
+
+
+def slot_of(round_: Round, worker: Pubkey) -> int:
+    """The worker's slot: its rank among the listed."""
+    return ranked(round_.announcement.state_id, round_.announcement.workers).index(worker)
+
+
+def unassigned_shards(round_: Round, duty: Duty, dataset: DatasetManifest) -> list[BlobRef]:
+    """Shards that nobody was assigned, in an order drawn from our seed; any shards when all are assigned."""
+    count = len(dataset.shards)
+    taken = {shard_index(round_.announcement.state_id, slot, count) for slot in range(len(round_.announcement.workers))}
+    free = [index for index in range(count) if index not in taken] or list(range(count))
+    seed = bytes.fromhex(seed_of(round_, duty))
+    order = sorted(free, key=lambda index: sha256(seed + index.to_bytes(4, "big")).digest())
+    return [dataset.shards[index] for index in order[:UNASSIGNED_SHARDS]]
+
+
+def seed_of(round_: Round, duty: Duty) -> Digest:
+    """Our evaluation seed for this round."""
+    assert round_.receipt is not None and duty.link is not None  # noqa: PT018 - an acknowledged duty has both
+    return evaluation_seed(round_.receipt[0], duty.link)
+
+
+def evaluate_job(tx: Transaction, run: Run, round_: Round, duty: Duty, revealed: list[Pubkey]) -> EvaluateJob:
+    """Score the revealed deltas on our state with our seed; overlaps against the deltas of earlier rounds that we still hold."""
+    replica = tx.need("replica", Replica)
+    assert replica.dataset is not None and replica.checkpoint is not None  # noqa: PT018 - prepare asked for a ready replica
+    state_id = round_.announcement.state_id
+    candidates = tuple(
+        Candidate(
+            worker=worker,
+            delta=duty.paths[round_.reveals[worker].blob.sha256],
+            shard=duty.paths[assigned_shard(round_, replica.dataset, worker).sha256],
+            window_seed=window_seed(state_id, slot_of(round_, worker)),
+        )
+        for worker in revealed
+    )
+    return EvaluateJob(
+        model=run.manifest.model,
+        tensors=run.manifest.tensors,
+        training=run.manifest.training,
+        codec=run.manifest.codec,
+        outer=run.manifest.outer,
+        scoring=run.manifest.scoring,
+        checkpoint=replica.checkpoint,
+        candidates=candidates,
+        committed=len(pinned(round_)),
+        unassigned=tuple(duty.paths[shard.sha256] for shard in unassigned_shards(round_, duty, replica.dataset)),
+        seed=seed_of(round_, duty),
+        earlier=earlier_deltas(tx, round_),
+    )
+
+
+def earlier_deltas(tx: Transaction, round_: Round) -> tuple[tuple[Digest, str], ...]:
+    """Deltas of earlier rounds that this validator evaluated and still holds."""
+    found: dict[Digest, str] = {}
+    for key in tx.keys("duty/"):
+        duty = tx.need(key, Duty)
+        before = tx.get(f"round/{duty.announcement}", Round)
+        if before is not None and before.id != round_.id:
+            found |= {
+                reveal.blob.sha256: duty.paths[reveal.blob.sha256] for reveal in before.reveals.values() if reveal.blob.sha256 in duty.paths
+            }
+    return tuple(sorted(found.items()))
+
+
+def verdict(run: Run, round_: Round, duty: Duty, result: EvaluateResult | None) -> Verdict:
+    """One score for each pinned worker: the engine's, or why there is none."""
+    measured = {score.worker: score for score in result.scores} if result is not None else {}
+    scores = []
+    for worker in pinned(round_):
+        if worker in measured:
+            scores.append(msgspec.convert(msgspec.structs.asdict(measured[worker]), Score))
+        else:
+            scores.append(Score(worker=worker, error=duty.bad.get(worker, "it was not revealed in time")))
+    assert round_.receipt is not None and duty.salt is not None  # noqa: PT018 - an acknowledged duty has both
+    return Verdict(
+        run=run.id,
+        announcement=round_.id,
+        round=round_.announcement.round,
+        receipt=round_.receipt[0],
+        salt=duty.salt,
+        state_id=round_.announcement.state_id,
+        losses_before=result.losses_before if result is not None else (),
+        scores=tuple(scores),
+    )

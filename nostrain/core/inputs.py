@@ -1,0 +1,53 @@
+"""What machines take. Every input is already verified by the shell; it is journalled if it changed the state."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from nostrain.core.effects import Outcome
+from nostrain.core.rows import Identity
+from nostrain.protocol.messages import Message
+from nostrain.units import BlockHeight, Digest, Msat
+
+
+class Boot(msgspec.Struct, frozen=True, tag="boot"):
+    """The daemon starts, with what its configuration says it is."""
+
+    identity: Identity
+
+
+class Received(msgspec.Struct, frozen=True, tag="received"):
+    """A verified event, from a relay or from the mail."""
+
+    message: Message
+
+
+class Done(msgspec.Struct, frozen=True, tag="done"):
+    """An effect ended."""
+
+    effect: str
+    outcome: Outcome
+
+
+class Tick(msgspec.Struct, frozen=True, tag="tick"):
+    """The deadline that `next_deadline` named has come."""
+
+
+class HoldChanged(msgspec.Struct, frozen=True, tag="hold_changed"):
+    """One of our hold invoices changed state at our Lightning node."""
+
+    payment_hash: Digest
+    state: Literal["unpaid", "accepted", "paid", "cancelled"]
+    amount_msat: Msat
+    cltv_expiry: BlockHeight | None = None
+
+
+class Block(msgspec.Struct, frozen=True, tag="block"):
+    """Our Lightning node sees a new best block."""
+
+    height: BlockHeight
+
+
+Input = Boot | Received | Done | Tick | HoldChanged | Block

@@ -1,0 +1,213 @@
+"""Our own copy of the model's state: fetched once, then advanced result by result, each time compared with what the result says (decision 6)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from nostrain.core.effects import Compute, Computed, DatasetRead, Failed, Fetch, FetchDataset, Fetched, Outcome
+from nostrain.core.rows import Replica, Round, Run
+from nostrain.core.run import located, with_item
+from nostrain.core.tables import ReplicaState, advance
+from nostrain.core.transaction import Transaction
+from nostrain.protocol.digests import initial_state_id
+from nostrain.protocol.jobs import AggregateJob, AggregateResult, InspectJob, InspectResult, ValidationJob, ValidationResult
+from nostrain.protocol.manifest import BlobRef
+from nostrain.protocol.messages import Accepted, Confirmation, Result
+from nostrain.units import Digest, Pubkey
+
+KEY = "replica"
+
+
+def decide(tx: Transaction) -> None:
+    """Ask for what the replica lacks: dataset, checkpoint, the deltas of the next result, the outer step, the confirmation."""
+    run, replica = tx.run, tx.get(KEY, Replica)
+    if run is None or replica is None or run.halted or (replica.state is ReplicaState.DIVERGED and replica.confirming is None):
+        return
+    if replica.dataset is None:
+        tx.emit(FetchDataset(owner=KEY, name="dataset", blob=located(run, run.manifest.dataset)))
+    if replica.checkpoint is None:
+        tx.emit(Fetch(owner=KEY, name="checkpoint", blob=located(run, run.manifest.checkpoint), whose="the manifest", must=True))
+    elif replica.state is ReplicaState.BOOTING:
+        tx.emit(Compute(owner=KEY, name="inspect", job=InspectJob(checkpoint=replica.checkpoint, tensors=run.manifest.tensors)))
+    elif replica.confirming is not None:
+        confirm(tx, run, replica)
+    else:
+        follow(tx, run, replica)
+
+
+def follow(tx: Transaction, run: Run, replica: Replica) -> None:
+    """Start on the result that continues our head, if it is known."""
+    announcement = run.announcements.get(replica.head)
+    if announcement is None or announcement not in run.results:
+        return
+    round_ = tx.need(f"round/{announcement}", Round)
+    assert round_.result is not None
+    result = round_.result[1]
+    if not result.accepted:
+        arrived(tx, run, replica, round_)
+        return
+    if replica.state is ReplicaState.READY:
+        replica = msgspec.structs.replace(replica, state=advance("replica", replica.state, ReplicaState.ADVANCING))
+        tx.put(KEY, replica)
+    missing = [item for item in result.accepted if item.delta.sha256 not in replica.paths]
+    for item in missing:
+        tx.emit(Fetch(owner=KEY, name=f"delta:{item.delta.sha256}", blob=located(run, item.delta), whose=item.worker[:8], must=True))
+    if not missing:
+        tx.emit(Compute(owner=KEY, name=f"aggregate:{replica.head}", job=outer_step(tx, run, replica, result)))
+
+
+def outer_step(tx: Transaction, run: Run, replica: Replica, result: Result) -> AggregateJob:
+    """The job that computes the state after `result` from ours."""
+    accepted = [(item.worker, item.delta) for item in result.accepted]
+    return aggregate_job(tx, run, replica, accepted, replica.paths, result.committed, "state")
+
+
+def aggregate_job(
+    tx: Transaction,
+    run: Run,
+    replica: Replica,
+    accepted: list[tuple[Pubkey, BlobRef]],
+    paths: Mapping[Digest, str],
+    committed: int,
+    stem: str,
+) -> AggregateJob:
+    """The outer step over `accepted` deltas, whose files are in `paths`, in the order given."""
+    assert replica.checkpoint is not None and replica.state_id is not None  # noqa: PT018 - callers hold a ready replica
+    return AggregateJob(
+        tensors=run.manifest.tensors,
+        codec=run.manifest.codec,
+        outer=run.manifest.outer,
+        state_id=replica.state_id,
+        checkpoint=replica.checkpoint,
+        deltas=tuple((delta.sha256, paths[delta.sha256]) for _, delta in accepted),
+        committed=committed,
+        checkpoint_out=f"{tx.me.work_dir}/{stem}-{replica.round + 1:05d}.safetensors",
+    )
+
+
+def arrived(tx: Transaction, run: Run, replica: Replica, round_: Round) -> None:
+    """The replica stands after this round's result; next it is confirmed in public."""
+    assert round_.result is not None
+    tx.put(
+        KEY,
+        msgspec.structs.replace(
+            replica, head=round_.result[0], round=round_.announcement.round, paths={}, confirming=round_.id, validation_nanonats=None
+        ),
+    )
+
+
+def confirm(tx: Transaction, run: Run, replica: Replica) -> None:
+    """Publish the state that we computed; a validator first measures it on the held-out shard."""
+    assert replica.confirming is not None and replica.dataset is not None  # noqa: PT018 - set by arrived; read before READY
+    round_ = tx.need(f"round/{replica.confirming}", Round)
+    assert round_.result is not None and replica.state_id is not None and replica.root is not None  # noqa: PT018
+    if "validator" in tx.me.roles and replica.validation_nanonats is None:
+        blob = replica.dataset.validation
+        if blob.sha256 not in replica.paths:
+            tx.emit(Fetch(owner=KEY, name="validation", blob=located(run, blob), whose="the dataset", must=True))
+        else:
+            tx.emit(Compute(owner=KEY, name=f"validation:{replica.head}", job=validation_job(run, replica)))
+        return
+    tx.say(
+        f"{round_.id}/confirmation",
+        Confirmation(
+            run=run.id,
+            announcement=round_.id,
+            round=replica.round,
+            result=round_.result[0],
+            state_id=replica.state_id,
+            root=replica.root,
+            validation_nanonats=replica.validation_nanonats,
+        ),
+    )
+    tx.put(KEY, msgspec.structs.replace(replica, confirming=None))
+
+
+def validation_job(run: Run, replica: Replica) -> ValidationJob:
+    """Loss of our state on the held-out shard."""
+    assert replica.dataset is not None and replica.checkpoint is not None  # noqa: PT018 - as in confirm
+    return ValidationJob(
+        model=run.manifest.model,
+        tensors=run.manifest.tensors,
+        checkpoint=replica.checkpoint,
+        shard=replica.paths[replica.dataset.validation.sha256],
+        tokens=run.manifest.scoring.validation_tokens,
+        sequence_length=run.manifest.training.sequence_length,
+        eval_batch=run.manifest.scoring.eval_batch,
+    )
+
+
+def done(tx: Transaction, name: str, outcome: Outcome) -> None:
+    """Take an outcome of one of the replica's effects."""
+    run, replica = tx.run, tx.get(KEY, Replica)
+    if run is None or replica is None:
+        return
+    match outcome:
+        case DatasetRead(dataset=dataset):
+            tx.put(KEY, msgspec.structs.replace(replica, dataset=dataset))
+        case Fetched(path=path) if name == "checkpoint":
+            tx.put(KEY, msgspec.structs.replace(replica, checkpoint=path))
+        case Fetched(path=path):
+            digest = replica.dataset.validation.sha256 if name == "validation" and replica.dataset else Digest(name.removeprefix("delta:"))
+            tx.put(KEY, msgspec.structs.replace(replica, paths=with_item(replica.paths, digest, path)))
+        case Computed(result=InspectResult() as inspected):
+            inspect_done(tx, run, replica, inspected)
+        case Computed(result=AggregateResult() as aggregated):
+            aggregate_done(tx, run, replica, aggregated)
+        case Computed(result=ValidationResult(loss_nanonats=loss)):
+            tx.put(KEY, msgspec.structs.replace(replica, validation_nanonats=loss))
+        case Failed(reason=reason):
+            diverge(tx, replica, f"{name}: {reason}")
+        case _:
+            raise AssertionError(f"replica: {name} ended with {type(outcome).__name__}")
+
+
+def inspect_done(tx: Transaction, run: Run, replica: Replica, inspected: InspectResult) -> None:
+    """The run's first checkpoint must have the root that the manifest names."""
+    if inspected.root != run.manifest.root:
+        diverge(tx, replica, f"the first checkpoint is not the manifest's: {inspected.error or inspected.root}")
+        return
+    state = advance("replica", replica.state, ReplicaState.READY)
+    state_id = initial_state_id(run.manifest.root)
+    blob = run.manifest.checkpoint
+    tx.put(KEY, msgspec.structs.replace(replica, state=state, root=inspected.root, state_id=state_id, blob=blob))
+
+
+def aggregate_done(tx: Transaction, run: Run, replica: Replica, aggregated: AggregateResult) -> None:
+    """Our outer step against the published one: anything but equality stops us, and is said in public."""
+    announcement = run.announcements.get(replica.head)
+    round_ = tx.get(f"round/{announcement}", Round)
+    if round_ is None or round_.result is None:
+        return
+    result = round_.result[1]
+    if aggregated.error is not None or aggregated.checkpoint is None or aggregated.state_id is None or aggregated.root is None:
+        diverge(tx, replica, f"the outer step of round {result.round} failed: {aggregated.error}")
+        return
+    path = f"{tx.me.work_dir}/state-{result.round:05d}.safetensors"
+    ours = (aggregated.state_id, aggregated.root, aggregated.weights)
+    theirs = (result.state_id, result.root, weights(result.accepted))
+    state = ReplicaState.READY if ours == theirs else ReplicaState.DIVERGED
+    replica = msgspec.structs.replace(
+        replica,
+        state=advance("replica", replica.state, state),
+        checkpoint=path,
+        blob=result.checkpoint,
+        state_id=aggregated.state_id,
+        root=aggregated.root,
+    )
+    arrived(tx, run, replica, round_)
+    if ours != theirs:
+        tx.note("fault", "states_diverged", f"round {result.round}: we computed state {ours[0][:8]}, the result says {theirs[0][:8]}")
+
+
+def weights(accepted: tuple[Accepted, ...]) -> tuple[int, ...]:
+    """The integer weights of a result, in its order."""
+    return tuple(item.weight for item in accepted)
+
+
+def diverge(tx: Transaction, replica: Replica, reason: str) -> None:
+    """We cannot follow any further; a person has to look."""
+    tx.put(KEY, msgspec.structs.replace(replica, state=ReplicaState.DIVERGED))
+    tx.note("fault", "states_diverged", reason)

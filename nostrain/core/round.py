@@ -1,0 +1,314 @@
+"""The fold of one round: who said what, first word of each author, each checked against what it refers to."""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from nostrain.core.rows import Round, Run
+from nostrain.core.run import Orphan, halt, need_run, with_item
+from nostrain.core.scoring import attested_levels, pinned
+from nostrain.core.tables import RoundPhase
+from nostrain.core.transaction import Transaction
+from nostrain.errors import RemoteProtocolError
+from nostrain.protocol.digests import chain_reaches, commitment_digest, oracle_event_id, receipt_time, verdict_digest
+from nostrain.protocol.messages import (
+    Acknowledgement,
+    Attestation,
+    Commitment,
+    Confirmation,
+    Message,
+    OracleAnnouncements,
+    Receipt,
+    Result,
+    Reveal,
+    ValidatorEntry,
+    Verdict,
+    VerdictHash,
+)
+from nostrain.units import EventId, Pubkey
+
+RoundBody = (
+    OracleAnnouncements | Commitment | Receipt | Acknowledgement | Reveal | VerdictHash | Verdict | Attestation | Result | Confirmation
+)
+T = TypeVar("T")
+
+MAX_COMMITMENTS: Final = 4
+"""Commitments of one worker in one round that are remembered; the receipt pins at most one."""
+
+
+def phase(round_: Round, run: Run) -> RoundPhase:
+    """Where the round stands, from what has been said in it."""
+    if round_.result is not None:
+        return RoundPhase.AGGREGATED if round_.result[1].accepted else RoundPhase.ABORTED
+    if round_.receipt is None:
+        return RoundPhase.OPEN
+    if len(round_.acknowledgements) < run.manifest.threshold:
+        return RoundPhase.RECEIPTED
+    if set(pinned(round_)) - set(round_.reveals):
+        return RoundPhase.REVEALING
+    if len(round_.verdicts) < run.manifest.threshold:
+        return RoundPhase.VALIDATING
+    return RoundPhase.ATTESTING
+
+
+def fold_round(tx: Transaction, message: Message, body: RoundBody) -> None:
+    """Take one message into its round. Raises Orphan or RemoteProtocolError, and then has changed nothing."""
+    run = need_run(tx, body.run)
+    round_ = tx.get(f"round/{body.announcement}", Round)
+    if round_ is None:
+        if body.announcement in run.results:
+            return
+        raise Orphan(body.announcement)
+    if body.round != round_.announcement.round:
+        raise RemoteProtocolError("message", f"says round {body.round} of an announcement of round {round_.announcement.round}")
+    match body:
+        case OracleAnnouncements():
+            after = fold_oracles(round_, message, body)
+        case Commitment():
+            after = fold_commitment(round_, message, body)
+        case Receipt():
+            after = fold_receipt(tx, run, round_, message, body)
+        case Acknowledgement():
+            after = fold_acknowledgement(round_, message, body)
+        case Reveal():
+            after = fold_reveal(run, round_, message, body)
+        case VerdictHash():
+            after = fold_hash(round_, message, body)
+        case Verdict():
+            after = fold_verdict(round_, message, body)
+        case Attestation():
+            after = fold_attestation(round_, message, body)
+        case Confirmation():
+            after = fold_confirmation(run, round_, message, body)
+        case Result():
+            fold_result(tx, run, round_, message, body)
+            return
+    tx.put(f"round/{round_.id}", after)
+
+
+def first(said: object, message: Message, word: T) -> dict[Pubkey, T]:
+    """`said` with `word` as its author's first; the same again is nothing new, another one is an equivocation and does not count."""
+    known: dict[Pubkey, T] = dict(said)  # type: ignore[call-overload]
+    before = known.setdefault(message.author, word)
+    if before != word:
+        raise RemoteProtocolError(type(message.body).__name__.lower(), "contradicts what its author said before", whose=message.author[:8])
+    return known
+
+
+def worker(round_: Round, message: Message) -> Pubkey:
+    """The author, if the announcement lists it as a worker."""
+    if message.author not in round_.announcement.workers:
+        raise RemoteProtocolError(
+            type(message.body).__name__.lower(), "by someone who is no worker of this round", whose=message.author[:8]
+        )
+    return message.author
+
+
+def validator(round_: Round, message: Message) -> ValidatorEntry:
+    """The author's entry, if the announcement lists it as a validator."""
+    for entry in round_.announcement.validators:
+        if entry.pubkey == message.author:
+            return entry
+    raise RemoteProtocolError(type(message.body).__name__.lower(), "by someone who is no validator of this round", whose=message.author[:8])
+
+
+def need_receipt(round_: Round, receipt: EventId) -> Receipt:
+    """The round's receipt if it is the one named. Raises Orphan before it is known, RemoteProtocolError for another one."""
+    if round_.receipt is None:
+        raise Orphan(receipt)
+    if round_.receipt[0] != receipt:
+        raise RemoteProtocolError("message", f"names another receipt, {receipt[:8]}")
+    return round_.receipt[1]
+
+
+def fold_oracles(round_: Round, message: Message, body: OracleAnnouncements) -> Round:
+    """Thermometers of one validator; several events may carry them. A nonce that was seen before voids the announcement."""
+    entry = validator(round_, message)
+    known = dict(round_.oracles.get(message.author, {}))
+    nonces = {nonce for items in round_.oracles.values() for item in items.values() for nonce in item.nonces}
+    for item in body.items:
+        if item.oracle != entry.oracle:
+            raise RemoteProtocolError("oracle announcement", "by another key than the validator enrolled", whose=message.author[:8])
+        if item.payee not in round_.announcement.workers or item.event_id != oracle_event_id(round_.id, item.payee):
+            raise RemoteProtocolError(
+                "oracle announcement", f"for event {item.event_id[:40]!r}, which is none of this round", whose=message.author[:8]
+            )
+        if known.get(item.payee) == item:
+            continue
+        if item.payee in known or nonces & set(item.nonces) or len(set(item.nonces)) != len(item.nonces):
+            raise RemoteProtocolError("oracle announcement", "reuses a nonce or announces one event twice", whose=message.author[:8])
+        nonces.update(item.nonces)
+        known[item.payee] = item
+    return msgspec.structs.replace(round_, oracles=with_item(round_.oracles, message.author, known))
+
+
+def fold_commitment(round_: Round, message: Message, body: Commitment) -> Round:
+    """A commitment in time and on the announced state."""
+    worker(round_, message)
+    if message.created_at > round_.announcement.deadlines.commit_by:
+        raise RemoteProtocolError("commitment", "after the deadline", whose=message.author[:8])
+    if body.state_id != round_.announcement.state_id:
+        raise RemoteProtocolError("commitment", f"trained from state {body.state_id[:8]}, not the announced one", whose=message.author[:8])
+    mine = sum(author == message.author for author, _, _ in round_.commitments.values())
+    if message.id not in round_.commitments and mine >= MAX_COMMITMENTS:
+        raise RemoteProtocolError("commitment", f"more than {MAX_COMMITMENTS} in one round", whose=message.author[:8])
+    said = with_item(round_.commitments, message.id, (message.author, message.created_at, body))
+    return msgspec.structs.replace(round_, commitments=said)
+
+
+def fold_receipt(tx: Transaction, run: Run, round_: Round, message: Message, body: Receipt) -> Round:
+    """The canonical receipt: sorted, no free field, `created_at` as `receipt_time` says; two of them halt the run."""
+    if message.author != run.coordinator:
+        raise RemoteProtocolError("receipt", "not by the coordinator", whose=message.author[:8])
+    if round_.receipt is not None:
+        if round_.receipt[0] != message.id:
+            halt(tx, run, f"the coordinator gave two receipts for round {body.round}")
+        return round_
+    missing = [event_id for event_id in body.commitments if event_id not in round_.commitments]
+    if missing:
+        raise Orphan(missing[0])
+    pins = [round_.commitments[event_id] for event_id in body.commitments]
+    complete = len(body.commitments) == len(round_.announcement.workers)
+    expected = receipt_time(round_.announcement.deadlines.commit_by, complete, [created_at for _, created_at, _ in pins])
+    distinct = len({author for author, _, _ in pins}) == len(pins)
+    if list(body.commitments) != sorted(set(body.commitments)) or not pins or not distinct or message.created_at != expected:
+        raise RemoteProtocolError("receipt", "not canonical", whose=message.author[:8])
+    return msgspec.structs.replace(round_, receipt=(message.id, body))
+
+
+def fold_acknowledgement(round_: Round, message: Message, body: Acknowledgement) -> Round:
+    """A validator's acknowledgement with the right link of its chain."""
+    entry = validator(round_, message)
+    need_receipt(round_, body.receipt)
+    if body.round > entry.chain_length or not chain_reaches(body.link, body.round, entry.chain_end):
+        raise RemoteProtocolError(
+            "acknowledgement", f"link {body.link[:8]} is not number {body.round} of its chain", whose=message.author[:8]
+        )
+    return msgspec.structs.replace(round_, acknowledgements=first(round_.acknowledgements, message, body))
+
+
+def fold_reveal(run: Run, round_: Round, message: Message, body: Reveal) -> Round:
+    """A reveal that opens its author's pinned commitment; the commitment binds one blob, so everyone keeps the same reveal."""
+    worker(round_, message)
+    if round_.receipt is None:
+        raise Orphan("the receipt")
+    commitment = round_.commitments.get(body.commitment)
+    if commitment is None or commitment[0] != message.author or body.commitment not in round_.receipt[1].commitments:
+        raise RemoteProtocolError("reveal", "of a commitment that is not its author's, or not pinned", whose=message.author[:8])
+    if body.blob.size > run.manifest.max_delta_bytes:
+        raise RemoteProtocolError(
+            "reveal", f"promises {body.blob.size} bytes, {run.manifest.max_delta_bytes} is the limit", whose=message.author[:8]
+        )
+    if commitment_digest(message.author, round_.id, body.salt, body.blob) != commitment[2].commitment:
+        raise RemoteProtocolError("reveal", f"blob {body.blob.sha256[:8]} is not what was committed to", whose=message.author[:8])
+    return msgspec.structs.replace(round_, reveals=first(round_.reveals, message, body))
+
+
+def fold_hash(round_: Round, message: Message, body: VerdictHash) -> Round:
+    """The hash of a verdict, in time, by a validator that acknowledged the receipt: only then is its seed known."""
+    validator(round_, message)
+    need_receipt(round_, body.receipt)
+    if message.author not in round_.acknowledgements:
+        raise Orphan("an acknowledgement")
+    if message.created_at > round_.announcement.deadlines.hash_by:
+        raise RemoteProtocolError("verdict hash", "after the deadline", whose=message.author[:8])
+    return msgspec.structs.replace(round_, hashes=first(round_.hashes, message, body))
+
+
+def fold_verdict(round_: Round, message: Message, body: Verdict) -> Round:
+    """A verdict that opens its author's hash and covers exactly the pinned workers."""
+    validator(round_, message)
+    need_receipt(round_, body.receipt)
+    announced = round_.hashes.get(message.author)
+    if announced is None:
+        raise Orphan("the hash of a verdict")
+    if message.created_at > round_.announcement.deadlines.verdict_by:
+        raise RemoteProtocolError("verdict", "after the deadline", whose=message.author[:8])
+    if announced.digest != verdict_digest(message.author, body):
+        raise RemoteProtocolError("verdict", "is not the one whose hash was published", whose=message.author[:8])
+    if tuple(score.worker for score in body.scores) != pinned(round_) or body.state_id != round_.announcement.state_id:
+        raise RemoteProtocolError("verdict", "does not score exactly the pinned workers on the announced state", whose=message.author[:8])
+    return msgspec.structs.replace(round_, verdicts=first(round_.verdicts, message, (message.id, body)))
+
+
+def fold_attestation(round_: Round, message: Message, body: Attestation) -> Round:
+    """Attestations that answer the validator's own announcements, digit by digit, with prefix outcomes."""
+    entry = validator(round_, message)
+    need_receipt(round_, body.receipt)
+    announced = round_.oracles.get(message.author, {})
+    for item in body.items:
+        announcement = announced.get(item.payee)
+        if announcement is None:
+            raise Orphan(item.event_id)
+        if (item.oracle, item.event_id, item.nonces) != (entry.oracle, announcement.event_id, announcement.nonces):
+            raise RemoteProtocolError("attestation", f"does not answer the announcement for {item.payee[:8]}", whose=message.author[:8])
+        if list(item.digits) != sorted(item.digits, reverse=True):
+            raise RemoteProtocolError("attestation", f"digits {item.digits} are no thermometer", whose=message.author[:8])
+    if tuple(item.payee for item in body.items) != pinned(round_):
+        raise RemoteProtocolError("attestation", "does not cover exactly the pinned workers", whose=message.author[:8])
+    return msgspec.structs.replace(round_, attestations=first(round_.attestations, message, (message.id, body)))
+
+
+def fold_confirmation(run: Run, round_: Round, message: Message, body: Confirmation) -> Round:
+    """What someone computed from the result. Kept for participants only."""
+    known = {entry.pubkey for entry in round_.announcement.validators} | set(round_.announcement.workers) | {run.coordinator}
+    if message.author not in known and message.author not in run.enrolled:
+        raise RemoteProtocolError("confirmation", "by someone who takes no part", whose=message.author[:8])
+    if round_.result is None:
+        raise Orphan(body.result)
+    return msgspec.structs.replace(round_, confirmations=first(round_.confirmations, message, (body.state_id, body.root)))
+
+
+def fold_result(tx: Transaction, run: Run, round_: Round, message: Message, body: Result) -> None:
+    """Close the round and move the chain on, if the result uses nothing but attested work (decision 4)."""
+    if message.author != run.coordinator:
+        raise RemoteProtocolError("result", "not by the coordinator", whose=message.author[:8])
+    if round_.result is not None:
+        if round_.result[0] != message.id:
+            halt(tx, run, f"the coordinator gave two results for round {body.round}")
+        return
+    problem = void_reason(run, round_, body)
+    if problem is not None:
+        halt(tx, run, f"the result of round {body.round} is void: {problem}")
+        return
+    tx.put(f"round/{round_.id}", msgspec.structs.replace(round_, result=(message.id, body)))
+    spoke = set(pinned(round_))
+    missed = {key: 0 if key in spoke else run.missed.get(key, 0) + 1 for key in round_.announcement.workers}
+    tx.put(
+        "run",
+        msgspec.structs.replace(
+            run, head=message.id, round=body.round, results=with_item(run.results, round_.id, message.id), missed={**run.missed, **missed}
+        ),
+    )
+    used = ", ".join(item.worker[:8] for item in body.accepted) or "nobody"
+    tx.note("info", "rounds_closed", f"round {body.round} closed: state {body.state_id[:8]}, uses the work of {used}")
+
+
+def void_reason(run: Run, round_: Round, body: Result) -> str | None:
+    """Why the result may not be used by anyone, or None. Raises Orphan while something that it cites is missing."""
+    workers = [item.worker for item in body.accepted]
+    if workers != sorted(set(workers)):
+        return "its list is not sorted, or repeats a worker"
+    if not workers:
+        return None if body.state_id == round_.announcement.state_id else "it uses no work but changes the state"
+    if round_.receipt is None:
+        raise Orphan("the receipt")
+    if body.committed != len(round_.receipt[1].commitments):
+        return f"it divides by {body.committed}, {len(round_.receipt[1].commitments)} commitments are pinned"
+    known = {event_id for event_id, _ in round_.attestations.values()}
+    cited = {item.worker: frozenset(item.attestations) for item in body.accepted}
+    missing = sorted(set().union(*cited.values()) - known)
+    if missing:
+        raise Orphan(missing[0])
+    levels = attested_levels(round_, run.manifest.threshold, cited)
+    for item in body.accepted:
+        if levels.get(item.worker, 0) < 1 or levels[item.worker] != item.level:
+            return f"level {item.level} of {item.worker[:8]} is not attested by {run.manifest.threshold} validators"
+        reveal = round_.reveals.get(item.worker)
+        if reveal is None:
+            raise Orphan("a reveal")
+        if reveal.blob.sha256 != item.delta.sha256:
+            return f"the delta of {item.worker[:8]} is not the one that it revealed"
+    return None

@@ -1,0 +1,275 @@
+"""The state of a node: frozen rows under text keys. The journal stores each row on its own, so a commit writes only what changed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import msgspec
+
+from nostrain.core.effects import Effect
+from nostrain.core.tables import DutyState, LeadState, PayeeState, PayerState, ReplicaState, SubmissionState
+from nostrain.protocol.event import Event
+from nostrain.protocol.jobs import AggregateResult
+from nostrain.protocol.manifest import BlobRef, DatasetManifest, RunManifest, ScoringSpec, SettlementSpec, TimingSpec
+from nostrain.protocol.messages import (
+    Acknowledgement,
+    Announcement,
+    Attestation,
+    Body,
+    Commitment,
+    Enrolment,
+    LevelLock,
+    Message,
+    OracleItem,
+    Receipt,
+    Result,
+    Reveal,
+    Verdict,
+    VerdictHash,
+)
+from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey, UnixTime
+
+
+class RunPlan(msgspec.Struct, frozen=True):
+    """What a coordinator was told to run, by its operator."""
+
+    name: str
+    rounds: int
+    min_workers: int
+    min_validators: int
+    threshold: int
+    text: str | None
+    seed: int
+    shard_bytes: int
+    validation_bytes: int
+    blob_servers: tuple[str, ...]
+    work_dir: str
+    scoring: ScoringSpec = ScoringSpec()
+    timing: TimingSpec = TimingSpec()
+    settlement: SettlementSpec = SettlementSpec()
+
+
+class Identity(msgspec.Struct, frozen=True, tag="identity"):
+    """Row `node`: who we are and which roles we play. Set at every start from the configuration."""
+
+    pubkey: Pubkey
+    name: str
+    roles: tuple[Literal["coordinator", "worker", "validator"], ...]
+    work_dir: str
+    network: str = "regtest"
+    join_run: EventId | None = None
+    join_coordinator: Pubkey | None = None
+    plan: RunPlan | None = None
+
+
+class Run(msgspec.Struct, frozen=True, tag="run"):
+    """Row `run`: the run that we follow. `head` is the last element of the chain that is closed: the manifest or a result."""
+
+    id: EventId
+    coordinator: Pubkey
+    manifest: RunManifest
+    head: EventId
+    round: int = 0
+    enrolled: Mapping[Pubkey, tuple[EventId, UnixTime, Enrolment]] = {}
+    announcements: Mapping[EventId, EventId] = {}
+    results: Mapping[EventId, EventId] = {}
+    missed: Mapping[Pubkey, int] = {}
+    halted: str | None = None
+
+    @property
+    def open(self) -> EventId | None:
+        """The announcement that continues the chain and has no result yet."""
+        return self.announcements.get(self.head)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last round of the manifest is closed."""
+        return self.round >= self.manifest.rounds
+
+
+class Round(msgspec.Struct, frozen=True, tag="round"):
+    """Row `round/<announcement id>`: what has been said in a round, first word of each author.
+
+    Commitments are kept by id: a worker that commits twice must not split our view from the receipt's.
+    """
+
+    id: EventId
+    announcement: Announcement
+    oracles: Mapping[Pubkey, Mapping[Pubkey, OracleItem]] = {}
+    commitments: Mapping[EventId, tuple[Pubkey, UnixTime, Commitment]] = {}
+    receipt: tuple[EventId, Receipt] | None = None
+    acknowledgements: Mapping[Pubkey, Acknowledgement] = {}
+    reveals: Mapping[Pubkey, Reveal] = {}
+    hashes: Mapping[Pubkey, VerdictHash] = {}
+    verdicts: Mapping[Pubkey, tuple[EventId, Verdict]] = {}
+    attestations: Mapping[Pubkey, tuple[EventId, Attestation]] = {}
+    result: tuple[EventId, Result] | None = None
+    confirmations: Mapping[Pubkey, tuple[Digest, Digest]] = {}
+
+
+class Replica(msgspec.Struct, frozen=True, tag="replica"):
+    """Row `replica`: our own copy of the model's state after `head`."""
+
+    head: EventId
+    state: ReplicaState = ReplicaState.BOOTING
+    round: int = 0
+    dataset: DatasetManifest | None = None
+    checkpoint: str | None = None
+    blob: BlobRef | None = None
+    state_id: Digest | None = None
+    root: Digest | None = None
+    paths: Mapping[Digest, str] = {}
+    confirming: EventId | None = None
+    validation_nanonats: int | None = None
+
+
+class WorkerMemory(msgspec.Struct, frozen=True, tag="worker_memory"):
+    """Row `worker`: the private training state (residual, moments) after the last round that used our delta."""
+
+    state_path: str | None = None
+
+
+class Submission(msgspec.Struct, frozen=True, tag="submission"):
+    """Row `work/<announcement id>`: our submission in a round."""
+
+    announcement: EventId
+    state: SubmissionState = SubmissionState.PREPARING
+    salt: Digest | None = None
+    shard_path: str | None = None
+    delta: BlobRef | None = None
+    delta_path: str | None = None
+    state_out: str | None = None
+    urls: tuple[str, ...] = ()
+    reason: str | None = None
+    paid_in: Msat = Msat(0)
+
+
+class Duty(msgspec.Struct, frozen=True, tag="duty"):
+    """Row `duty/<announcement id>`: our work as a validator of a round. `paths` maps digests to local files, `bad` workers to reasons."""
+
+    announcement: EventId
+    state: DutyState = DutyState.ANNOUNCING
+    link: Digest | None = None
+    salt: Digest | None = None
+    paths: Mapping[Digest, str] = {}
+    bad: Mapping[Pubkey, str] = {}
+    verdict: Verdict | None = None
+    verdicts: tuple[EventId, ...] = ()
+    reason: str | None = None
+
+
+class Lead(msgspec.Struct, frozen=True, tag="lead"):
+    """Row `lead/<announcement id>`: our work as coordinator of a round."""
+
+    announcement: EventId
+    state: LeadState = LeadState.COLLECTING
+    paths: Mapping[Digest, str] = {}
+    levels: Mapping[Pubkey, int] = {}
+    outcome: AggregateResult | None = None
+
+
+class Preparation(msgspec.Struct, frozen=True, tag="preparation"):
+    """Row `preparation`: a coordinator's run before its manifest is published."""
+
+    missing: tuple[tuple[BlobRef, str], ...] = ()
+    manifest: RunManifest | None = None
+
+
+class PayerLevel(msgspec.Struct, frozen=True):
+    """One level as its payer sees it."""
+
+    state: PayerState
+    lock: LevelLock | None = None
+    bolt11: str | None = None
+    preimage: str | None = None
+
+
+class Payer(msgspec.Struct, frozen=True, tag="payer"):
+    """Row `payer/<announcement id>/<payee>`: the escrow of one worker in one round, payer's side. `seeds` are secret."""
+
+    announcement: EventId
+    payee: Pubkey
+    seeds: tuple[Digest, ...] = ()
+    oracles: tuple[Digest, ...] = ()
+    offer: EventId | None = None
+    chosen: tuple[int, ...] = ()
+    levels: tuple[PayerLevel, ...] = ()
+
+
+class PayeeLevel(msgspec.Struct, frozen=True):
+    """One level as its payee sees it."""
+
+    state: PayeeState
+    lock: LevelLock | None = None
+    bolt11: str | None = None
+    cltv_expiry: BlockHeight | None = None
+    preimage: str | None = None
+
+
+class Payee(msgspec.Struct, frozen=True, tag="payee"):
+    """Row `payee/<announcement id>`: the escrow of our own work in one round, payee's side."""
+
+    announcement: EventId
+    payee: Pubkey
+    offer_id: EventId | None = None
+    instances: tuple[tuple[Digest, ...], ...] = ()
+    amounts_msat: tuple[Msat, ...] = ()
+    oracles: tuple[Digest, ...] = ()
+    chosen: tuple[int, ...] = ()
+    levels: tuple[PayeeLevel, ...] = ()
+    refused: str | None = None
+
+
+class Chain(msgspec.Struct, frozen=True, tag="chain"):
+    """Row `height`: the best block that our Lightning node told us of."""
+
+    height: BlockHeight
+
+
+class Outbox(msgspec.Struct, frozen=True, tag="outbox"):
+    """Row `outbox/<key>`: something that we say, once. `event` is set when it is signed; `body` is dropped when it is sent."""
+
+    created_at: UnixTime
+    recipient: Pubkey | None = None
+    body: Body | None = None
+    event: Event | None = None
+    event_id: EventId | None = None
+    stage: Literal["draft", "signed", "sent", "refused"] = "draft"
+
+
+class Orphans(msgspec.Struct, frozen=True, tag="orphans"):
+    """Row `orphans`: verified messages that refer to something not seen yet, oldest first."""
+
+    messages: tuple[Message, ...] = ()
+
+
+class Outstanding(msgspec.Struct, frozen=True, tag="outstanding"):
+    """Row `effect/<id>`: an effect whose outcome is not committed yet."""
+
+    effect: Effect
+
+
+Row = (
+    Identity
+    | Run
+    | Round
+    | Replica
+    | WorkerMemory
+    | Submission
+    | Duty
+    | Lead
+    | Preparation
+    | Payer
+    | Payee
+    | Chain
+    | Outbox
+    | Orphans
+    | Outstanding
+)
+
+
+class NodeState(msgspec.Struct, frozen=True):
+    """All rows. A step shares every row that it did not change with the state before."""
+
+    rows: Mapping[str, Row] = {}

@@ -1,0 +1,143 @@
+"""The fold of a run: which manifest, who enrolled, and the one chain announcement → result → announcement (decision 7)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import msgspec
+
+from nostrain.core.rows import Replica, Round, Run
+from nostrain.core.transaction import Transaction
+from nostrain.errors import RemoteProtocolError
+from nostrain.protocol.limits import MAX_ROUNDS, MAX_VALIDATORS, MAX_WORKERS
+from nostrain.protocol.manifest import BlobRef, RunManifest
+from nostrain.protocol.messages import Announcement, Enrolment, Message
+from nostrain.units import EventId
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class Orphan(Exception):
+    """The message refers to an event that has not been seen yet."""
+
+
+def with_item(mapping: Mapping[K, V], key: K, value: V) -> dict[K, V]:
+    """A copy of `mapping` with one item set."""
+    return {**mapping, key: value}
+
+
+def located(run: Run, blob: BlobRef) -> BlobRef:
+    """`blob` with the run's own servers as further hints."""
+    return msgspec.structs.replace(blob, urls=(*blob.urls, *(f"{server}/{blob.sha256}" for server in run.manifest.blob_servers)))
+
+
+def fold_manifest(tx: Transaction, message: Message, manifest: RunManifest) -> None:
+    """Follow this run if we follow none yet and it is one that we were told to join."""
+    if tx.run is not None:
+        return
+    me = tx.me
+    wanted_run = me.join_run is None or me.join_run == message.id
+    wanted_coordinator = me.join_coordinator is None or me.join_coordinator == message.author
+    leads = "coordinator" in me.roles
+    if leads and message.author != me.pubkey:
+        return
+    if wanted_run and wanted_coordinator:
+        check_manifest(message, manifest)
+        tx.put("run", Run(id=message.id, coordinator=message.author, manifest=manifest, head=message.id))
+        tx.put("replica", Replica(head=message.id))
+        tx.note("info", "runs_joined", f"run {manifest.name} ({message.id[:8]}) by {message.author[:8]}: {manifest.rounds} rounds")
+
+
+def check_manifest(message: Message, manifest: RunManifest) -> None:
+    """Raises RemoteProtocolError naming the first thing that cannot be."""
+    problem = None
+    if not 1 <= manifest.rounds <= MAX_ROUNDS:
+        problem = f"{manifest.rounds} rounds"
+    elif not 1 <= manifest.threshold <= manifest.min_validators <= MAX_VALIDATORS:
+        problem = f"threshold {manifest.threshold} of {manifest.min_validators} validators"
+    elif not 1 <= manifest.min_workers <= MAX_WORKERS:
+        problem = f"{manifest.min_workers} workers"
+    elif list(manifest.scoring.levels_ppm) != sorted(set(manifest.scoring.levels_ppm)) or not manifest.scoring.levels_ppm:
+        problem = "levels do not increase"
+    elif manifest.scoring.floor_nanonats < 1:
+        problem = "the floor of the normalizer is not positive"
+    if problem is not None:
+        raise RemoteProtocolError(f"manifest {message.id[:8]}", problem, whose=message.author[:8])
+
+
+def fold_enrolment(tx: Transaction, message: Message, enrolment: Enrolment) -> None:
+    """Remember the newest enrolment of each key; one key has one role in a run."""
+    run = need_run(tx, enrolment.run)
+    if enrolment.role == "validator" and (enrolment.oracle is None or enrolment.chain_end is None or enrolment.chain_length < 1):
+        raise RemoteProtocolError("enrolment", "a validator without oracle key or hash chain", whose=message.author[:8])
+    known = run.enrolled.get(message.author)
+    if known is not None:
+        _, created_at, before = known
+        if (before.role, before.oracle, before.chain_end) != (enrolment.role, enrolment.oracle, enrolment.chain_end):
+            raise RemoteProtocolError("enrolment", "contradicts an earlier one", whose=message.author[:8])
+        if created_at >= message.created_at:
+            return
+    enrolled = with_item(run.enrolled, message.author, (message.id, message.created_at, enrolment))
+    missed = {key: count for key, count in run.missed.items() if key != message.author}
+    tx.put("run", msgspec.structs.replace(run, enrolled=enrolled, missed=missed))
+    if known is None:
+        tx.note("info", "enrolments", f"{enrolment.role} {enrolment.name} ({message.author[:8]}) enrolled")
+
+
+def fold_announcement(tx: Transaction, message: Message, announcement: Announcement) -> None:
+    """Open a round on the chain. A second child of one parent is an equivocation and halts the run."""
+    run = need_run(tx, announcement.run)
+    if message.author != run.coordinator:
+        raise RemoteProtocolError("announcement", "not by the coordinator of the run", whose=message.author[:8])
+    other = run.announcements.get(announcement.parent)
+    if other is not None:
+        if other != message.id:
+            halt(tx, run, f"the coordinator announced two rounds on {announcement.parent[:8]}")
+        return
+    if announcement.parent != run.head:
+        raise Orphan(announcement.parent)
+    check_announcement(run, announcement)
+    tx.put(f"round/{message.id}", Round(id=message.id, announcement=announcement))
+    tx.put("run", msgspec.structs.replace(run, announcements=with_item(run.announcements, announcement.parent, message.id)))
+    tx.note("info", "rounds_opened", f"round {announcement.round} open on state {announcement.state_id[:8]}")
+
+
+def check_announcement(run: Run, announcement: Announcement) -> None:
+    """Raises RemoteProtocolError when the announcement does not continue the chain or lists someone as they did not enrol."""
+    if announcement.round != run.round + 1:
+        raise RemoteProtocolError("announcement", f"round {announcement.round} after round {run.round}")
+    keys = [entry.pubkey for entry in announcement.validators]
+    if list(announcement.workers) != sorted(set(announcement.workers)) or keys != sorted(set(keys)):
+        raise RemoteProtocolError("announcement", "its lists are not sorted, or repeat a key")
+    if len(keys) > MAX_VALIDATORS or len(announcement.workers) > MAX_WORKERS:
+        raise RemoteProtocolError("announcement", "too many participants")
+    if len(keys) < run.manifest.threshold:
+        raise RemoteProtocolError("announcement", f"{len(keys)} validators cannot reach the threshold {run.manifest.threshold}")
+    for entry in announcement.validators:
+        known = run.enrolled.get(entry.pubkey)
+        if known is None:
+            raise Orphan(entry.pubkey)
+        enrolment = known[2]
+        if (enrolment.oracle, enrolment.chain_end, enrolment.chain_length) != (entry.oracle, entry.chain_end, entry.chain_length):
+            raise RemoteProtocolError("announcement", f"lists validator {entry.pubkey[:8]} with another key or chain than it enrolled with")
+    if any(worker not in run.enrolled for worker in announcement.workers):
+        raise Orphan("a worker's enrolment")
+
+
+def need_run(tx: Transaction, run_id: EventId) -> Run:
+    """Our run if it has that id. Raises Orphan before any run is known, RemoteProtocolError for another run."""
+    run = tx.run
+    if run is None:
+        raise Orphan(run_id)
+    if run.id != run_id:
+        raise RemoteProtocolError("message", f"belongs to another run, {run_id[:8]}")
+    return run
+
+
+def halt(tx: Transaction, run: Run, reason: str) -> None:
+    """Stop following: the chain has forked or the result is void. Evidence stays in the journal."""
+    if run.halted is None:
+        tx.put("run", msgspec.structs.replace(run, halted=reason))
+        tx.note("fault", "runs_halted", f"run {run.id[:8]} halted: {reason}")

@@ -1,0 +1,220 @@
+"""What a validator decides: announce the thermometers, acknowledge the receipt, score what was revealed, publish hash then verdict, attest."""
+
+from __future__ import annotations
+
+import msgspec
+
+from nostrain.core import evaluation
+from nostrain.core.effects import (
+    ChainLink,
+    Computed,
+    Draw,
+    Drawn,
+    Failed,
+    Fetched,
+    LinkRead,
+    OracleAnnounce,
+    OracleAnnounced,
+    OracleAttest,
+    OracleAttested,
+    Outcome,
+)
+from nostrain.core.rows import Duty, Round, Run
+from nostrain.core.run import with_item
+from nostrain.core.scoring import pinned, provenance_refusals, standings, thermometer
+from nostrain.core.tables import DutyState, advance
+from nostrain.core.transaction import Transaction
+from nostrain.errors import IllegalTransition
+from nostrain.protocol.digests import oracle_event_id, verdict_digest
+from nostrain.protocol.jobs import EvaluateResult
+from nostrain.protocol.limits import MAX_ORACLE_ITEMS
+from nostrain.protocol.messages import Acknowledgement, Attestation, OracleAnnouncements, OracleItem, VerdictHash
+from nostrain.units import Digest
+
+D = DutyState
+ENDED = (D.ATTESTED, D.SILENT)
+ITEMS_PER_EVENT = min(16, MAX_ORACLE_ITEMS)
+"""Keeps an event of oracle announcements with four digits well below MAX_EVENT_BYTES."""
+
+
+def decide(tx: Transaction) -> None:
+    """Take up the open round if it lists us; take every duty that has not ended one step further."""
+    run = tx.run
+    if run is None or run.halted or "validator" not in tx.me.roles:
+        return
+    round_ = tx.get(f"round/{run.open}", Round)
+    if round_ is not None and tx.get(f"duty/{round_.id}", Duty) is None and may_begin(tx, round_):
+        tx.put(f"duty/{round_.id}", Duty(announcement=round_.id))
+    for key in tx.keys("duty/"):
+        duty = tx.need(key, Duty)
+        if duty.state not in ENDED:
+            step(tx, run, tx.need(f"round/{duty.announcement}", Round), duty)
+
+
+def may_begin(tx: Transaction, round_: Round) -> bool:
+    """Whether the round lists us and its commitments are not yet due."""
+    listed = any(entry.pubkey == tx.me.pubkey for entry in round_.announcement.validators)
+    return listed and tx.now <= round_.announcement.deadlines.commit_by
+
+
+def step(tx: Transaction, run: Run, round_: Round, duty: Duty) -> None:
+    """Emit what the duty's state calls for; fall silent when its time is over."""
+    deadlines = round_.announcement.deadlines
+    match duty.state:
+        case _ if round_.result is not None:
+            silent(tx, duty, "the round closed first")
+        case D.ANNOUNCING:
+            announce(tx, run, round_)
+        case D.ANNOUNCED if round_.receipt is not None:
+            if tx.now > deadlines.acknowledge_by:
+                silent(tx, duty, "late: the receipt came after the time to acknowledge it")
+            else:
+                acknowledge(tx, run, round_, duty)
+        case D.ACKNOWLEDGED:
+            shown = set(pinned(round_)) <= set(round_.reveals) or tx.now > deadlines.reveal_by
+            if shown and evaluation.prepare(tx, run, round_, duty):
+                hashed(tx, run, round_, duty, None)
+        case D.EVALUATING if tx.now > deadlines.hash_by:
+            silent(tx, duty, "late: the evaluation took longer than the round allows")
+        case D.HASHED:
+            if set(round_.acknowledgements) <= set(round_.hashes) or tx.now > deadlines.hash_by:
+                assert duty.verdict is not None
+                tx.say(f"{round_.id}/verdict", duty.verdict)
+                save(tx, duty, D.OPENED)
+        case D.OPENED:
+            if set(round_.hashes) <= set(round_.verdicts) or tx.now > deadlines.verdict_by:
+                attest(tx, run, round_, duty)
+        case _:
+            pass
+
+
+def announce(tx: Transaction, run: Run, round_: Round) -> None:
+    """One thermometer for each listed worker. Maturity is the end of the round."""
+    tx.emit(
+        OracleAnnounce(
+            owner=f"duty/{round_.id}",
+            name="announce",
+            events=tuple((worker, oracle_event_id(round_.id, worker)) for worker in round_.announcement.workers),
+            digits=len(run.manifest.scoring.levels_ppm),
+            maturity=round_.announcement.deadlines.attest_by,
+        )
+    )
+
+
+def announced(tx: Transaction, run: Run, round_: Round, duty: Duty, items: tuple[OracleItem, ...]) -> None:
+    """Publish the announcements, as many events as it takes."""
+    for start in range(0, len(items), ITEMS_PER_EVENT):
+        body = OracleAnnouncements(
+            run=run.id, announcement=round_.id, round=round_.announcement.round, items=items[start : start + ITEMS_PER_EVENT]
+        )
+        tx.say(f"{round_.id}/oracles/{start // ITEMS_PER_EVENT}", body)
+    save(tx, duty, D.ANNOUNCED)
+
+
+def acknowledge(tx: Transaction, run: Run, round_: Round, duty: Duty) -> None:
+    """Our chain's link for this round, then the acknowledgement that shows it. The verdict's salt is drawn meanwhile."""
+    key = f"duty/{round_.id}"
+    assert round_.receipt is not None
+    if duty.salt is None:
+        tx.emit(Draw(owner=key, name="salt", size=32))
+    if duty.link is None:
+        tx.emit(ChainLink(owner=key, name="link", run=run.id, chain_length=run.manifest.rounds, index=round_.announcement.round))
+    if duty.salt is None or duty.link is None:
+        return
+    body = Acknowledgement(run=run.id, announcement=round_.id, round=round_.announcement.round, receipt=round_.receipt[0], link=duty.link)
+    tx.say(f"{round_.id}/acknowledgement", body)
+    save(tx, duty, D.ACKNOWLEDGED)
+
+
+def attest(tx: Transaction, run: Run, round_: Round, duty: Duty) -> None:
+    """The levels that follow from the verdicts that there are: the same set gives every validator the same levels."""
+    if len(round_.verdicts) < run.manifest.threshold:
+        silent(tx, duty, f"{len(round_.verdicts)} verdicts, {run.manifest.threshold} are needed")
+        return
+    workers = pinned(round_)
+    spec = run.manifest.scoring
+    history = provenance_refusals(rounds_before(tx, round_), round_, spec)
+    standing = standings([verdict for _, verdict in round_.verdicts.values()], workers, spec, history)
+    own = round_.oracles.get(tx.me.pubkey, {})
+    if set(workers) - set(own):
+        silent(tx, duty, "our oracle announcements never came back from the relays")
+        return
+    outcomes = tuple((own[worker].tlv, worker, thermometer(standing[worker].level, len(spec.levels_ppm))) for worker in workers)
+    tx.emit(OracleAttest(owner=f"duty/{round_.id}", name="attest", outcomes=outcomes))
+    duty = msgspec.structs.replace(duty, verdicts=tuple(sorted(event_id for event_id, _ in round_.verdicts.values())))
+    save(tx, duty, D.ATTESTING)
+
+
+def rounds_before(tx: Transaction, round_: Round) -> list[Round]:
+    """Rows of the rounds before this one that are still kept, oldest first."""
+    rows = [tx.need(key, Round) for key in tx.keys("round/")]
+    return sorted((row for row in rows if row.announcement.round < round_.announcement.round), key=lambda row: row.announcement.round)
+
+
+def silent(tx: Transaction, duty: Duty, reason: str) -> None:
+    """Say nothing more in this round."""
+    tx.withdraw(f"duty/{duty.announcement}#")
+    save(tx, msgspec.structs.replace(duty, reason=reason), D.SILENT)
+    tx.note("warning", "duties_missed", f"we fall silent in this round: {reason}")
+
+
+def save(tx: Transaction, duty: Duty, state: DutyState | None = None) -> Duty:
+    """Write the duty's row, in a new state if one is given."""
+    duty = msgspec.structs.replace(duty, state=advance("duty", duty.state, state or duty.state))
+    tx.put(f"duty/{duty.announcement}", duty)
+    return duty
+
+
+def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
+    """Take an outcome of one of a duty's effects."""
+    duty, run = tx.get(key, Duty), tx.run
+    if duty is None or run is None or duty.state in ENDED:
+        return
+    round_ = tx.need(f"round/{duty.announcement}", Round)
+    match outcome:
+        case OracleAnnounced(items=items):
+            announced(tx, run, round_, duty, items)
+        case Drawn(data=data):
+            save(tx, msgspec.structs.replace(duty, salt=data))
+        case LinkRead(link=link):
+            save(tx, msgspec.structs.replace(duty, link=link))
+        case Fetched(path=path):
+            save(tx, msgspec.structs.replace(duty, paths=with_item(duty.paths, Digest(name.partition(":")[2]), path)))
+        case Failed(reason=reason) if name.startswith("delta:"):
+            worker = evaluation.worker_of(round_, Digest(name.partition(":")[2]))
+            tx.note("warning", "blobs_refused", f"delta of {worker[:8]}: {reason}")
+            save(tx, msgspec.structs.replace(duty, bad=with_item(duty.bad, worker, f"its blob cannot be had: {reason}"[:200])))
+        case Computed(result=EvaluateResult() as result):
+            hashed(tx, run, round_, duty, result)
+        case OracleAttested(items=items):
+            assert round_.receipt is not None
+            body = Attestation(
+                run=run.id,
+                announcement=round_.id,
+                round=round_.announcement.round,
+                receipt=round_.receipt[0],
+                verdicts=duty.verdicts,
+                items=items,
+            )
+            tx.say(f"{round_.id}/attestation", body)
+            save(tx, duty, D.ATTESTED)
+        case _:
+            raise IllegalTransition(f"{key}: {name} ended with {type(outcome).__name__}")
+
+
+def hashed(tx: Transaction, run: Run, round_: Round, duty: Duty, result: EvaluateResult | None) -> None:
+    """The verdict is complete: its hash goes out first."""
+    verdict = evaluation.verdict(run, round_, duty, result)
+    assert round_.receipt is not None
+    body = VerdictHash(
+        run=run.id,
+        announcement=round_.id,
+        round=round_.announcement.round,
+        receipt=round_.receipt[0],
+        digest=verdict_digest(tx.me.pubkey, verdict),
+    )
+    tx.say(f"{round_.id}/verdict-hash", body)
+    duty = msgspec.structs.replace(duty, verdict=verdict)
+    if duty.state is D.ACKNOWLEDGED:
+        duty = save(tx, duty, D.EVALUATING)
+    save(tx, duty, D.HASHED)

@@ -1,0 +1,186 @@
+"""What a worker decides: train on the open round, commit, and show the bytes only after enough validators acknowledged the receipt."""
+
+from __future__ import annotations
+
+import msgspec
+
+from nostrain.core.effects import Compute, Computed, Draw, Drawn, Failed, Fetch, Fetched, Outcome, Upload, Uploaded
+from nostrain.core.payee import locked
+from nostrain.core.rows import Replica, Round, Run, Submission, WorkerMemory
+from nostrain.core.run import located
+from nostrain.core.scoring import pinned
+from nostrain.core.tables import ReplicaState, SubmissionState, advance
+from nostrain.core.transaction import Transaction
+from nostrain.errors import IllegalTransition
+from nostrain.protocol.assignment import shard_index, window_seed
+from nostrain.protocol.digests import commitment_digest, ranked
+from nostrain.protocol.jobs import TrainJob, TrainResult
+from nostrain.protocol.manifest import BlobRef
+from nostrain.protocol.messages import Commitment, Reveal
+
+S = SubmissionState
+ENDED = (S.ACCEPTED, S.REFUSED)
+
+
+def decide(tx: Transaction) -> None:
+    """Start a submission on the open round; take every submission that has not ended one step further."""
+    run = tx.run
+    if run is None or run.halted or "worker" not in tx.me.roles:
+        return
+    begin(tx, run)
+    for key in tx.keys("work/"):
+        submission = tx.need(key, Submission)
+        if submission.state not in ENDED:
+            step(tx, run, tx.need(f"round/{submission.announcement}", Round), submission)
+
+
+def begin(tx: Transaction, run: Run) -> None:
+    """A new row for the open round if it lists us, our replica stands on its state, and there is time left."""
+    replica, round_ = tx.get("replica", Replica), tx.get(f"round/{run.open}", Round)
+    if round_ is None or replica is None or replica.dataset is None or tx.get(f"work/{round_.id}", Submission) is not None:
+        return
+    ready = replica.state is ReplicaState.READY and replica.confirming is None and replica.state_id == round_.announcement.state_id
+    if ready and tx.me.pubkey in round_.announcement.workers and tx.now <= round_.announcement.deadlines.commit_by:
+        tx.put(f"work/{round_.id}", Submission(announcement=round_.id))
+
+
+def step(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
+    """Emit what the submission's state calls for, or close it when its time is over."""
+    deadlines = round_.announcement.deadlines
+    if round_.result is not None:
+        close(tx, round_, mine)
+    elif mine.state in (S.PREPARING, S.TRAINING, S.TRAINED) and (tx.now > deadlines.commit_by or round_.receipt is not None):
+        refuse(tx, mine, "late: the receipt was due before the delta was ready")
+    elif mine.state is S.PREPARING:
+        prepare(tx, run, round_, mine)
+    elif mine.state is S.TRAINED and locked(tx, run, round_):
+        commit(tx, run, round_, mine)
+    elif mine.state is S.COMMITTED and round_.receipt is not None:
+        if tx.me.pubkey not in pinned(round_):
+            refuse(tx, mine, "the receipt does not pin our commitment")
+        elif len(round_.acknowledgements) >= run.manifest.threshold:
+            assert mine.delta is not None and mine.delta_path is not None  # noqa: PT018 - set by TRAINED
+            save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.UPLOADING)))
+            tx.emit(Upload(owner=f"work/{round_.id}", name="upload", blob=mine.delta, path=mine.delta_path))
+    elif mine.state is S.UPLOADING and mine.urls:
+        reveal(tx, run, round_, mine)
+
+
+def prepare(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
+    """Salt and shard first, both durable; then the training job."""
+    key = f"work/{round_.id}"
+    replica = tx.need("replica", Replica)
+    assert replica.dataset is not None and replica.checkpoint is not None  # noqa: PT018 - begin asked for a ready replica
+    announcement = round_.announcement
+    slot = ranked(announcement.state_id, announcement.workers).index(tx.me.pubkey)
+    shard = replica.dataset.shards[shard_index(announcement.state_id, slot, len(replica.dataset.shards))]
+    if mine.salt is None:
+        tx.emit(Draw(owner=key, name="salt", size=32))
+    if mine.shard_path is None:
+        tx.emit(Fetch(owner=key, name="shard", blob=located(run, shard), whose="the dataset", must=True))
+    if mine.salt is None or mine.shard_path is None:
+        return
+    memory = tx.get("worker", WorkerMemory) or WorkerMemory()
+    stem = f"{tx.me.work_dir}/{announcement.round:05d}-{round_.id[:16]}"
+    job = TrainJob(
+        model=run.manifest.model,
+        tensors=run.manifest.tensors,
+        training=run.manifest.training,
+        codec=run.manifest.codec,
+        checkpoint=replica.checkpoint,
+        shard=mine.shard_path,
+        seed=window_seed(announcement.state_id, slot),
+        steps_done=(announcement.round - 1) * run.manifest.training.inner_steps,
+        state_in=memory.state_path,
+        delta_out=f"{stem}.delta",
+        state_out=f"{stem}.state",
+    )
+    save(
+        tx,
+        msgspec.structs.replace(
+            mine, state=advance("submission", mine.state, S.TRAINING), delta_path=job.delta_out, state_out=job.state_out
+        ),
+    )
+    tx.emit(Compute(owner=key, name="train", job=job))
+
+
+def commit(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
+    """Bind ourselves to the delta, which is on disk together with its residual."""
+    assert mine.delta is not None and mine.salt is not None  # noqa: PT018 - set by TRAINED
+    digest = commitment_digest(tx.me.pubkey, round_.id, mine.salt, mine.delta)
+    body = Commitment(
+        run=run.id,
+        announcement=round_.id,
+        round=round_.announcement.round,
+        commitment=digest,
+        state_id=round_.announcement.state_id,
+    )
+    tx.say(f"{round_.id}/commitment", body)
+    save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.COMMITTED)))
+
+
+def reveal(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
+    """The bytes are on the servers: show salt and URLs."""
+    said = tx.said(f"{round_.id}/commitment")
+    assert said is not None and said.event_id is not None and mine.salt is not None and mine.delta is not None  # noqa: PT018 - we are pinned
+    body = Reveal(
+        run=run.id,
+        announcement=round_.id,
+        round=round_.announcement.round,
+        commitment=said.event_id,
+        salt=mine.salt,
+        blob=BlobRef(sha256=mine.delta.sha256, size=mine.delta.size, urls=mine.urls),
+    )
+    tx.say(f"{round_.id}/reveal", body)
+    save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.REVEALED)))
+
+
+def close(tx: Transaction, round_: Round, mine: Submission) -> None:
+    """The result is known: if it uses our delta, the private state that produced it becomes ours; otherwise the round's work is dropped."""
+    assert round_.result is not None
+    result = round_.result[1]
+    tx.withdraw(f"work/{round_.id}#")
+    if any(item.worker == tx.me.pubkey for item in result.accepted) and mine.state is S.REVEALED:
+        save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.ACCEPTED)))
+        tx.put("worker", WorkerMemory(state_path=mine.state_out))
+        return
+    reasons = {item.worker: item.reason for item in result.refused}
+    refuse(tx, mine, reasons.get(tx.me.pubkey, "the round closed without our delta"))
+
+
+def refuse(tx: Transaction, mine: Submission, reason: str) -> None:
+    """End the submission without use."""
+    tx.withdraw(f"work/{mine.announcement}#")
+    save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.REFUSED), reason=reason))
+    tx.note("warning", "submissions_refused", f"our submission was not used: {reason}")
+
+
+def save(tx: Transaction, mine: Submission) -> None:
+    """Write the submission's row."""
+    tx.put(f"work/{mine.announcement}", mine)
+
+
+def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
+    """Take an outcome of one of a submission's effects."""
+    mine = tx.get(key, Submission)
+    if mine is None or mine.state in ENDED:
+        return
+    match outcome:
+        case Drawn(data=data):
+            save(tx, msgspec.structs.replace(mine, salt=data))
+        case Fetched(path=path):
+            save(tx, msgspec.structs.replace(mine, shard_path=path))
+        case Computed(result=TrainResult(delta=delta) as trained):
+            save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.TRAINED), delta=delta))
+            losses = f"loss {trained.loss_first_nanonats / 1e9:.3f} → {trained.loss_last_nanonats / 1e9:.3f}"
+            tx.note(
+                "info",
+                "trainings",
+                f"trained {trained.tokens} tokens in {trained.train_ms / 1000:.1f} s, {losses}, delta {delta.size} bytes",
+            )
+        case Uploaded(urls=urls):
+            save(tx, msgspec.structs.replace(mine, urls=urls))
+        case Failed(reason=reason):
+            refuse(tx, mine, f"{name}: {reason}")
+        case _:
+            raise IllegalTransition(f"{key}: {name} ended with {type(outcome).__name__}")
