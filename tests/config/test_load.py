@@ -135,20 +135,10 @@ def test_syntax_error_names_the_line(tmp_path: Path) -> None:
     assert "line 7" in refused(write(tmp_path, WORKER + "\nlog_level == 3\n")).reason
 
 
-def test_every_truncation_is_either_refused_in_one_line_or_still_complete(tmp_path: Path, rng: random.Random) -> None:
+def test_a_truncated_file_is_refused_wherever_it_was_cut(tmp_path: Path, rng: random.Random) -> None:
     complete = COORDINATOR.index("rounds = 8") + len("rounds = 8")
-    for cut in rng.sample(range(1, complete), 60):
-        error = refused(write(tmp_path, COORDINATOR[: cut - 1]))
-        assert error.key in {
-            "config",
-            "name",
-            "data_dir",
-            "roles",
-            "relays",
-            "coordinator.run",
-            "blobs",
-            "log_level",
-        } or error.key.startswith(("coordinator.run.", "blobs.", "relays", "roles"))
+    for cut in rng.sample(range(complete), 60):
+        assert refused(write(tmp_path, COORDINATOR[:cut])).reason
 
 
 @pytest.mark.parametrize(
@@ -264,21 +254,16 @@ def test_contradictions_of_a_coordinator(tmp_path: Path, overrides: tuple[str, .
 
 
 @pytest.mark.parametrize(
-    "line",
-    [
-        "control = 'SECRETnsec'",
-        "nsec = 'nsec1SECRET'",
-        "secret_key = 'SECRET'",
-        "relays = ['ws://u:SECRET@h.example']",
-        "[engine]\npython = 'nsec1SECRET'",
-    ],
+    "line", ["nsec = 'nsec1SECRET'", "secret_key = 'SECRET'", "[engine]\npython = 'nsec1SECRET'", "[join]\nrun = 'NSEC1SECRET'"]
 )
 def test_secrets_are_refused_and_not_repeated(tmp_path: Path, line: str) -> None:
-    if line.startswith("control"):
-        assert load_config(write(tmp_path, WORKER + line)).control == "SECRETnsec"
-        return
-    text = WORKER.replace('relays = ["ws://127.0.0.1:7777"]', "") if line.startswith("relays") else WORKER
-    assert "SECRET" not in str(refused(write(tmp_path, text + line)))
+    assert "SECRET" not in str(refused(write(tmp_path, WORKER + line)))
+
+
+def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path: Path) -> None:
+    error = refused(write(tmp_path, WORKER), ("relays=ws://user:SECRET@relay.example",))
+    assert error.key == "relays"
+    assert "SECRET" not in str(error)
 
 
 def test_long_values_are_shortened(tmp_path: Path) -> None:
