@@ -9,10 +9,8 @@ from nostrain.sparseloco.delta import Delta
 from nostrain.units import PPM, Ppm
 
 
-def accumulate(residual: NDArray[np.float32] | None, pseudo_gradient: NDArray[np.float32], decay: Ppm) -> NDArray[np.float32]:
-    """residual · decay + pseudo_gradient, flat float32; `residual` is None in the first round."""
-    if residual is None:
-        return pseudo_gradient.copy()
+def accumulate(residual: NDArray[np.float32], pseudo_gradient: NDArray[np.float32], decay: Ppm) -> NDArray[np.float32]:
+    """residual · decay + pseudo_gradient, flat float32; `residual` is zero in the first round."""
     return residual * np.float32(decay / PPM) + pseudo_gradient
 
 

@@ -195,7 +195,7 @@ def test_golden_digest() -> None:
 
 
 def test_error_feedback_loses_nothing() -> None:
-    residual = None
+    residual = np.zeros(SIZE, np.float32)
     for seed in range(3):
         total = accumulate(residual, random_values(seed), Ppm(950_000))
         sent = decode_untrusted(encode(TENSORS, CODEC, total), TENSORS, CODEC)
