@@ -25,6 +25,7 @@ MAX_KIND: Final = 65_535
 MAX_TIME: Final = 2**53 - 1
 """Largest `created_at`: the largest integer that every JSON implementation carries exactly."""
 
+_ENVELOPE_BYTES: Final = 320  # id, sig and member names, which an encoded event has and its serialization has not
 _DISPUTED_CONTROLS: Final = re.compile("[\x00-\x07\x0b\x0e-\x1f]")
 _HEX64: Final = re.compile(r"[0-9a-f]{128}")
 _EVENTS: Final = msgspec.json.Decoder(Event)
@@ -55,7 +56,7 @@ def _event_hash(pubkey: str, created_at: int, kind: int, tags: tuple[tuple[str, 
         serialized = _ENCODER.encode([0, pubkey, created_at, kind, tags, content])
     except UnicodeEncodeError as error:
         raise _Reason("a lone surrogate, which UTF-8 cannot carry") from error
-    if len(serialized) > MAX_EVENT_BYTES:
+    if len(serialized) + _ENVELOPE_BYTES > MAX_EVENT_BYTES:
         raise _Reason(f"more than {MAX_EVENT_BYTES} bytes")
     return hashlib.sha256(serialized).digest()
 
@@ -109,12 +110,12 @@ def _decode(data: bytes | str | dict[str, Any]) -> Event:
         json.loads(raw, object_pairs_hook=_refuse_repeated)  # msgspec silently takes the last of repeated members
         return event
     except msgspec.ValidationError as error:
-        raise _Reason(_printable(error)) from error
+        raise _Reason(short_reason(error)) from error
     except (ValueError, RecursionError) as error:
-        raise _Reason(f"not JSON: {_printable(error)}") from error
+        raise _Reason(f"not JSON: {short_reason(error)}") from error
 
 
-def _printable(error: Exception) -> str:
+def short_reason(error: Exception) -> str:
     """One short ASCII line: the message may quote the sender's text."""
     return ascii(str(error))[1:-1][:160]
 
@@ -180,7 +181,7 @@ def parse_filter_untrusted(data: bytes | str) -> Filter:
     except _Reason as reason:
         raise RemoteProtocolError("filter", str(reason)) from reason
     except (ValueError, RecursionError) as error:
-        raise RemoteProtocolError("filter", _printable(error)) from error
+        raise RemoteProtocolError("filter", short_reason(error)) from error
     return Filter(
         ids=wire.ids or (),
         authors=wire.authors or (),

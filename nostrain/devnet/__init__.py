@@ -1,0 +1,1 @@
+"""A whole network on loopback, for development and tests: relay, payments, participants, report."""
