@@ -48,9 +48,8 @@ async def upload(
     with trio.move_on_after(tuning.connect + tuning.silence + tuning.grace + size / tuning.min_rate):
         try:
             if not await _has(http, server, digest, size):
-                await _send(
-                    http, server, path, digest, make_header(signer, verb="upload", digest=digest, host=server.host, now=clock.now())
-                )
+                token = make_header(signer, verb="upload", digest=digest, host=server.host, now=clock.now())
+                await _send(http, server, path, {"Authorization": token, "Content-Length": str(size), "X-SHA-256": digest})
             return
         except httpx.HTTPError as error:
             raise Unavailable(f"{server.host}: {type(error).__name__}") from error
@@ -65,9 +64,8 @@ async def _has(http: httpx.AsyncClient, server: httpx.URL, digest: Digest, size:
 async def _send(http: httpx.AsyncClient, server: httpx.URL, path: Path, headers: dict[str, str]) -> None:
     headers["Content-Type"] = "application/octet-stream"
     with path.open("rb") as file:
-        request = httpx.Request(
-            "PUT", f"{server}/upload", headers=headers, stream=_FileBody(file), extensions={"timeout": http.timeout.as_dict()}
-        )
+        request = http.build_request("PUT", f"{server}/upload", headers=headers)
+        request.stream = _FileBody(file)
         response = await http.send(request, stream=True)
         await response.aclose()
     if response.status_code in (200, 201):
