@@ -1,0 +1,318 @@
+"""Every job on a small model: what it writes, that it repeats bit for bit, and what bad files do."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from nostrain.errors import LocalProtocolError, RemoteProtocolError
+from nostrain.hashes import sha256_hex
+from nostrain.learning.dispatch import run_job
+from nostrain.learning.reference import ReferenceSpec, RoundSpec, repeat_run
+from nostrain.protocol.assignment import window_seed
+from nostrain.protocol.jobs import (
+    AggregateJob,
+    AggregateResult,
+    Candidate,
+    EvaluateJob,
+    EvaluateResult,
+    InspectJob,
+    InspectResult,
+    TrainResult,
+    ValidationJob,
+    ValidationResult,
+)
+from nostrain.protocol.manifest import BlobRef, DatasetManifest, RunManifest
+from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted, write_bytes
+from nostrain.units import Digest, Pubkey
+
+from .conftest import CODEC, MODEL, OUTER, SCORING, TRAINING, WORKERS, SmallRun
+
+NAMES = tuple(Pubkey(f"{number:064x}") for number in range(1, WORKERS + 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """The first round of every worker, in `folder`."""
+
+    folder: Path
+    results: tuple[TrainResult, ...]
+
+    def delta(self, slot: int) -> str:
+        return str(self.folder / f"{slot}.delta")
+
+
+@pytest.fixture(scope="module")
+def trained(small_run: SmallRun, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+    folder = tmp_path_factory.mktemp("round")
+    results = []
+    for slot in range(WORKERS):
+        result = run_job(small_run.train_job(folder, slot))
+        assert isinstance(result, TrainResult)
+        results.append(result)
+    return Trained(folder, tuple(results))
+
+
+def candidates(run: SmallRun, trained: Trained) -> tuple[Candidate, ...]:
+    return tuple(
+        Candidate(name, trained.delta(slot), run.shard_of(slot), window_seed(run.state_id, slot)) for slot, name in enumerate(NAMES)
+    )
+
+
+def evaluate_job(run: SmallRun, offered: tuple[Candidate, ...], earlier: tuple[tuple[Digest, str], ...] = ()) -> EvaluateJob:
+    assigned = {run.shard_of(slot) for slot in range(WORKERS)}
+    return EvaluateJob(
+        model=MODEL,
+        tensors=run.result.tensors,
+        training=TRAINING,
+        codec=CODEC,
+        outer=OUTER,
+        scoring=SCORING,
+        checkpoint=run.checkpoint,
+        candidates=offered,
+        committed=WORKERS,
+        unassigned=tuple(path for path in run.shards if path not in assigned),
+        seed="cd" * 32,
+        earlier=earlier,
+    )
+
+
+def evaluated(job: EvaluateJob) -> EvaluateResult:
+    result = run_job(job)
+    assert isinstance(result, EvaluateResult)
+    return result
+
+
+def aggregate_job(run: SmallRun, trained: Trained, out: Path, order: tuple[int, ...] = (0, 1, 2)) -> AggregateJob:
+    return AggregateJob(
+        tensors=run.result.tensors,
+        codec=CODEC,
+        outer=OUTER,
+        state_id=run.state_id,
+        checkpoint=run.checkpoint,
+        deltas=tuple((trained.results[slot].delta.sha256, trained.delta(slot)) for slot in order),
+        committed=WORKERS,
+        checkpoint_out=str(out),
+    )
+
+
+def aggregated(job: AggregateJob) -> AggregateResult:
+    result = run_job(job)
+    assert isinstance(result, AggregateResult)
+    return result
+
+
+def validation_loss(run: SmallRun, checkpoint: str) -> int:
+    job = ValidationJob(MODEL, run.result.tensors, checkpoint, run.validation, 32 * 50, 32, 8)
+    result = run_job(job)
+    assert isinstance(result, ValidationResult)
+    assert result.tokens == 32 * 50
+    return result.loss_nanonats
+
+
+def test_training_repeats_bit_for_bit(small_run: SmallRun, trained: Trained, tmp_path: Path) -> None:
+    again = run_job(small_run.train_job(tmp_path))
+    assert isinstance(again, TrainResult)
+    assert again.delta == trained.results[0].delta
+    assert (tmp_path / "0.state").read_bytes() == (trained.folder / "0.state").read_bytes()
+    assert sha256_hex(Path(trained.delta(0)).read_bytes()) == again.delta.sha256
+    assert again.loss_last_nanonats < again.loss_first_nanonats
+    assert again.tokens == 4 * 2 * 32
+
+
+def test_a_kept_state_changes_the_next_delta(small_run: SmallRun, trained: Trained, tmp_path: Path) -> None:
+    fresh = run_job(small_run.train_job(tmp_path, steps_done=4))
+    kept = run_job(small_run.train_job(tmp_path, state_in=str(trained.folder / "0.state"), steps_done=4))
+    assert isinstance(fresh, TrainResult)
+    assert isinstance(kept, TrainResult)
+    assert fresh.delta != kept.delta
+
+
+def test_a_foreign_state_file_is_our_own_fault(small_run: SmallRun, tmp_path: Path) -> None:
+    with pytest.raises(LocalProtocolError, match="worker state"):
+        run_job(small_run.train_job(tmp_path, state_in=small_run.checkpoint))
+
+
+def test_workers_gain_and_their_scores_are_complete(small_run: SmallRun, trained: Trained) -> None:
+    result = evaluated(evaluate_job(small_run, candidates(small_run, trained)))
+    assert [score.worker for score in result.scores] == list(NAMES)
+    assert len(result.losses_before) == math.ceil(10 / SCORING.eval_batch)
+    for score in result.scores:
+        assert score.error is None
+        assert score.gain > 0
+        assert 0 < score.weight <= 65536
+        assert score.provenance_se > 0
+        assert 0 < score.overlap_round_ppm < 1_000_000
+        assert score.overlap_ppm == 0
+        mean_difference = sum(result.losses_before) - sum(score.losses_after)
+        assert score.gain == mean_difference // len(result.losses_before)
+
+
+def test_scores_do_not_depend_on_who_came_before(small_run: SmallRun, trained: Trained) -> None:
+    """The delta of each candidate is undone bit by bit, so the order of the candidates leaves no trace."""
+    offered = candidates(small_run, trained)
+    forward, backward = evaluated(evaluate_job(small_run, offered)), evaluated(evaluate_job(small_run, offered[::-1]))
+    gains = [(score.gain, score.losses_after, score.weight) for score in forward.scores]
+    assert gains == [(score.gain, score.losses_after, score.weight) for score in backward.scores[::-1]]
+
+
+def test_garbage_is_a_score_with_an_error(small_run: SmallRun, trained: Trained, tmp_path: Path) -> None:
+    honest = candidates(small_run, trained)
+    blob = bytearray(Path(trained.delta(1)).read_bytes())
+    blob[20] ^= 0xFF
+    write_bytes(tmp_path / "garbage", b"\xff" * len(blob))
+    write_bytes(tmp_path / "short", b"no delta at all")
+    write_bytes(tmp_path / "bent", bytes(blob))
+    bad = [msgspec.structs.replace(honest[1], delta=str(tmp_path / name)) for name in ("garbage", "short", "bent")]
+    result = evaluated(evaluate_job(small_run, (honest[0], *bad, honest[2])))
+    reasons = [score.error for score in result.scores]
+    assert reasons[0] is reasons[4] is None
+    assert reasons[1] == "delta: the header is not the one that this run's manifest fixes"
+    assert reasons[2] is not None
+    assert reasons[2].startswith("delta: 15 bytes, but this run's deltas have exactly")
+    assert reasons[3] is not None
+    alone = evaluated(evaluate_job(small_run, (honest[0], honest[2])))
+    assert (result.scores[0], result.scores[4]) == alone.scores
+
+
+def test_nobody_valid_is_no_error(small_run: SmallRun, trained: Trained, tmp_path: Path) -> None:
+    write_bytes(tmp_path / "empty")
+    nobody = msgspec.structs.replace(candidates(small_run, trained)[0], delta=str(tmp_path / "empty"))
+    result = evaluated(evaluate_job(small_run, (nobody,)))
+    assert [score.gain for score in result.scores] == [0]
+    assert result.losses_before
+
+
+def test_a_copy_of_an_earlier_delta_overlaps_wholly(small_run: SmallRun, trained: Trained) -> None:
+    earlier = ((trained.results[2].delta.sha256, trained.delta(2)),)
+    result = evaluated(evaluate_job(small_run, candidates(small_run, trained), earlier))
+    overlaps = [score.overlap_ppm for score in result.scores]
+    assert overlaps[2] == 1_000_000
+    assert max(overlaps[:2]) < 500_000
+
+
+def test_without_unassigned_data_nobody_is_scored(small_run: SmallRun, trained: Trained) -> None:
+    job = msgspec.structs.replace(evaluate_job(small_run, candidates(small_run, trained)), unassigned=())
+    with pytest.raises(LocalProtocolError, match="no unassigned shard"):
+        run_job(job)
+
+
+def test_aggregate_improves_and_is_order_free(small_run: SmallRun, trained: Trained, tmp_path: Path) -> None:
+    result = aggregated(aggregate_job(small_run, trained, tmp_path / "next"))
+    other = aggregated(aggregate_job(small_run, trained, tmp_path / "other", order=(2, 0, 1)))
+    assert result.error is None
+    assert result.checkpoint == other.checkpoint
+    assert result.root == other.root
+    assert result.state_id != other.state_id
+    assert other.weights == (result.weights[2], result.weights[0], result.weights[1])
+    inspected = run_job(InspectJob(str(tmp_path / "next"), small_run.result.tensors))
+    assert inspected == InspectResult(result.root)
+    assert validation_loss(small_run, str(tmp_path / "next")) < validation_loss(small_run, small_run.checkpoint)
+
+
+def test_aggregate_names_the_blob_that_is_no_delta(small_run: SmallRun, trained: Trained, tmp_path: Path) -> None:
+    job = aggregate_job(small_run, trained, tmp_path / "next")
+    exchanged = msgspec.structs.replace(job, deltas=(job.deltas[0], (job.deltas[1][0], job.deltas[2][1])))
+    result = aggregated(exchanged)
+    assert (result.state_id, result.root, result.checkpoint) == (None, None, None)
+    assert result.error is not None
+    assert job.deltas[1][0] in result.error
+    assert not (tmp_path / "next").exists()
+
+
+def test_a_round_without_accepted_work_keeps_the_weights(small_run: SmallRun, trained: Trained, tmp_path: Path) -> None:
+    result = aggregated(aggregate_job(small_run, trained, tmp_path / "next", order=()))
+    assert result.root == small_run.result.root
+    assert result.checkpoint == small_run.result.checkpoint
+    assert result.state_id not in (None, small_run.state_id)
+
+
+def test_inspect_names_what_is_wrong(small_run: SmallRun, tmp_path: Path) -> None:
+    write_bytes(tmp_path / "bomb", (10_000_000_000).to_bytes(8, "little"), b"{}")
+    result = run_job(InspectJob(str(tmp_path / "bomb"), small_run.result.tensors))
+    assert isinstance(result, InspectResult)
+    assert result.root is None
+    assert result.error is not None
+    assert "promises 10000000000 bytes" in result.error
+
+
+def test_a_short_validation_shard_is_refused(small_run: SmallRun) -> None:
+    with pytest.raises(RemoteProtocolError, match="validation shard"):
+        run_job(ValidationJob(MODEL, small_run.result.tensors, small_run.checkpoint, small_run.validation, 1 << 20, 32, 8))
+
+
+def test_transformers_opens_the_checkpoint_with_the_same_logits(small_run: SmallRun) -> None:
+    import torch
+    from transformers import LlamaForCausalLM
+
+    from nostrain.learning.model import load_model
+
+    folder = Path(small_run.checkpoint).parent
+    theirs = LlamaForCausalLM.from_pretrained(folder, local_files_only=True)
+    ours = load_model(MODEL, small_run.result.tensors, small_run.checkpoint)
+    tokens = torch.arange(64).view(2, 32)
+    with torch.inference_mode():
+        assert torch.equal(theirs(input_ids=tokens).logits, ours.module(input_ids=tokens).logits)
+    assert theirs.dtype == torch.float32
+    config = msgspec.json.decode((folder / "config.json").read_bytes())
+    assert (config["rope_theta"], config["rope_parameters"]["rope_theta"]) == (10_000.0, 10_000.0)
+
+
+def test_tied_embeddings_are_one_tensor(tmp_path: Path) -> None:
+    from nostrain.learning.model import FlatModel, initial_parameters
+
+    spec = msgspec.structs.replace(MODEL, tie_word_embeddings=True)
+    tensors, flat = initial_parameters(spec, 1)
+    assert not any(tensor.name == "lm_head.weight" for tensor in tensors)
+    model = FlatModel(spec, tensors, flat)
+    model.flat[:] = 0
+    assert not model.module.lm_head.weight.detach().any()
+
+
+def test_initial_parameters_follow_the_seed() -> None:
+    from nostrain.learning.model import initial_parameters
+
+    one, same, other = (initial_parameters(MODEL, seed)[1] for seed in (1, 1, 2))
+    assert one.tobytes() == same.tobytes()
+    assert one.tobytes() != other.tobytes()
+    assert np.isfinite(one).all()
+
+
+def test_the_wrong_tensors_for_a_model_are_named(small_run: SmallRun, tmp_path: Path) -> None:
+    job = msgspec.structs.replace(small_run.train_job(tmp_path), model=msgspec.structs.replace(MODEL, num_hidden_layers=1))
+    with pytest.raises(LocalProtocolError, match="not those of its model"):
+        run_job(job)
+
+
+def test_reference_loop_is_the_jobs_one_by_one(small_run: SmallRun, trained: Trained, tmp_path: Path) -> None:
+    built = small_run.result
+    dataset = msgspec.json.decode(Path(small_run.paths[built.dataset.sha256]).read_bytes(), type=DatasetManifest)
+    manifest = RunManifest(
+        name="test",
+        rounds=2,
+        min_workers=1,
+        min_validators=1,
+        threshold=1,
+        model=MODEL,
+        tensors=built.tensors,
+        dataset=built.dataset,
+        checkpoint=built.checkpoint,
+        root=built.root,
+        blob_servers=(),
+        training=TRAINING,
+        codec=CODEC,
+        outer=OUTER,
+    )
+    turns = (RoundSpec(1, NAMES, (NAMES[2], NAMES[0]), 3), RoundSpec(2, NAMES[:2], NAMES[:2], 2))
+    states = repeat_run(ReferenceSpec(manifest, dataset, small_run.paths, turns, str(tmp_path / "work")))
+    expected = aggregated(aggregate_job(small_run, trained, tmp_path / "next", order=(2, 0)))
+    assert (states[0].state_id, states[0].root, states[0].checkpoint) == (expected.state_id, expected.root, expected.checkpoint)
+    assert [state.round for state in states] == [1, 2]
+    file = tmp_path / "work" / "round-00002" / "model.safetensors"
+    assert states[1].checkpoint == BlobRef(Digest(sha256_hex(file.read_bytes())), file.stat().st_size)
+    assert np.isfinite(load_checkpoint_untrusted(file, built.tensors)).all()
