@@ -12,6 +12,7 @@ from typing import BinaryIO
 
 import msgspec
 
+from nostrain.errors import LocalProtocolError
 from nostrain.learning.frames import Failure, Reply, Request, read_frame, write_frame
 from nostrain.protocol.jobs import Job
 
@@ -20,12 +21,19 @@ _requests = msgspec.msgpack.Decoder(Request)
 _jobs = msgspec.msgpack.Decoder(Job)
 
 
-def main() -> None:
-    """Serve until stdin closes. A broken frame ends the process: the daemon, which wrote it, starts a fresh one."""
-    frames = _take_stdout()
+def main() -> int:
+    """Serve until stdin closes; the exit status. A broken frame ends the process with 1: the daemon, which wrote it, starts a fresh one."""
     _settle()
-    while (body := read_frame(sys.stdin.buffer)) is not None:
-        write_frame(frames, msgspec.msgpack.encode(answer(body)))
+    try:
+        with _take_stdout() as frames:
+            while (body := read_frame(sys.stdin.buffer)) is not None:
+                write_frame(frames, msgspec.msgpack.encode(answer(body)))
+    except (LocalProtocolError, msgspec.MsgspecError) as error:
+        print(f"engine: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        return 0  # the daemon is gone: what was written stays, nobody waits for the reply
+    return 0
 
 
 def answer(body: bytes) -> Reply:
@@ -64,4 +72,4 @@ def _settle() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -103,7 +103,8 @@ def test_a_broken_frame_ends_the_process(stream: bytes) -> None:
     done = subprocess.run(ENGINE, input=stream, capture_output=True, check=False, timeout=30)
     assert done.returncode == 1
     assert done.stdout == b""
-    assert done.stderr
+    assert done.stderr.startswith(b"engine: ")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_frames_round_trip_and_are_bounded() -> None:
