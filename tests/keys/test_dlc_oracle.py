@@ -174,7 +174,7 @@ def test_a_kill_between_the_steps_neither_forgets_nor_refuses(
         again.close()
 
 
-@pytest.mark.parametrize("steps", itertools.product(["before the file", "between file and database"], repeat=3))
+@pytest.mark.parametrize("steps", list(itertools.product(["before the file", "between file and database"], repeat=3)))
 def test_kills_while_starting_refuse_nothing(
     tmp_path: Path, opened: Callable[..., DlcOracle], monkeypatch: pytest.MonkeyPatch, steps: tuple[str, ...]
 ) -> None:
