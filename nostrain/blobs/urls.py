@@ -18,11 +18,13 @@ def parse_url_untrusted(text: str) -> httpx.URL:
         raise RemoteProtocolError("blob URL", f"longer than {_LONGEST} characters")
     try:
         url = httpx.URL(text)
-        port = url.port
+        host, port = url.raw_host.decode("ascii"), url.port
     except (httpx.InvalidURL, ValueError) as error:
         raise RemoteProtocolError("blob URL", "not a URL") from error
-    if url.scheme not in ("http", "https") or not url.host or url.userinfo or port == 0:
+    if url.scheme not in ("http", "https") or url.userinfo or not (port is None or 0 < port < 65536):
         raise RemoteProtocolError("blob URL", "not a plain http or https URL")
+    if ":" not in host and not (len(host) <= 253 and all(0 < len(label) < 64 for label in host.removesuffix(".").split("."))):
+        raise RemoteProtocolError("blob URL", "not a host name")
     return url
 
 
