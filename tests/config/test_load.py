@@ -9,7 +9,8 @@ import pytest
 
 from nostrain.config import BlobsConfig, DaemonConfig, EngineConfig, SettlementConfig, TimingConfig, load_config
 from nostrain.errors import ConfigError
-from nostrain.protocol.manifest import Msat, SettlementSpec, TimingSpec
+from nostrain.protocol.manifest import SettlementSpec, TimingSpec
+from nostrain.units import Msat
 
 WORKER = """
 name = "w1"
