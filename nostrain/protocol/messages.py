@@ -142,7 +142,7 @@ class Score(msgspec.Struct, frozen=True):
     overlap_round_ppm: Ppm = Ppm(0)
 
 
-class VerdictHash(msgspec.Struct, frozen=True, tag_field="stage", tag="hash"):
+class VerdictHash(msgspec.Struct, frozen=True, tag_field="type", tag="verdict_hash"):
     """Kind 8655, first stage: the digest of the verdict, so that nobody copies another's."""
 
     run: EventId
@@ -153,7 +153,7 @@ class VerdictHash(msgspec.Struct, frozen=True, tag_field="stage", tag="hash"):
     v: int = 1
 
 
-class Verdict(msgspec.Struct, frozen=True, tag_field="stage", tag="full"):
+class Verdict(msgspec.Struct, frozen=True, tag_field="type", tag="verdict"):
     """Kind 8655, second stage: losses (nanonats, per batch), checks and gains, one score for each pinned commitment."""
 
     run: EventId
@@ -258,7 +258,7 @@ class Offer(msgspec.Struct, frozen=True, tag_field="type", tag="offer"):
     v: int = 1
 
 
-class Choice(msgspec.Struct, frozen=True, tag_field="stage", tag="choice"):
+class Choice(msgspec.Struct, frozen=True, tag_field="type", tag="choice"):
     """Kind 8681, private, by the payee: which instance of each level is to be used; the others are to be opened."""
 
     run: EventId
@@ -269,7 +269,7 @@ class Choice(msgspec.Struct, frozen=True, tag_field="stage", tag="choice"):
     v: int = 1
 
 
-class Openings(msgspec.Struct, frozen=True, tag_field="stage", tag="openings"):
+class Openings(msgspec.Struct, frozen=True, tag_field="type", tag="openings"):
     """Kind 8681, private, by the payer: the seeds of the instances not chosen, and the locks of those chosen."""
 
     run: EventId

@@ -1,0 +1,104 @@
+"""What flows into a node by itself: the run's events from the relays, private messages, hold invoices, blocks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from nostrain.core.inputs import Block, HoldChanged
+from nostrain.core.rows import Run
+from nostrain.daemon.runtime import Runtime
+from nostrain.errors import Unavailable
+from nostrain.ports.lightning import Lightning
+from nostrain.protocol.event import Filter
+from nostrain.wire import kinds
+
+log = logging.getLogger("nostrain.feeds")
+
+BLOCK_POLL_S = 5.0
+RETRY_S = 5.0
+
+
+async def run_feeds(runtime: Runtime) -> None:
+    """Run every feed that the ports allow, until cancelled."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(relay_feed, runtime)
+        if runtime.ports.mail is not None:
+            nursery.start_soon(mail_feed, runtime)
+        if runtime.ports.lightning is not None:
+            nursery.start_soon(hold_feed, runtime, runtime.ports.lightning)
+            nursery.start_soon(block_feed, runtime, runtime.ports.lightning)
+
+
+async def relay_feed(runtime: Runtime) -> None:
+    """Manifests until we follow a run; then everything that is said in it."""
+    me = runtime.identity
+    author = me.pubkey if "coordinator" in me.roles else me.join_coordinator
+    manifests = Filter(
+        ids=() if me.join_run is None else (me.join_run,),
+        authors=() if author is None else (author,),
+        kinds=(kinds.MANIFEST,),
+        tags=(("t", ("nostrain",)),),
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follow, runtime, manifests)
+        while (run := runtime.state.rows.get("run")) is None:
+            await runtime.changed.wait()
+        nursery.cancel_scope.cancel()
+    assert isinstance(run, Run)
+    await follow(runtime, Filter(kinds=kinds.PUBLIC, tags=(("d", (run.id,)),)))
+
+
+async def follow(runtime: Runtime, wanted: Filter) -> None:
+    """Hand every event that matches to the node."""
+    async with runtime.ports.relays.subscribe([wanted]) as events:
+        async for event in events:
+            await runtime.receive(event)
+
+
+async def mail_feed(runtime: Runtime) -> None:
+    """Private messages."""
+    assert runtime.ports.mail is not None
+    async with runtime.ports.mail.inbox() as events:
+        async for event in events:
+            await runtime.receive(event)
+
+
+async def hold_feed(runtime: Runtime, lightning: Lightning) -> None:
+    """Every state of our hold invoices, again from the start after the node was away."""
+
+    async def watch() -> None:
+        async with lightning.holds() as updates:
+            async for update in updates:
+                changed = HoldChanged(update.payment_hash, update.state.value, update.amount_msat, update.cltv_expiry)
+                await runtime.put(changed)
+
+    await forever(watch, "hold invoices")
+
+
+async def block_feed(runtime: Runtime, lightning: Lightning) -> None:
+    """The best block, whenever it changes."""
+    last = None
+
+    async def poll() -> None:
+        nonlocal last
+        while True:
+            height = await lightning.block_height()
+            if height != last:
+                last = height
+                await runtime.put(Block(height))
+            await trio.sleep(BLOCK_POLL_S)
+
+    await forever(poll, "block height")
+
+
+async def forever(watch: Callable[[], Awaitable[None]], what: str) -> None:
+    """Watch again whenever the other side was not there."""
+    while True:
+        try:
+            await watch()
+        except Unavailable as error:
+            log.warning("%s: %s; again in %.0f s", what, error, RETRY_S)
+        await trio.sleep(RETRY_S)

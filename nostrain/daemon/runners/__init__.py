@@ -1,0 +1,81 @@
+"""Effect runners: each turns one effect into its outcome through one port. `perform` is the only entry.
+
+`Unavailable` is retried with backoff for as long as the effect is listed; a remote's protocol error becomes `Failed`; an unknown outcome is
+asked for again, never acted on. No timeout wraps a money effect: cancelling one means that its outcome is unknown.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import assert_never
+
+import trio
+
+from nostrain.core.effects import (
+    Cancel,
+    ChainLink,
+    CheckLocks,
+    Compute,
+    Credentials,
+    Draw,
+    DrawLocks,
+    Effect,
+    Failed,
+    Fetch,
+    FetchDataset,
+    HoldInvoice,
+    OpenLocks,
+    OracleAnnounce,
+    OracleAttest,
+    Outcome,
+    Pay,
+    Send,
+    Settle,
+    Sign,
+    Unlock,
+    Upload,
+)
+from nostrain.daemon.ports import Ports
+from nostrain.daemon.runners import compute, files, locks, money, oracle, speech
+from nostrain.errors import OutcomeUnknown, RemoteProtocolError, Unavailable
+
+log = logging.getLogger("nostrain.effects")
+
+FIRST_BACKOFF_S = 0.25
+LAST_BACKOFF_S = 30.0
+
+
+async def perform(effect: Effect, ports: Ports) -> Outcome:
+    """Run `effect` to its outcome, however long that takes. Raises only LocalProtocolError and what is a bug."""
+    backoff = FIRST_BACKOFF_S
+    while True:
+        try:
+            return await once(effect, ports)
+        except RemoteProtocolError as error:
+            if not (isinstance(effect, FetchDataset) or (isinstance(effect, Fetch) and effect.must)):
+                return Failed(str(error))
+            reason = str(error)
+        except (Unavailable, OutcomeUnknown) as error:
+            reason = str(error)
+        log.log(logging.INFO if backoff < 4 else logging.WARNING, "%s: %s; again in %.1f s", effect.id[:80], reason, backoff)
+        await trio.sleep(backoff)
+        backoff = min(backoff * 2, LAST_BACKOFF_S)
+
+
+async def once(effect: Effect, ports: Ports) -> Outcome:
+    """One attempt."""
+    match effect:
+        case Sign() | Send():
+            return await speech.run(effect, ports)
+        case Fetch() | FetchDataset() | Upload():
+            return await files.run(effect, ports)
+        case Compute() | Draw():
+            return await compute.run(effect, ports)
+        case Credentials() | ChainLink() | OracleAnnounce() | OracleAttest():
+            return await oracle.run(effect, ports)
+        case DrawLocks() | OpenLocks() | CheckLocks() | Unlock():
+            return await ports.offload(lambda: locks.run(effect))
+        case HoldInvoice() | Pay() | Settle() | Cancel():
+            return await money.run(effect, ports)
+        case _:
+            assert_never(effect)

@@ -1,0 +1,159 @@
+"""`ports.lightning.Lightning` in memory: one ledger, one direct channel between any two nodes, hold invoices, HTLCs that expire by block.
+
+The nodes outlive the daemons that use them, as lightningd does. Money is conserved: balances plus held HTLCs are what was put in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+
+from nostrain.errors import LocalProtocolError, OutcomeUnknown
+from nostrain.ports.lightning import HoldState, HoldUpdate, PayResult
+from nostrain.units import BlockHeight, Digest, Msat
+
+PREFIX = "lnfake"
+
+
+@dataclass
+class Invoice:
+    """A hold invoice and, once paid towards, its one HTLC."""
+
+    payee: str
+    payment_hash: Digest
+    amount_msat: Msat
+    min_final_cltv: int
+    state: HoldState = HoldState.UNPAID
+    payer: str | None = None
+    cltv_expiry: BlockHeight | None = None
+    preimage: str | None = None
+
+
+@dataclass
+class FakeLedger:
+    """Balances and invoices of every node. `height` tells the best block; `lost_replies` payments come back as OutcomeUnknown first."""
+
+    height: Callable[[], int]
+    balances: dict[str, Msat] = field(default_factory=dict)
+    invoices: dict[Digest, Invoice] = field(default_factory=dict)
+    lost_replies: int = 0
+    sent: int = 0
+    changed: trio.Event = field(default_factory=trio.Event)
+
+    def poke(self) -> None:
+        """Wake whoever waits for a change."""
+        changed, self.changed = self.changed, trio.Event()
+        changed.set()
+
+    def held(self) -> int:
+        """Sum of the accepted HTLCs."""
+        return sum(invoice.amount_msat for invoice in self.invoices.values() if invoice.state is HoldState.ACCEPTED)
+
+    def total(self) -> int:
+        """What must never change."""
+        return sum(self.balances.values()) + self.held()
+
+    def expire(self) -> None:
+        """Fail every HTLC whose expiry has come, as the chain would."""
+        for invoice in self.invoices.values():
+            if invoice.state is HoldState.ACCEPTED and invoice.cltv_expiry is not None and self.height() >= invoice.cltv_expiry:
+                self.fail(invoice)
+
+    def fail(self, invoice: Invoice) -> None:
+        """Give an accepted HTLC back; an invoice that nobody paid is just closed."""
+        if invoice.state is HoldState.ACCEPTED and invoice.payer is not None:
+            self.balances[invoice.payer] = Msat(self.balances[invoice.payer] + invoice.amount_msat)
+        invoice.state = HoldState.CANCELLED
+        self.poke()
+
+
+class FakeLightning:
+    """One node."""
+
+    def __init__(self, ledger: FakeLedger, name: str) -> None:
+        self._ledger, self._name = ledger, name
+
+    async def block_height(self) -> BlockHeight:
+        """As the port."""
+        await trio.lowlevel.checkpoint()
+        self._ledger.expire()
+        return BlockHeight(self._ledger.height())
+
+    async def hold_invoice(self, payment_hash: Digest, amount_msat: Msat, min_final_cltv: int, expiry_s: int) -> str:
+        """As the port."""
+        await trio.lowlevel.checkpoint()
+        known = self._ledger.invoices.setdefault(payment_hash, Invoice(self._name, payment_hash, amount_msat, min_final_cltv))
+        if (known.payee, known.amount_msat) != (self._name, amount_msat):
+            raise LocalProtocolError(f"the hash {payment_hash[:8]} is in use")
+        return f"{PREFIX}:{payment_hash}:{amount_msat}"
+
+    async def pay(self, bolt11: str, payment_hash: Digest, amount_msat: Msat) -> PayResult:
+        """As the port: a second call joins the first."""
+        await trio.lowlevel.checkpoint()
+        ledger = self._ledger
+        invoice = ledger.invoices.get(payment_hash)
+        if invoice is None or bolt11 != f"{PREFIX}:{payment_hash}:{amount_msat}" or invoice.amount_msat != amount_msat:
+            return PayResult(payment_hash, None)
+        if invoice.state is HoldState.UNPAID:
+            if ledger.balances.get(self._name, 0) < amount_msat:
+                return PayResult(payment_hash, None)
+            ledger.balances[self._name] = Msat(ledger.balances[self._name] - amount_msat)
+            invoice.state, invoice.payer = HoldState.ACCEPTED, self._name
+            invoice.cltv_expiry = BlockHeight(ledger.height() + invoice.min_final_cltv)
+            ledger.sent += 1
+            ledger.poke()
+        elif invoice.payer != self._name:
+            return PayResult(payment_hash, None)
+        if ledger.lost_replies > 0:
+            ledger.lost_replies -= 1
+            raise OutcomeUnknown(f"payment {payment_hash[:8]}: the reply was lost")
+        while invoice.state is HoldState.ACCEPTED:
+            await ledger.changed.wait()
+        return PayResult(payment_hash, invoice.preimage if invoice.state is HoldState.PAID else None)
+
+    async def settle(self, preimage: str) -> None:
+        """As the port."""
+        await trio.lowlevel.checkpoint()
+        ledger = self._ledger
+        ledger.expire()
+        invoice = ledger.invoices.get(Digest(hashlib.sha256(bytes.fromhex(preimage)).hexdigest()))
+        if invoice is not None and invoice.state is HoldState.PAID:
+            return
+        if invoice is None or invoice.payee != self._name or invoice.state is not HoldState.ACCEPTED:
+            raise LocalProtocolError("settle: no accepted hold invoice has that preimage")
+        invoice.state, invoice.preimage = HoldState.PAID, preimage
+        ledger.balances[self._name] = Msat(ledger.balances.get(self._name, 0) + invoice.amount_msat)
+        ledger.poke()
+
+    async def cancel(self, payment_hash: Digest) -> None:
+        """As the port."""
+        await trio.lowlevel.checkpoint()
+        invoice = self._ledger.invoices.get(payment_hash)
+        if invoice is None or invoice.state is HoldState.CANCELLED:
+            return
+        if invoice.state is HoldState.PAID:
+            raise LocalProtocolError("cancel: the invoice is paid")
+        self._ledger.fail(invoice)
+
+    @asynccontextmanager
+    async def holds(self) -> AsyncIterator[trio.MemoryReceiveChannel[HoldUpdate]]:
+        """As the port."""
+        send, receive = trio.open_memory_channel[HoldUpdate](1024)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch, send)
+            yield receive
+            nursery.cancel_scope.cancel()
+
+    async def _watch(self, send: trio.MemorySendChannel[HoldUpdate]) -> None:
+        told: dict[Digest, HoldState] = {}
+        while True:
+            changed = self._ledger.changed
+            for invoice in list(self._ledger.invoices.values()):
+                if invoice.payee == self._name and told.get(invoice.payment_hash) is not invoice.state:
+                    told[invoice.payment_hash] = invoice.state
+                    await send.send(HoldUpdate(invoice.payment_hash, invoice.state, invoice.amount_msat, invoice.cltv_expiry))
+            await changed.wait()

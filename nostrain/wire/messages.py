@@ -1,0 +1,223 @@
+"""Message bodies ⇄ event kind, tags and content (docs/protocol.md). Content is JSON and complete; tags only repeat what relays index.
+
+A body that is read must agree with its event's kind and tags; unknown fields are ignored (the signed event keeps them), unknown versions
+refused. Oracle TLVs are parsed and their signatures verified here, so that what reaches the machines is only left to be compared.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from typing import Any, Final
+
+import msgspec
+
+from nostrain.crypto.oracle import verify_endorsement
+from nostrain.errors import LocalProtocolError, RemoteProtocolError
+from nostrain.protocol import messages as m
+from nostrain.protocol.event import Draft, Event, Tags
+from nostrain.protocol.limits import MAX_EVENT_BYTES, MAX_LEVELS, MAX_ORACLE_ITEMS, MAX_WORKERS
+from nostrain.protocol.manifest import RunManifest
+from nostrain.units import Digest, EventId, Pubkey, UnixTime
+from nostrain.wire import dlc, kinds
+from nostrain.wire.check import check_values
+
+
+class TlvItem(msgspec.Struct, frozen=True):
+    """An oracle TLV as it travels: base64, with the payee that it is about."""
+
+    payee: Pubkey
+    tlv: str
+
+
+class WireOracleAnnouncements(msgspec.Struct, frozen=True, tag_field="type", tag="oracle_announcements"):
+    """`protocol.messages.OracleAnnouncements` before its TLVs are parsed."""
+
+    run: EventId
+    announcement: EventId
+    round: int
+    items: tuple[TlvItem, ...]
+    v: int = 1
+
+
+class WireAttestation(msgspec.Struct, frozen=True, tag_field="type", tag="attestation"):
+    """`protocol.messages.Attestation` before its TLVs are parsed."""
+
+    run: EventId
+    announcement: EventId
+    round: int
+    receipt: EventId
+    verdicts: tuple[EventId, ...]
+    items: tuple[TlvItem, ...]
+    v: int = 1
+
+
+KIND_OF: Final[dict[type, int]] = {
+    RunManifest: kinds.MANIFEST,
+    m.Enrolment: kinds.ENROLMENT,
+    m.Announcement: kinds.ANNOUNCEMENT,
+    m.OracleAnnouncements: kinds.ORACLE_ANNOUNCEMENTS,
+    m.Commitment: kinds.COMMITMENT,
+    m.Receipt: kinds.RECEIPT,
+    m.Acknowledgement: kinds.ACKNOWLEDGEMENT,
+    m.Reveal: kinds.REVEAL,
+    m.VerdictHash: kinds.VERDICT,
+    m.Verdict: kinds.VERDICT,
+    m.Attestation: kinds.ATTESTATION,
+    m.Result: kinds.RESULT,
+    m.Confirmation: kinds.CONFIRMATION,
+    m.Offer: kinds.OFFER,
+    m.Choice: kinds.OPENING,
+    m.Openings: kinds.OPENING,
+    m.Invoices: kinds.INVOICES,
+}
+CONTENT_OF: Final[dict[int, Any]] = {
+    kinds.MANIFEST: RunManifest,
+    kinds.ENROLMENT: m.Enrolment,
+    kinds.ANNOUNCEMENT: m.Announcement,
+    kinds.ORACLE_ANNOUNCEMENTS: WireOracleAnnouncements,
+    kinds.COMMITMENT: m.Commitment,
+    kinds.RECEIPT: m.Receipt,
+    kinds.ACKNOWLEDGEMENT: m.Acknowledgement,
+    kinds.REVEAL: m.Reveal,
+    kinds.VERDICT: m.VerdictHash | m.Verdict,
+    kinds.ATTESTATION: WireAttestation,
+    kinds.RESULT: m.Result,
+    kinds.CONFIRMATION: m.Confirmation,
+    kinds.OFFER: m.Offer,
+    kinds.OPENING: m.Choice | m.Openings,
+    kinds.INVOICES: m.Invoices,
+}
+VERSION: Final = 1
+
+
+class _Version(msgspec.Struct):
+    v: int
+
+
+def draft(body: m.Body, created_at: UnixTime) -> Draft:
+    """The event that says `body`. Raises LocalProtocolError if it would not fit into MAX_EVENT_BYTES."""
+    content: Any = body
+    if isinstance(body, m.OracleAnnouncements | m.Attestation):
+        content = {**msgspec.to_builtins(body), "items": [{"payee": item.payee, "tlv": item.tlv} for item in body.items]}
+    text = msgspec.json.encode(content).decode()
+    if len(text) > MAX_EVENT_BYTES - 1024:
+        raise LocalProtocolError(f"a {type(body).__name__} of {len(text)} bytes is too large for an event")
+    return Draft(created_at=created_at, kind=KIND_OF[type(body)], tags=tags_of(body), content=text)
+
+
+def tags_of(body: m.Body) -> Tags:
+    """What relays index: t, d (run), r (run and round), e (what it answers), x (blob), p (whom it is about)."""
+    tags: list[tuple[str, ...]] = [("t", "nostrain")]
+    if isinstance(body, RunManifest):
+        return (*tags, ("d", body.name))
+    tags.append(("d", body.run))
+    if isinstance(body, m.Enrolment):
+        return (*tags, ("e", body.run))
+    tags.append(("r", f"{body.run}:{body.round:05d}"))
+    answers = [
+        getattr(body, name) for name in ("parent", "announcement", "receipt", "commitment", "result", "offer") if hasattr(body, name)
+    ]
+    if isinstance(body, m.Commitment):
+        answers = [body.announcement]
+    tags += [("e", event_id) for event_id in answers]
+    if isinstance(body, m.Reveal):
+        tags.append(("x", body.blob.sha256))
+    if isinstance(body, m.Offer):
+        tags.append(("p", body.payee))
+    return tuple(tags)
+
+
+def read_message_untrusted(event: Event) -> m.Message:
+    """What a verified event says. Raises RemoteProtocolError naming its kind and author."""
+    what, whose = f"{kinds.KINDS.get(event.kind, f'kind {event.kind}')} {event.id[:8]}", event.pubkey[:8]
+    content_type = CONTENT_OF.get(event.kind)
+    if content_type is None:
+        raise RemoteProtocolError(what, "is not a kind that we read", whose=whose)
+    if len(event.content) > MAX_EVENT_BYTES:
+        raise RemoteProtocolError(what, f"has {len(event.content)} characters of content", whose=whose)
+    try:
+        if msgspec.json.decode(event.content, type=_Version).v != VERSION:
+            raise RemoteProtocolError(what, "is of an unknown version", whose=whose)
+        content = msgspec.json.decode(event.content, type=content_type)
+        check_values(content)
+        body = understood(content, event)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise RemoteProtocolError(what, f"content: {error}", whose=whose) from None
+    except RemoteProtocolError as error:
+        raise RemoteProtocolError(what, error.reason, whose=whose) from None
+    missing = [tag for tag in tags_of(body) if tag not in event.tags]
+    if missing:
+        raise RemoteProtocolError(what, f"its tags lack {missing[0]}", whose=whose)
+    return m.Message(event.id, event.pubkey, event.created_at, body)
+
+
+def understood(content: Any, event: Event) -> m.Body:
+    """The body, with bounds checked and oracle TLVs parsed. Raises RemoteProtocolError."""
+    match content:
+        case WireOracleAnnouncements():
+            limit(len(content.items), MAX_ORACLE_ITEMS, "oracle announcements")
+            items = tuple(oracle_item_untrusted(item.payee, item.tlv) for item in content.items)
+            return m.OracleAnnouncements(content.run, content.announcement, content.round, items)
+        case WireAttestation():
+            limit(len(content.items), MAX_WORKERS, "attestations")
+            attested = tuple(attestation_item_untrusted(item.payee, item.tlv) for item in content.items)
+            return m.Attestation(content.run, content.announcement, content.round, content.receipt, content.verdicts, attested)
+        case m.Enrolment(oracle=oracle, endorsement=endorsement) if oracle is not None:
+            if endorsement is None or not verify_endorsement(oracle, event.pubkey, content.run, endorsement):
+                raise RemoteProtocolError("enrolment", "the oracle key does not endorse its author")
+            return content
+        case RunManifest():
+            limit(len(content.scoring.levels_ppm), MAX_LEVELS, "levels")
+            return content
+        case _:
+            body: m.Body = content
+            return body
+
+
+def limit(count: int, most: int, what: str) -> None:
+    """Raises RemoteProtocolError when there are too many of something."""
+    if count > most:
+        raise RemoteProtocolError("content", f"{count} {what}, {most} is the limit")
+
+
+def unbase64(text: str) -> bytes:
+    """Strict standard base64. Raises RemoteProtocolError."""
+    try:
+        return base64.b64decode(text, validate=True)
+    except (binascii.Error, ValueError):
+        raise RemoteProtocolError("TLV", "is not base64") from None
+
+
+def oracle_item_untrusted(payee: Pubkey, tlv: str) -> m.OracleItem:
+    """Parse an oracle_announcement TLV (base64) that money or acceptance may hang on: tagged convention, unsigned binary digits."""
+    data = unbase64(tlv)
+    parsed = dlc.parse_announcement_untrusted(data)
+    if not parsed.is_thermometer:
+        raise RemoteProtocolError("oracle announcement", "is not of unsigned binary digits under the tagged convention")
+    return m.OracleItem(
+        payee=payee,
+        tlv=tlv,
+        event_id=parsed.event.event_id,
+        oracle=parsed.pubkey,
+        nonces=parsed.event.nonces,
+        maturity=parsed.event.maturity,
+        digest=Digest(hashlib.sha256(data).hexdigest()),
+    )
+
+
+def attestation_item_untrusted(payee: Pubkey, tlv: str) -> m.AttestationItem:
+    """Parse an oracle_attestation TLV (base64) whose signatures are valid under the tagged convention."""
+    parsed = dlc.parse_attestation_untrusted(unbase64(tlv))
+    if parsed.convention is not dlc.Convention.TAGGED or parsed.event_id is None or not set(parsed.outcomes) <= {"0", "1"}:
+        raise RemoteProtocolError("oracle attestation", "is not of binary digits under the tagged convention")
+    return m.AttestationItem(
+        payee=payee,
+        tlv=tlv,
+        event_id=parsed.event_id,
+        oracle=parsed.pubkey,
+        nonces=parsed.nonces,
+        digits=tuple(int(outcome) for outcome in parsed.outcomes),
+        scalars=parsed.scalars,
+    )
