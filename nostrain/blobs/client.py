@@ -61,12 +61,15 @@ class BlossomClient:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._http.aclose()
 
-    async def put(self, path: Path, digest: Digest) -> tuple[str, ...]:
-        """Take the file into the store and upload it to every server, all at once; the URLs that now serve it, in the configured order.
+    async def put(self, path: Path, digest: Digest, servers: Sequence[str] = ()) -> tuple[str, ...]:
+        """Take the file into the store and upload it to every server, the configured and then `servers`, all at once; the URLs that now
+        serve it, in that order.
 
         Idempotent; cancellation leaves it in the store. Raises Unavailable when no server took it, RemoteProtocolError when every server
-        refused it for good, LocalProtocolError when the file is not that blob.
+        refused it for good or one of `servers` is not an http(s) URL, LocalProtocolError when the file is not that blob.
         """
+        further = [base for base in map(_base, servers) if base not in self._local]
+        targets = list(dict.fromkeys([*self._servers, *further]))
         stored = await self._store.adopt(path, digest)
         results: dict[httpx.URL, RemoteProtocolError | Unavailable | None] = dict.fromkeys(self._local)
 
@@ -74,9 +77,9 @@ class BlossomClient:
             results[server] = await self._upload(server, stored, digest)
 
         async with trio.open_nursery() as nursery:
-            for server in self._servers:
+            for server in targets:
                 nursery.start_soon(send, server)
-        urls = tuple(f"{server}/{digest}" for server in (*self._local, *self._servers) if results[server] is None)
+        urls = tuple(f"{server}/{digest}" for server in (*self._local, *targets) if results[server] is None)
         if urls:
             return urls
         faults = [fault for fault in results.values() if fault is not None]

@@ -54,7 +54,7 @@ def prepare(tx: Transaction, plan: RunPlan) -> None:
         tx.emit(Compute(owner="preparation", name="build", job=job))
         return
     for blob, path in row.missing:
-        tx.emit(Upload(owner="preparation", name=f"upload:{blob.sha256}", blob=blob, path=path))
+        tx.emit(Upload(owner="preparation", name=f"upload:{blob.sha256}", blob=blob, path=path, servers=plan.blob_servers))
     if not row.missing and row.manifest is not None:
         tx.say("manifest", row.manifest)
 
@@ -194,7 +194,7 @@ def aggregate(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
     assert lead.outcome.checkpoint is not None
     if not lead.outcome.checkpoint.urls:
         path = f"{tx.me.work_dir}/lead-{round_.announcement.round:05d}.safetensors"
-        tx.emit(Upload(owner=key, name="checkpoint", blob=lead.outcome.checkpoint, path=path))
+        tx.emit(Upload(owner=key, name="checkpoint", blob=lead.outcome.checkpoint, path=path, servers=run.manifest.blob_servers))
         return
     close(tx, run, round_, lead)
 

@@ -65,10 +65,11 @@ class FetchDataset(EffectBase, frozen=True, tag="fetch_dataset"):
 
 
 class Upload(EffectBase, frozen=True, tag="upload"):
-    """Store a local file on the run's blob servers."""
+    """Store a local file on `servers`, the run's, and on our own."""
 
     blob: BlobRef
     path: str
+    servers: tuple[str, ...]
 
 
 class Compute(EffectBase, frozen=True, tag="compute"):

@@ -12,8 +12,9 @@ from nostrain.units import Digest
 class Blobs(Protocol):
     """Stores and fetches files by SHA-256. A URL is a hint, never an authority: the bytes are checked against the digest."""
 
-    async def put(self, path: Path, digest: Digest) -> tuple[str, ...]:
-        """Upload the file at `path`, whose SHA-256 is `digest`, to the configured servers; the URLs that now serve it.
+    async def put(self, path: Path, digest: Digest, servers: Sequence[str] = ()) -> tuple[str, ...]:
+        """Upload the file at `path`, whose SHA-256 is `digest`, to the configured servers and to `servers` (base URLs, say of a run's manifest);
+        the URLs that now serve it.
 
         Idempotent. Raises Unavailable when no server took it, RemoteProtocolError when every server refused it for good (401, 403, 413).
         """

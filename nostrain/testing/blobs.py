@@ -37,8 +37,8 @@ class FakeBlobs:
         self._server, self._folder, self._rng = server, folder, rng
         self._unavailable, self._latency = unavailable, latency
 
-    async def put(self, path: Path, digest: Digest) -> tuple[str, ...]:
-        """As the port. The bytes are read before the first checkpoint."""
+    async def put(self, path: Path, digest: Digest, servers: Sequence[str] = ()) -> tuple[str, ...]:
+        """As the port; there is but one server. The bytes are read before the first checkpoint."""
         data = _read(path)
         if sha256_hex(data) != digest:
             raise LocalProtocolError(f"{path} is not the blob {digest}")

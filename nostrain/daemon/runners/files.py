@@ -16,7 +16,7 @@ from nostrain.wire.check import check_values
 async def run(effect: Fetch | FetchDataset | Upload, ports: Ports) -> Outcome:
     """Raises Unavailable; RemoteProtocolError when the bytes are not that blob, of that size."""
     if isinstance(effect, Upload):
-        return Uploaded(await ports.blobs.put(Path(effect.path), effect.blob.sha256))
+        return Uploaded(await ports.blobs.put(Path(effect.path), effect.blob.sha256, effect.servers))
     blob = effect.blob
     path = await ports.blobs.get(blob.sha256, blob.urls, blob.size)
     size = await ports.offload(lambda: path.stat().st_size)
