@@ -18,8 +18,12 @@ supported_python() {
 
 find_python() {
     local candidate
+    if [ -n "${PYTHON:-}" ] && ! supported_python "$PYTHON"; then
+        say "PYTHON=$PYTHON does not run, or is not 3.11 or 3.12"
+        return 1
+    fi
     for candidate in ${PYTHON:+"$PYTHON"} python3.11 python3.12 python3 python; do
-        if command -v "$candidate" >/dev/null 2>&1 && supported_python "$candidate"; then
+        if supported_python "$candidate"; then
             command -v "$candidate"
             return 0
         fi
@@ -46,22 +50,32 @@ is_current() {
 }
 
 install_env() {
-    local python
+    local python log=.venv/install.log
     if ! supported_python .venv/bin/python || ! .venv/bin/python -c 'import pip' >/dev/null 2>&1; then
-        python="$(find_python)"
+        python="$(find_python)" || return 1
         say "making .venv with $("$python" --version)"
-        if ! "$python" -m venv --clear .venv; then
-            say "'$python -m venv' failed; on Debian and Ubuntu the package python3-venv is missing"
+        if ! "$python" -m venv --clear .venv >&2; then
+            say "'$python -m venv' failed; on Debian and Ubuntu it needs the package python3-venv"
             return 1
         fi
     fi
     say "installing .[$1] into .venv: one to two minutes the first time, on a fast line"
-    if ! .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-input -e ".[$1]" >&2; then
-        say "installation failed: the lines above say why; nothing outside .venv was touched, running this again is safe"
+    if ! pip_install "$1" 2>&1 | tee "$log" | large_downloads; then
+        tail -n 20 "$log" >&2
+        say "installation failed, see above and $log; nothing outside .venv was touched, running this again is safe"
         return 1
     fi
     stamp_of "$1" >".venv/.nostrain-$1"
     say "installed"
+}
+
+pip_install() {
+    .venv/bin/python -m pip install --disable-pip-version-check --no-input --progress-bar off -e ".[$1]"
+}
+
+# Of all that pip says, what tells a waiting person that something goes on: files of 10 MB and more, and the last step.
+large_downloads() {
+    grep --line-buffered -E '^ *(Downloading .*\(([0-9]{2,}(\.[0-9]+)? MB|[0-9.]+ GB)\)|Installing collected)' | cut -c 1-100 >&2 || true
 }
 
 # The lock is on the repository folder itself and is held only while installing, never by the program that follows.
