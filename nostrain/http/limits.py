@@ -19,6 +19,8 @@ class ServerLimits:
     """The slowest upload that is still waited for."""
     send_timeout: float = 30.0
     """A peer must take each piece of the response (at most 1 MiB) within this time."""
+    silence: float = 300.0
+    """A connection on which nothing moves for so long is cut, even while the application works on an answer."""
     max_body: int = 1 << 40
     """No request body may be larger, declared or not; the application sets its own, smaller limits."""
     linger: float = 1.0

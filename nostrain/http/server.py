@@ -107,7 +107,7 @@ class _Connections:
 
     async def serve(self, transport: trio.SocketStream) -> None:
         """Serve one connection; whatever goes wrong in it stays in it."""
-        stream = BoundedStream(transport, self._limits.send_timeout)
+        stream = BoundedStream(transport, self._limits.send_timeout, self._limits.silence)
         if len(self._open) >= self._limits.max_connections:
             _log.warning("%d connections are open: one more is refused", len(self._open))
             stream.abort()

@@ -1,7 +1,7 @@
-"""A TCP connection whose writes have a deadline and which can be cut at any time.
+"""A TCP connection whose writes have a deadline, which ends when nothing moves on it, and which can be cut at any time.
 
 hypercorn shields its writes from cancellation: without a deadline below it, one peer that stops reading would hold a task,
-and the daemon's shutdown, for ever.
+and the daemon's shutdown, for ever. It also forgets connections in some corners (a WebSocket handshake that it refuses).
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ import trio
 class BoundedStream:
     """The part of `trio.SocketStream` that hypercorn uses; the absence of `do_handshake` tells it that this is not TLS."""
 
-    def __init__(self, inner: trio.SocketStream, send_timeout: float) -> None:
+    def __init__(self, inner: trio.SocketStream, send_timeout: float, silence: float) -> None:
         self._inner = inner
-        self._send_timeout = send_timeout
+        self._send_timeout, self._silence = send_timeout, silence
+        self._moved = trio.current_time()
         self.socket = inner.socket
 
     async def send_all(self, data: bytes) -> None:
@@ -24,10 +25,17 @@ class BoundedStream:
         if scope.cancelled_caught:
             self.abort()
             raise trio.BrokenResourceError("the peer stopped reading")
+        self._moved = trio.current_time()
 
     async def receive_some(self, max_bytes: int) -> bytes:
-        """As `trio.SocketStream.receive_some`."""
-        return bytes(await self._inner.receive_some(max_bytes))
+        """As `trio.SocketStream.receive_some`, or raise BrokenResourceError once nothing has moved in either direction for too long."""
+        while trio.current_time() < self._moved + self._silence:
+            with trio.move_on_at(self._moved + self._silence):
+                data = bytes(await self._inner.receive_some(max_bytes))
+                self._moved = trio.current_time()
+                return data
+        self.abort()
+        raise trio.BrokenResourceError("silent for too long")
 
     async def send_eof(self) -> None:
         """As `trio.SocketStream.send_eof`."""
