@@ -48,6 +48,8 @@ class Wire:
         self.subscriptions: dict[str, Filter] = {}
 
     async def send(self, text: str) -> None:
+        if self._relay.ignores_sends:
+            await trio.sleep_forever()
         await trio.lowlevel.checkpoint()
         message = json.loads(text)
         self._relay.heard.append(message)
@@ -82,7 +84,7 @@ class ScriptedRelay:
         self.events, self.cap = list(events), cap
         self.heard: list[Any] = []
         self.dials = self.pings = 0
-        self.down = self.silent = self.ignores_pings = False
+        self.down = self.silent = self.ignores_pings = self.ignores_sends = False
         self.verdicts: list[tuple[bool, str] | None] = []
         self.wire: Wire | None = None
         self.connected = trio.Event()
