@@ -99,10 +99,10 @@ def arrived(tx: Transaction, run: Run, replica: Replica, round_: Round) -> None:
 
 
 def confirm(tx: Transaction, run: Run, replica: Replica) -> None:
-    """Publish the state that we computed; a validator first measures it on the held-out shard."""
-    assert replica.confirming is not None and replica.dataset is not None  # noqa: PT018 - set by arrived; read before READY
-    round_ = tx.need(f"round/{replica.confirming}", Round)
-    assert round_.result is not None and replica.state_id is not None and replica.root is not None  # noqa: PT018
+    """Publish the state that we computed; a validator first measures it on the held-out shard. The first confirmation is of the manifest."""
+    assert replica.confirming is not None
+    if replica.dataset is None:
+        return
     if "validator" in tx.me.roles and replica.validation_nanonats is None:
         blob = replica.dataset.validation
         if blob.sha256 not in replica.paths:
@@ -110,13 +110,14 @@ def confirm(tx: Transaction, run: Run, replica: Replica) -> None:
         else:
             tx.emit(Compute(owner=KEY, name=f"validation:{replica.head}", job=validation_job(run, replica)))
         return
+    assert replica.state_id is not None and replica.root is not None  # noqa: PT018 - a replica that stands somewhere has both
     tx.say(
-        f"{round_.id}/confirmation",
+        f"{replica.confirming}/confirmation",
         Confirmation(
             run=run.id,
-            announcement=round_.id,
+            announcement=replica.confirming,
             round=replica.round,
-            result=round_.result[0],
+            result=replica.head,
             state_id=replica.state_id,
             root=replica.root,
             validation_nanonats=replica.validation_nanonats,
@@ -172,7 +173,7 @@ def inspect_done(tx: Transaction, run: Run, replica: Replica, inspected: Inspect
     state = advance("replica", replica.state, ReplicaState.READY)
     state_id = initial_state_id(run.manifest.root)
     blob = run.manifest.checkpoint
-    tx.put(KEY, msgspec.structs.replace(replica, state=state, root=inspected.root, state_id=state_id, blob=blob))
+    tx.put(KEY, msgspec.structs.replace(replica, state=state, root=inspected.root, state_id=state_id, blob=blob, confirming=run.id))
 
 
 def aggregate_done(tx: Transaction, run: Run, replica: Replica, aggregated: AggregateResult) -> None:

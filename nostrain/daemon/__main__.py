@@ -1,0 +1,5 @@
+"""`python -m nostrain.daemon`: the same as `nostraind`."""
+
+from nostrain.daemon.main import main
+
+main()
