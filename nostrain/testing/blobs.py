@@ -11,7 +11,7 @@ import trio
 
 from nostrain.errors import LocalProtocolError, RemoteProtocolError, Unavailable
 from nostrain.hashes import sha256_hex
-from nostrain.units import Digest
+from nostrain.units import Digest, is_hex32
 
 
 @dataclass
@@ -50,6 +50,8 @@ class FakeBlobs:
 
     async def get(self, digest: Digest, urls: Sequence[str], max_size: int) -> Path:
         """As the port."""
+        if not is_hex32(digest):
+            raise RemoteProtocolError("blob", "its name is not a SHA-256 in lowercase hex")
         path = self._folder / digest
         if not path.is_file():
             await self._travel()

@@ -264,11 +264,6 @@ async def test_our_own_servers_are_asked_too(world: World) -> None:
     assert server.requests[0].line == f"GET /{DIGEST} HTTP/1.1"
 
 
-async def test_a_name_that_is_no_digest(world: World) -> None:
-    with pytest.raises(RemoteProtocolError, match="SHA-256"):
-        await world.client().get(Digest("../../etc/passwd"), ["http://127.0.0.1:1/x"], 10)
-
-
 async def test_a_disk_that_fills_up_is_said_at_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(fd: int, data: bytes) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -197,6 +197,11 @@ async def test_only_http_urls_are_asked(world: World) -> None:
         await world.bob.get(Digest("ab" * 32), ["file:///etc/passwd", "ftp://example.org/x", "nonsense"], 100)
 
 
+async def test_a_name_that_is_no_digest_is_refused(world: World) -> None:
+    with pytest.raises(RemoteProtocolError, match="SHA-256"):
+        await world.bob.get(Digest("../../etc/passwd"), [f"{world.url}/x"], 100)
+
+
 async def test_a_server_that_is_gone_is_unavailable(world: World, tmp_path: Path) -> None:
     path, digest = file_of(tmp_path, b"late")
     world.vanish()
