@@ -1,0 +1,1 @@
+"""`nostrain-ctl`: what a person types. Imports little until a command needs it: `--help` must be instant."""

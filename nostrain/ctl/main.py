@@ -1,0 +1,90 @@
+"""The commands of `nostrain-ctl`."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+import nostrain
+
+SOCKET = click.option(
+    "--control",
+    "control",
+    type=click.Path(path_type=Path),
+    envvar="NOSTRAIN_CONTROL",
+    default=Path("control.sock"),
+    show_default=True,
+    help="Control socket of the daemon (control.sock in its data folder).",
+)
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(nostrain.__version__)
+def main() -> None:
+    """Speak to a nostrain daemon, or run a whole network on this machine."""
+
+
+@main.command()
+@click.option("--rounds", type=click.IntRange(1, 1000), default=8, show_default=True, help="Rounds to train.")
+@click.option("--workers", type=click.IntRange(1, 16), default=4, show_default=True, help="Daemons that train.")
+@click.option("--validators", type=click.IntRange(1, 9), default=3, show_default=True, help="Daemons that score; a majority decides.")
+@click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True, help="Fixes keys, model and data.")
+@click.option("--text", type=FOLDER, default=None, help="Folder of text to learn from.  [default: this Python's standard library]")
+@click.option("--model", type=click.Choice(["tiny"]), default="tiny", show_default=True, help="Size of the Llama.")
+@click.option("--keep", type=FOLDER, default=None, help="Empty folder to keep everything in: configs, logs, journals, checkpoints.")
+@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write the report here.")
+@click.option("--reference", is_flag=True, help="Afterwards repeat the run in one process and compare every digest.")
+def devnet(
+    rounds: int,
+    workers: int,
+    validators: int,
+    seed: int,
+    text: Path | None,
+    model: str,
+    keep: Path | None,
+    json_path: Path | None,
+    reference: bool,
+) -> None:
+    """Train on this machine: a relay, a coordinator, validators and workers as separate processes on loopback."""
+    from nostrain.devnet.command import run
+    from nostrain.devnet.layout import Options
+
+    options = Options(rounds=rounds, workers=workers, validators=validators, seed=seed, text=text, model=model)
+    sys.exit(run(options, keep=keep, json_path=json_path, with_reference=reference))
+
+
+@main.command()
+@SOCKET
+def status(control: Path) -> None:
+    """What the daemon is doing now."""
+    from nostrain.ctl.client import call
+    from nostrain.ctl.render import show_status
+    from nostrain.wire.control import Request
+
+    answer = call(control, Request("status"))
+    if answer.status is not None:
+        show_status(answer.status)
+
+
+@main.command()
+@SOCKET
+def metrics(control: Path) -> None:
+    """Counters of the daemon, in Prometheus' text format."""
+    from nostrain.ctl.client import call
+    from nostrain.wire.control import Request
+
+    click.echo(call(control, Request("metrics")).metrics or "", nl=False)
+
+
+@main.command()
+@SOCKET
+def stop(control: Path) -> None:
+    """Ask the daemon to end."""
+    from nostrain.ctl.client import call
+    from nostrain.wire.control import Request
+
+    call(control, Request("stop"))
+    click.echo("stopping")

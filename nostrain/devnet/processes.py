@@ -1,0 +1,94 @@
+"""The processes of a devnet: each in a process group of its own, started, watched, killed and started again, all gone at the end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import trio
+
+from nostrain.errors import Unavailable
+
+STOP_GRACE_S = 10.0
+POLL_S = 0.05
+
+
+@dataclass
+class Child:
+    """A running process and the group that it leads."""
+
+    name: str
+    process: trio.Process
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self.process.poll()
+
+
+class Processes:
+    """Children by name. Use `stop_all` in a finally: it shields itself from cancellation."""
+
+    def __init__(self) -> None:
+        self.children: dict[str, Child] = {}
+
+    async def start(self, name: str, command: Sequence[str], log: Path) -> Child:
+        """Start `command` in a session of its own, output appended to `log`."""
+        with log.open("ab") as output:
+            environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+            process: trio.Process = await trio.lowlevel.open_process(
+                list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment
+            )
+        child = self.children[name] = Child(name, process)
+        return child
+
+    async def kill(self, name: str) -> None:
+        """`kill -9` of the whole group, and wait until it is gone."""
+        child = self.children.pop(name)
+        signal_group(child, signal.SIGKILL)
+        await child.process.wait()
+
+    def dead(self) -> list[Child]:
+        """Children that ended by themselves."""
+        return [child for child in self.children.values() if child.exit_code is not None]
+
+    async def stop_all(self) -> None:
+        """SIGTERM to every group, SIGKILL to what is left after a while; returns when all are gone, even when cancelled."""
+        with trio.CancelScope(shield=True):
+            for child in self.children.values():
+                signal_group(child, signal.SIGTERM)
+            with trio.move_on_after(STOP_GRACE_S):
+                for child in self.children.values():
+                    await child.process.wait()
+            for child in self.children.values():
+                signal_group(child, signal.SIGKILL)
+                await child.process.wait()
+            self.children.clear()
+
+
+def signal_group(child: Child, number: signal.Signals) -> None:
+    """Signal the group; one that is gone already is what we want."""
+    try:
+        os.killpg(child.process.pid, number)
+    except ProcessLookupError:
+        return
+
+
+async def start_relay(processes: Processes, folder: Path) -> str:
+    """Start the embedded relay; its URL. Raises Unavailable when it does not come up."""
+    port_file = folder / "relay.url"
+    command = (sys.executable, "-m", "nostrain.devnet.relay", "--port-file", str(port_file))
+    child = await processes.start("relay", command, folder / "relay.log")
+    with trio.move_on_after(30):
+        while not port_file.exists():
+            if child.exit_code is not None:
+                break
+            await trio.sleep(POLL_S)
+        else:
+            return port_file.read_text().strip()
+    raise Unavailable(f"the relay did not start; its log is {folder / 'relay.log'}")

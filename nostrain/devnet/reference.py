@@ -1,0 +1,63 @@
+"""`--reference`: repeat the run in one process, outside all of this, and compare its checkpoint digest of every round with the published one."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import trio
+
+from nostrain.core.rows import Run
+from nostrain.core.scoring import pinned
+from nostrain.devnet.observer import Observer
+from nostrain.errors import Unavailable
+from nostrain.protocol.digests import ranked
+from nostrain.protocol.manifest import DatasetManifest
+
+
+def spec(observer: Observer, run_dir: Path, work_dir: Path) -> dict[str, Any]:
+    """What the loop is told: manifest, dataset, who took part in each round in order of slot, whose delta was used. No state and no digest."""
+    run = cast("Run", observer.run)
+    blobs = {hashlib.sha256(path.read_bytes()).hexdigest(): str(path) for path in sorted(run_dir.rglob("*")) if path.is_file()}
+    dataset = msgspec.json.decode(Path(blobs[run.manifest.dataset.sha256]).read_bytes(), type=DatasetManifest)
+    rounds = []
+    for number, watched in sorted(observer.rounds.items()):
+        announcement, result = watched.round.announcement, watched.round.result
+        if result is None or not result[1].accepted:
+            continue
+        rounds.append(
+            {
+                "round": number,
+                "workers": ranked(announcement.state_id, announcement.workers),
+                "accepted": [item.worker for item in result[1].accepted],
+                "committed": len(pinned(watched.round)),
+            }
+        )
+    return {"manifest": run.manifest, "dataset": dataset, "blobs": blobs, "rounds": rounds, "work_dir": str(work_dir)}
+
+
+def write_spec(observer: Observer, run_dir: Path, path: Path) -> None:
+    """Write what the loop is told; makes the folder, which is also the loop's work folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(msgspec.json.encode(spec(observer, run_dir, path.parent)))
+
+
+async def compare(observer: Observer, run_dir: Path, work_dir: Path) -> dict[str, Any]:
+    """Run the loop in a process of its own; `{"match": bool, "rounds": [{round, root, state_id, match}]}`. Raises Unavailable if it fails."""
+    spec_path, out_path = work_dir / "spec.json", work_dir / "out.json"
+    write_spec(observer, run_dir, spec_path)
+    command = [sys.executable, "-m", "nostrain.learning.reference", str(spec_path), str(out_path)]
+    done = await trio.run_process(command, capture_stderr=True, stdin=subprocess.DEVNULL, check=False)
+    if done.returncode != 0:
+        last = (done.stderr or b"").decode(errors="replace").strip().splitlines()[-1:]
+        raise Unavailable(f"the reference loop failed: {' '.join(last)}")
+    rounds = []
+    for state in msgspec.json.decode(out_path.read_bytes()):
+        published = observer.rounds[state["round"]].round.result
+        same = published is not None and (published[1].state_id, published[1].root) == (state["state_id"], state["root"])
+        rounds.append({"round": state["round"], "root": state["root"], "state_id": state["state_id"], "match": same})
+    return {"match": bool(rounds) and all(entry["match"] for entry in rounds), "rounds": rounds}

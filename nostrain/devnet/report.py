@@ -1,0 +1,169 @@
+"""The report of a devnet run: the JSON that `--json` writes and the table that a person sees."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from statistics import median
+from typing import Any, cast
+
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from nostrain.core.rows import Run
+from nostrain.core.scoring import attested_levels, pinned, standings
+from nostrain.devnet.layout import Participant
+from nostrain.devnet.observer import Observer, Watched
+from nostrain.protocol.messages import Confirmation
+
+SCHEMA = 1
+PHASES = (
+    ("train", "announced", "committed"),
+    ("acknowledge", "committed", "acknowledged"),
+    ("reveal", "acknowledged", "revealed"),
+    ("validate", "revealed", "scored"),
+    ("attest", "scored", "attested"),
+    ("aggregate", "attested", "closed"),
+    ("confirm", "closed", "confirmed"),
+)
+"""Name of each phase, and the milestones between which it lies."""
+
+
+def bits_per_byte(confirmations: list[Confirmation]) -> float | None:
+    """Median over the validators of the loss on the held-out shard, in bits; tokens are bytes."""
+    losses = [c.validation_nanonats for c in confirmations if c.validation_nanonats is not None]
+    return median(losses) / 1e9 / math.log(2) if losses else None
+
+
+def build(observer: Observer, participants: list[Participant], extra: dict[str, Any]) -> dict[str, Any]:
+    """The report as plain data. Everything but `extra` follows from signed events.
+
+    `reward_msat`, `fee_msat` and `balances` are zero and `paid` is false: this run is not paid, and nothing pretends that it was.
+    """
+    rounds = [one_round(observer, watched) for _, watched in sorted(observer.rounds.items())]
+    return {
+        "schema": SCHEMA,
+        "paid": False,
+        "initial_val_bpb": bits_per_byte(list(observer.initial.values())),
+        "final_val_bpb": rounds[-1]["val_bpb"] if rounds else None,
+        "utilization": utilization(observer),
+        "rounds": rounds,
+        "balances": {one.name: {"before_msat": 0, "after_msat": 0, "held_msat": 0} for one in participants},
+        "faults": observer.faults,
+        "events": observer.events,
+        **extra,
+    }
+
+
+def one_round(observer: Observer, watched: Watched) -> dict[str, Any]:
+    """One entry of `rounds`."""
+    run, round_ = cast("Run", observer.run), watched.round
+    sizes = [reveal.blob.size for reveal in round_.reveals.values()]
+    parameters = sum(math.prod(tensor.shape) for tensor in run.manifest.tensors)
+    confirmations = sorted(watched.confirmations.items(), key=lambda item: observer.name(item[0]))
+    return {
+        "round": watched.number,
+        "val_bpb": bits_per_byte(list(watched.confirmations.values())),
+        "ratio_fp32": 4 * parameters * len(sizes) / sum(sizes) if sizes else None,
+        "bytes": sum(sizes),
+        "seconds": seconds(watched),
+        "digests": {observer.name(key): confirmation.root for key, confirmation in confirmations},
+        "state_ids": {observer.name(key): confirmation.state_id for key, confirmation in confirmations},
+        "workers": workers(observer, watched),
+    }
+
+
+def seconds(watched: Watched) -> dict[str, float]:
+    """Seconds in each phase, as the observer saw the events arrive."""
+    seen = watched.seen
+    return {name: round(max(seen[end] - seen[start], 0.0), 3) for name, start, end in PHASES if start in seen and end in seen}
+
+
+def workers(observer: Observer, watched: Watched) -> dict[str, Any]:
+    """Score, level and reason of every listed worker, from the verdicts and attestations."""
+    run, round_ = cast("Run", observer.run), watched.round
+    verdicts = [verdict for _, verdict in round_.verdicts.values()]
+    scored = standings(verdicts, pinned(round_), run.manifest.scoring, {}) if verdicts else {}
+    levels = attested_levels(round_, run.manifest.threshold)
+    refused = {item.worker: item.reason for item in round_.result[1].refused} if round_.result else {}
+    return {
+        observer.name(worker): {
+            "score_ppm": scored[worker].score_ppm if worker in scored else 0,
+            "level": levels.get(worker, 0),
+            "reward_msat": 0,
+            "fee_msat": 0,
+            "reason": refused.get(worker),
+        }
+        for worker in round_.announcement.workers
+    }
+
+
+def utilization(observer: Observer) -> float:
+    """Share of the time from the first announcement to the last confirmation in which engines trained or scored."""
+    watched = [one for _, one in sorted(observer.rounds.items())]
+    if not watched:
+        return 0.0
+    begin, end = watched[0].seen.get("announced", 0.0), max(max(one.seen.values()) for one in watched)
+    busy = sum(seconds(one).get("train", 0.0) + seconds(one).get("validate", 0.0) for one in watched)
+    return min(busy / (end - begin), 1.0) if end > begin else 0.0
+
+
+def agreement(observer: Observer) -> list[str]:
+    """What keeps the run from being a success: rounds missing, digests missing, digests that differ."""
+    problems = []
+    run = observer.run
+    if run is None:
+        return ["no run was published"]
+    if run.halted:
+        problems.append(f"the run was halted: {run.halted}")
+    for number in range(1, run.manifest.rounds + 1):
+        watched = observer.rounds.get(number)
+        if watched is None or watched.round.result is None:
+            problems.append(f"round {number} was not closed")
+            continue
+        result = watched.round.result[1]
+        missing = observer.expected(watched.round) - set(watched.confirmations)
+        if missing:
+            problems.append(f"round {number}: no confirmation by {', '.join(sorted(map(observer.name, missing)))}")
+        wrong = sorted(
+            observer.name(key) for key, c in watched.confirmations.items() if (c.state_id, c.root) != (result.state_id, result.root)
+        )
+        if wrong:
+            problems.append(f"round {number}: another state was computed by {', '.join(wrong)}")
+    return problems
+
+
+def show(report: dict[str, Any], console: Console) -> None:
+    """The table at the end."""
+    table = Table(title="devnet: held-out loss and what each worker's delta was worth")
+    for column, justify in (
+        ("round", "right"),
+        ("bits/byte", "right"),
+        ("ratio", "right"),
+        ("seconds", "right"),
+        ("digest", "left"),
+        ("level (score)", "left"),
+    ):
+        table.add_column(column, justify="right" if justify == "right" else "left")
+    initial = report["initial_val_bpb"]
+    table.add_row("0", f"{initial:.3f}" if initial is not None else "-", "", "", "", "")
+    for entry in report["rounds"]:
+        digests = set(entry["digests"].values())
+        scores = "  ".join(
+            f"{w['level']} ({w['score_ppm'] / 1e6:.2f})" + ("" if w["reason"] is None else " ✗") for w in entry["workers"].values()
+        )
+        table.add_row(
+            str(entry["round"]),
+            f"{entry['val_bpb']:.3f}" if entry["val_bpb"] is not None else "-",
+            f"{entry['ratio_fp32']:.0f}×" if entry["ratio_fp32"] else "-",
+            f"{sum(entry['seconds'].values()):.1f}",
+            f"{min(digests)[:8]} ×{len(entry['digests'])}" if len(digests) == 1 else f"{len(digests)} DIFFER",
+            scores,
+        )
+    console.print(table)
+
+
+def write(report: dict[str, Any], path: Path) -> None:
+    """Write the report as JSON, readable."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
