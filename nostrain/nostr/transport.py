@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import math
+import urllib.parse
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Final, Protocol
 
+import trio
 import trio_websocket
 
 from nostrain.errors import Unavailable
@@ -72,6 +75,19 @@ def _closing(error: trio_websocket.ConnectionClosed) -> str:
     return "the connection was lost" if reason is None else f"closed with {reason.code} {reason.name}"
 
 
+async def _dial(url: urllib.parse.SplitResult) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+    host = url.hostname or ""
+    if url.scheme == "ws":
+        return await trio.open_tcp_stream(host, url.port or 80)
+    stream = await trio.open_ssl_over_tcp_stream(host, url.port or 443, https_compatible=True)
+    try:
+        await stream.do_handshake()
+    except BaseException:
+        await trio.aclose_forcefully(stream)
+        raise
+    return stream
+
+
 @asynccontextmanager
 async def open_websocket(url: str) -> AsyncIterator[Transport]:
     """Connect to `url` (ws:// or wss://), close on leaving.
@@ -81,20 +97,55 @@ async def open_websocket(url: str) -> AsyncIterator[Transport]:
     """
     failure: BaseException | None = None
     try:
-        async with trio_websocket.open_websocket_url(
-            url,
-            message_queue_size=QUEUED_MESSAGES,
-            max_message_size=MAX_MESSAGE_BYTES,
-            receive_buffer_size=RECEIVE_BUFFER_BYTES,
-            connect_timeout=CONNECT_TIMEOUT_S,
-            disconnect_timeout=DISCONNECT_TIMEOUT_S,
-        ) as websocket:
+        async with trio.open_nursery() as nursery, _websocket(url, nursery) as websocket:
             try:
                 yield WebSocketTransport(websocket)
             except BaseException as error:
                 failure = error
                 raise
-    except Exception as error:
+    except BaseExceptionGroup as group:
         if isinstance(failure, Exception):
             raise failure from None
-        raise Unavailable(f"{type(error).__name__}: {error.__cause__ or error}") from error
+        broken, cancelled = group.split(Exception)
+        if cancelled is not None or broken is None:
+            raise (cancelled or group) from None
+        raise Unavailable(_first(broken)) from group
+
+
+@asynccontextmanager
+async def _websocket(url: str, nursery: trio.Nursery) -> AsyncIterator[trio_websocket.WebSocketConnection]:
+    """The connection, on a stream that we own: trio-websocket's own dialling leaves the socket open whenever the other side fails first.
+
+    It also waits in silence when the other side hangs up during the handshake: hence the time limit.
+    """
+    parts = urllib.parse.urlsplit(url)
+    with trio.fail_after(CONNECT_TIMEOUT_S) as connecting:
+        stream = await _dial(parts)
+        try:
+            websocket = await trio_websocket.wrap_client_stream(
+                nursery,
+                stream,
+                parts.netloc.rpartition("@")[2],
+                (parts.path or "/") + (f"?{parts.query}" if parts.query else ""),
+                message_queue_size=QUEUED_MESSAGES,
+                max_message_size=MAX_MESSAGE_BYTES,
+                receive_buffer_size=RECEIVE_BUFFER_BYTES,
+            )
+            connecting.deadline = math.inf
+            yield websocket
+            with trio.move_on_after(DISCONNECT_TIMEOUT_S):
+                await websocket.aclose()
+        finally:
+            await trio.aclose_forcefully(stream)
+            nursery.cancel_scope.cancel()
+
+
+def _first(group: BaseExceptionGroup[Exception]) -> str:
+    """One line for the first of the errors that ended a connection."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, trio.TooSlowError):
+        return f"no connection within {CONNECT_TIMEOUT_S:g} s"
+    library = type(error).__module__.partition(".")[0]  # wsproto has a LocalProtocolError too
+    return f"{library}.{type(error).__name__}: {str(error).splitlines()[0] if str(error) else error.__cause__ or 'no reason given'}"
