@@ -1,0 +1,126 @@
+"""The main job as a person runs it: real processes, a real relay, real learning; with a stranger on the relay who says nonsense."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from nostrain.keys.signer import NostrSigner
+from nostrain.keys.store import RootSecret
+from nostrain.nostr.pool import open_pool
+from nostrain.protocol.event import Draft, Event, Filter
+from nostrain.protocol.messages import Announcement, Commitment
+from nostrain.units import Digest, UnixTime
+from nostrain.wire import kinds
+from nostrain.wire.messages import draft, read_message_untrusted
+
+pytest.importorskip("torch", reason="SKIPPED E2E: torch is not installed, so no engine can train (install the extra `torch`)")
+pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
+
+CTL = (sys.executable, "-m", "nostrain.ctl")
+
+
+def processes_of(folder: Path) -> list[str]:
+    """Command lines of the living processes that name `folder`."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            try:
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            except OSError:
+                continue
+            if str(folder) in command:
+                found.append(command)
+    return found
+
+
+async def stranger(url_file: Path, root: RootSecret) -> int:
+    """Speak nonsense in the first round that opens; how many events were sent."""
+    signer = NostrSigner(root)
+    while not url_file.exists():
+        await trio.sleep(0.1)
+    async with open_pool([url_file.read_text().strip()], signer=signer) as pool:
+        async with pool.subscribe([Filter(kinds=(kinds.ANNOUNCEMENT,))]) as events:
+            announcement = await events.receive()
+        sent = 0
+        for nonsense in nonsense_about(announcement):
+            await pool.publish(signer.sign(nonsense))
+            sent += 1
+    return sent
+
+
+def nonsense_about(event: Event) -> list[Draft]:
+    """Bodies by someone who takes no part; content that is none; a version from the future; numbers beyond all bounds."""
+    message = read_message_untrusted(event)
+    assert isinstance(message.body, Announcement)
+    run, number = message.body.run, message.body.round
+    now = UnixTime(int(time.time()))
+    commitment = draft(Commitment(run, event.id, number, Digest("ab" * 32), message.body.state_id), now)
+    rival = draft(msgspec.structs.replace(message.body, parent=message.body.run), now)
+    return [
+        commitment,
+        rival,
+        msgspec.structs.replace(commitment, content="{"),
+        msgspec.structs.replace(commitment, content=commitment.content.replace('"v":1', '"v":2')),
+        msgspec.structs.replace(commitment, content=commitment.content.replace(f'"round":{number}', '"round":' + "9" * 40)),
+        msgspec.structs.replace(commitment, content="[" * 5000),
+        msgspec.structs.replace(commitment, kind=kinds.RECEIPT),
+    ]
+
+
+async def test_a_small_run_learns_agrees_and_matches_the_reference(tmp_path: Path, seed: int) -> None:
+    """Two rounds from one command: exit code 0, one digest for all in every round, equal to the in-process reference loop's."""
+    folder, report_path = tmp_path / "devnet", tmp_path / "report.json"
+    arguments = ["devnet", "--rounds", "2", "--workers", "2", "--validators", "3", "--seed", str(seed % 1000), "--reference"]
+    command = [*CTL, *arguments, "--keep", str(folder), "--json", str(report_path)]
+    sent = 0
+
+    async def disturb() -> None:
+        nonlocal sent
+        sent = await stranger(folder / "relay.url", RootSecret(os.urandom(32)))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(disturb)
+        done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, stdin=subprocess.DEVNULL, check=False)
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+    report = json.loads(report_path.read_text())
+    assert set(report) >= {"schema", "initial_val_bpb", "final_val_bpb", "utilization", "rounds", "balances", "faults"}
+    names = {"coordinator", "validator-1", "validator-2", "validator-3", "worker-1", "worker-2"}
+    for entry in report["rounds"]:
+        assert set(entry["digests"]) == names
+        assert len(set(entry["digests"].values())) == 1
+        assert set(entry["workers"]) == {"worker-1", "worker-2"}
+    assert [entry["round"] for entry in report["rounds"]] == [1, 2]
+    assert report["reference"]["match"] is True
+    assert [entry["root"] for entry in report["reference"]["rounds"]] == [entry["digests"]["coordinator"] for entry in report["rounds"]]
+    assert report["final_val_bpb"] < report["initial_val_bpb"] - 1
+    assert sent == 7
+    refused = [daemon["counters"].get("messages_refused", 0) for daemon in report["daemons"].values()]
+    assert min(refused) >= 5, "every daemon counts the stranger's nonsense"
+    assert processes_of(folder) == []
+
+
+async def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:
+    """SIGINT in the middle: exit code 130, and nothing of the devnet is left."""
+    folder = tmp_path / "devnet"
+    command = [*CTL, "devnet", "--rounds", "2", "--workers", "1", "--validators", "1", "--keep", str(folder)]
+    process = await trio.lowlevel.open_process(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    assert process.stderr is not None
+    with trio.fail_after(60):
+        while len(processes_of(folder)) < 3:
+            await trio.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    with trio.fail_after(60):
+        errors = b"".join([chunk async for chunk in process.stderr])
+        assert await process.wait() == 130, errors.decode()
+    assert processes_of(folder) == []
+    assert b"Traceback" not in errors
