@@ -36,6 +36,8 @@ async def _build(port: int | None, database: Path | None) -> nostr_sdk.LocalRela
     if port is not None:
         builder = builder.port(port)
     if database is not None:
+        # The relay calls its database through Python, from threads of its own that know no event loop.
+        nostr_sdk.uniffi_set_event_loop(asyncio.get_running_loop())
         builder = builder.database(await nostr_sdk.NostrLmdb.open(str(database)))
     return builder.build()
 
@@ -98,4 +100,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)  # not sys.exit: the relay's threads may call into the interpreter while it is being torn down, and crash
