@@ -158,7 +158,7 @@ def test_a_missing_version_is_refused() -> None:
     refused(resigned(event, content=json.dumps(content)), "missing required field `v`")
 
 
-@pytest.mark.parametrize("kind", sorted(set(kinds.KINDS) - set(KIND_OF.values())) + [0, 1, 5, 62, 65535])
+@pytest.mark.parametrize("kind", [*sorted(set(kinds.KINDS) - set(KIND_OF.values())), 0, 1, 5, 62, 65535])
 def test_kinds_that_we_do_not_read_are_refused(kind: int) -> None:
     refused(resigned(EVERYTHING["receipt"], kind=kind), "not a kind that we read")
 
@@ -166,7 +166,7 @@ def test_kinds_that_we_do_not_read_are_refused(kind: int) -> None:
 def test_a_body_under_another_kind_is_refused() -> None:
     for label, event in EVERYTHING.items():
         for kind in sorted(set(KIND_OF.values()) - {event.kind}):
-            with pytest.raises(RemoteProtocolError, match="content: Invalid value|content: Object missing"):
+            with pytest.raises(RemoteProtocolError, match=r"content: (Invalid value|Object missing)"):
                 read_message_untrusted(resigned(event, kind=kind))
         assert read_message_untrusted(event).id == event.id, label
 
@@ -329,7 +329,7 @@ def test_twenty_attestations_of_four_digits_fit() -> None:
 
 
 def test_we_do_not_write_what_would_not_fit() -> None:
-    with pytest.raises(LocalProtocolError, match="a Receipt of .* bytes is too large"):
+    with pytest.raises(LocalProtocolError, match=r"a Receipt of \d+ bytes is too large"):
         draft(m.Receipt(ID, ID, 1, (ID,) * 240), START)
 
 

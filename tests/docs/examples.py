@@ -1,0 +1,346 @@
+"""One whole paid round of a tiny run, as real signed events with fixed keys: the examples of docs/protocol.md.
+
+    python -m tests.docs.examples     writes the examples into docs/protocol.md, between its example markers
+
+Everything that more than one participant computes is computed here by the code that computes it in the daemon. Only what lies outside of
+the events is made up: the blobs' bytes, the checkpoint's root, the losses, and the invoices.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from nostrain.core.effects import DrawLocks, LocksDrawn, LocksOpened, LockTerms, OpenLocks
+from nostrain.core.scoring import standings, thermometer
+from nostrain.crypto import chain, schnorr
+from nostrain.crypto.oracle import endorsement_message, nonce_scalar, outcome_message
+from nostrain.crypto.points import base_multiply, encode_point
+from nostrain.daemon.runners import locks
+from nostrain.hashes import sha256_hex, tagged_hash
+from nostrain.keys.signer import NostrSigner
+from nostrain.keys.store import RootSecret
+from nostrain.protocol import messages as m
+from nostrain.protocol.digests import commitment_digest, initial_state_id, oracle_event_id, receipt_time, verdict_digest
+from nostrain.protocol.event import Event
+from nostrain.protocol.manifest import BlobRef, CodecSpec, ModelSpec, OuterSpec, RunManifest, SettlementSpec, TensorSpec
+from nostrain.sparseloco.aggregate import next_state_id
+from nostrain.sparseloco.container import encoded_size
+from nostrain.sparseloco.layout import plan
+from nostrain.units import Digest, EventId, Msat, Pubkey, UnixTime
+from nostrain.wire import dlc
+from nostrain.wire.event import encode_event
+from nostrain.wire.messages import attestation_item_untrusted, draft, oracle_item_untrusted, read_message_untrusted
+
+PAGE: Final = Path(__file__).parents[2] / "docs" / "protocol.md"
+START: Final = UnixTime(1_767_225_600)
+BLOBS: Final = "https://blobs.example"
+MODEL: Final = ModelSpec(hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2)
+TENSORS: Final = (
+    TensorSpec("lm_head.weight", (256, 64)),
+    TensorSpec("model.embed_tokens.weight", (256, 64)),
+    TensorSpec("model.layers.0.input_layernorm.weight", (64,)),
+    TensorSpec("model.layers.0.mlp.down_proj.weight", (64, 128)),
+    TensorSpec("model.layers.0.mlp.gate_proj.weight", (128, 64)),
+    TensorSpec("model.layers.0.mlp.up_proj.weight", (128, 64)),
+    TensorSpec("model.layers.0.post_attention_layernorm.weight", (64,)),
+    TensorSpec("model.layers.0.self_attn.k_proj.weight", (64, 64)),
+    TensorSpec("model.layers.0.self_attn.o_proj.weight", (64, 64)),
+    TensorSpec("model.layers.0.self_attn.q_proj.weight", (64, 64)),
+    TensorSpec("model.layers.0.self_attn.v_proj.weight", (64, 64)),
+    TensorSpec("model.norm.weight", (64,)),
+)
+ROUNDS: Final = 8
+CODEC: Final = CodecSpec()
+OUTER: Final = OuterSpec()
+LOSS: Final = 5_545_000_000
+GAINS: Final = (31_000_000, 22_000_000, 8_000_000)
+CAPS: Final = (61_002, 65_536, 65_536)
+"""What the validators measure of each worker: gain in nanonats, c_i in 1/65536. The third falls below the first level."""
+
+
+class Party:
+    """A participant with a fixed root secret."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.root = RootSecret(tagged_hash("nostrain/example", name.encode()))
+        self.signer = NostrSigner(self.root)
+        self.pubkey: Pubkey = self.signer.pubkey
+        self.oracle = Pubkey(schnorr.public_key(self.root.oracle_key()).hex())
+
+    def says(self, body: m.Body, created_at: int) -> Event:
+        """The signed event that says `body`."""
+        return self.signer.sign(draft(body, UnixTime(created_at)))
+
+    def salt(self, label: str) -> Digest:
+        """32 bytes that stand for entropy."""
+        return Digest(sha256_hex(f"salt {self.name} {label}".encode()))
+
+    def endorsement(self, run: EventId) -> str:
+        """The oracle key's signature that names this party's Nostr key."""
+        return schnorr.sign(self.root.oracle_key(), endorsement_message(self.pubkey, run)).hex()
+
+    def chain_link(self, run: EventId, index: int) -> Digest:
+        """Link `index` of the hash chain; 0 is its published end."""
+        return Digest(chain.chain_link(self.root.chain_seed(run, ROUNDS), ROUNDS, index).hex())
+
+    def _nonces(self, event: dlc.OracleEvent, digits: int) -> list[int]:
+        template = dlc.encode_event(msgspec.structs.replace(event, nonces=()))
+        return [nonce_scalar(self.root.nonce_secret(bytes(32)), template, digit) for digit in range(digits)]
+
+    def announces(self, event_id: str, digits: int, maturity: UnixTime, payee: Pubkey) -> m.OracleItem:
+        """The oracle announcement of one thermometer."""
+        event = dlc.OracleEvent((), maturity, dlc.DigitDescriptor(digits), event_id)
+        points = tuple(encode_point(base_multiply(k))[1:].hex() for k in self._nonces(event, digits))
+        event = msgspec.structs.replace(event, nonces=points)
+        signature = schnorr.sign(self.root.oracle_key(), dlc.announcement_message(event)).hex()
+        return oracle_item_untrusted(payee, b64(dlc.encode_announcement(dlc.Announcement(signature, self.oracle, event))))
+
+    def attests(self, item: m.OracleItem, digits: Sequence[int]) -> m.AttestationItem:
+        """The attestation of `digits` for our own announcement `item`."""
+        event = dlc.parse_announcement_untrusted(base64.b64decode(item.tlv)).event
+        outcomes = tuple(map(str, digits))
+        signed = zip(self._nonces(event, len(digits)), outcomes, strict=True)
+        signatures = tuple(schnorr.sign_with_nonce(self.root.oracle_key(), k, outcome_message(o)).hex() for k, o in signed)
+        return attestation_item_untrusted(
+            item.payee, b64(dlc.encode_attestation(dlc.Attestation(event.event_id, self.oracle, signatures, outcomes)))
+        )
+
+
+def b64(data: bytes) -> str:
+    """Standard base64, as TLVs travel."""
+    return base64.b64encode(data).decode()
+
+
+def blob(label: str, size: int) -> BlobRef:
+    """A reference to bytes that stand for a blob; its URLs are those of the run's server."""
+    digest = Digest(sha256_hex(label.encode()))
+    return BlobRef(digest, size, (f"{BLOBS}/{digest}",))
+
+
+COORDINATOR: Final = Party("coordinator")
+WORKERS: Final = tuple(sorted((Party(f"worker {n}") for n in (1, 2, 3)), key=lambda party: party.pubkey))
+VALIDATORS: Final = tuple(sorted((Party(f"validator {n}") for n in (1, 2, 3)), key=lambda party: party.pubkey))
+
+
+class Examples:
+    """The round, told in order. `events` maps a label to its event; public ones come in an order in which a reader can take them."""
+
+    def __init__(self) -> None:
+        self.events: dict[str, Event] = {}
+        self.private: dict[str, Event] = {}
+        self._open()
+        self._lock()
+        self._commit()
+        self._judge()
+        self._close()
+
+    def _say(self, label: str, party: Party, body: m.Body, after: int) -> Event:
+        event = self.events[label] = party.says(body, START + after)
+        return event
+
+    def _open(self) -> None:
+        root = Digest(sha256_hex(b"root of the first checkpoint"))
+        self.manifest = RunManifest(
+            name="example",
+            rounds=ROUNDS,
+            min_workers=3,
+            min_validators=3,
+            threshold=2,
+            model=MODEL,
+            tensors=TENSORS,
+            dataset=blob("dataset manifest", 4_211),
+            checkpoint=blob("checkpoint 0", 297_824),
+            root=root,
+            blob_servers=(BLOBS,),
+            codec=CODEC,
+            outer=OUTER,
+            settlement=SettlementSpec(mode="hold", level_msat=Msat(250_000), fee_msat=Msat(100_000), instances=2),
+        )
+        self.run = self._say("manifest", COORDINATOR, self.manifest, 0).id
+        for n, party in enumerate(VALIDATORS):
+            body = m.Enrolment(
+                run=self.run,
+                role="validator",
+                name=party.name.replace(" ", "-"),
+                engine="pytorch",
+                oracle=party.oracle,
+                endorsement=party.endorsement(self.run),
+                chain_end=party.chain_link(self.run, 0),
+                chain_length=ROUNDS,
+            )
+            self._say(f"enrolment validator {n}", party, body, 2)
+        for n, party in enumerate(WORKERS):
+            body = m.Enrolment(run=self.run, role="worker", name=party.name.replace(" ", "-"), engine="pytorch")
+            self._say(f"enrolment worker {n}", party, body, 3)
+        self.state_id = initial_state_id(root)
+        opened, timing = START + 5, self.manifest.timing
+        ends = [opened + timing.commit_s]
+        for seconds in (timing.acknowledge_s, timing.reveal_s, timing.verdict_s, timing.grace_s, timing.attest_s):
+            ends.append(ends[-1] + seconds)
+        self.deadlines = m.Deadlines(*map(UnixTime, ends))
+        self.announcement = m.Announcement(
+            run=self.run,
+            round=1,
+            parent=self.run,
+            state_id=self.state_id,
+            workers=tuple(party.pubkey for party in WORKERS),
+            validators=tuple(m.ValidatorEntry(p.pubkey, p.oracle, p.chain_link(self.run, 0), ROUNDS) for p in VALIDATORS),
+            deadlines=self.deadlines,
+        )
+        self.round_id = self._say("announcement", COORDINATOR, self.announcement, 5).id
+        self.oracles: dict[str, tuple[m.OracleItem, ...]] = {}
+        for n, party in enumerate(VALIDATORS):
+            items = tuple(party.announces(oracle_event_id(self.round_id, w.pubkey), 4, self.deadlines.attest_by, w.pubkey) for w in WORKERS)
+            self.oracles[party.name] = items
+            self._say(f"oracle announcements {n}", party, m.OracleAnnouncements(self.run, self.round_id, 1, items), 6)
+
+    def _lock(self) -> None:
+        """The escrow of the first worker."""
+        worker, count = WORKERS[0], self.manifest.settlement.instances
+        self.terms = LockTerms(
+            network="regtest",
+            run=self.run,
+            announcement=self.round_id,
+            payer=COORDINATOR.pubkey,
+            payee=worker.pubkey,
+            amounts_msat=(self.manifest.settlement.level_msat,) * 4,
+            oracles=tuple((index, self.oracles[party.name][0]) for index, party in enumerate(VALIDATORS, start=1)),
+            threshold=self.manifest.threshold,
+            instances=count,
+        )
+        seeds = tuple(COORDINATOR.salt(f"level {level}") for level in range(4))
+        drawn = locks.run(DrawLocks("payer", "locks", self.terms, seeds))
+        assert isinstance(drawn, LocksDrawn)
+        head = (self.run, self.round_id, 1)
+        digests = tuple(item.digest for _, item in self.terms.oracles)
+        offer = COORDINATOR.says(m.Offer(*head, worker.pubkey, self.terms.amounts_msat, digests, drawn.instances), START + 8)
+        self.chosen = (1, 0, 0, 1)
+        choice = worker.says(m.Choice(*head, offer.id, self.chosen), START + 9)
+        opened = locks.run(OpenLocks("payer", "open", self.terms, seeds, self.chosen))
+        assert isinstance(opened, LocksOpened)
+        openings = COORDINATOR.says(m.Openings(*head, offer.id, opened.seeds, opened.locks), START + 10)
+        bolt11 = tuple(f"lnbcrt2500n1example-on-{lock.payment_hash[:16]}" for lock in opened.locks)
+        invoices = worker.says(m.Invoices(*head, offer.id, bolt11), START + 11)
+        self.private = {"offer": offer, "choice": choice, "openings": openings, "invoices": invoices}
+
+    def _commit(self) -> None:
+        size = encoded_size(plan(TENSORS, CODEC))
+        self.deltas = [blob(f"delta of {party.name}", size) for party in WORKERS]
+        pins: list[Event] = []
+        for n, (party, delta) in enumerate(zip(WORKERS, self.deltas, strict=True)):
+            digest = commitment_digest(party.pubkey, self.round_id, party.salt("commitment"), delta)
+            pins.append(self._say(f"commitment {n}", party, m.Commitment(self.run, self.round_id, 1, digest, self.state_id), 40 + n))
+        receipt = m.Receipt(self.run, self.round_id, 1, tuple(sorted(event.id for event in pins)))
+        when = receipt_time(self.deadlines.commit_by, True, [event.created_at for event in pins])
+        self.receipt = self._say("receipt", COORDINATOR, receipt, when - START).id
+        for n, party in enumerate(VALIDATORS):
+            body = m.Acknowledgement(self.run, self.round_id, 1, self.receipt, party.chain_link(self.run, 1))
+            self._say(f"acknowledgement {n}", party, body, 44)
+        for n, (party, delta, pin) in enumerate(zip(WORKERS, self.deltas, pins, strict=True)):
+            self._say(f"reveal {n}", party, m.Reveal(self.run, self.round_id, 1, pin.id, party.salt("commitment"), delta), 46 + n)
+
+    def _judge(self) -> None:
+        before = tuple(LOSS + 4_000_000 * batch for batch in range(4))
+        verdicts: list[m.Verdict] = []
+        for n, party in enumerate(VALIDATORS):
+            gains = tuple(gain + 300_000 * n for gain in GAINS)
+            scores = tuple(
+                m.Score(
+                    worker=worker.pubkey,
+                    weight=weight,
+                    gain=gain,
+                    losses_after=tuple(loss - gain for loss in before),
+                    assigned_gain=gain + 3_100_000,
+                    provenance=2_900_000,
+                    provenance_se=800_000,
+                    overlap_round_ppm=161_000,
+                )
+                for worker, gain, weight in zip(WORKERS, gains, CAPS, strict=True)
+            )
+            verdict = m.Verdict(self.run, self.round_id, 1, self.receipt, party.salt("verdict"), self.state_id, before, scores)
+            verdicts.append(verdict)
+            digest = verdict_digest(party.pubkey, verdict)
+            self._say(f"verdict hash {n}", party, m.VerdictHash(self.run, self.round_id, 1, self.receipt, digest), 60 + n)
+        ids = [self._say(f"verdict {n}", VALIDATORS[n], verdict, 64).id for n, verdict in enumerate(verdicts)]
+        self.standings = standings(verdicts, self.announcement.workers, self.manifest.scoring, {})
+        for n, party in enumerate(VALIDATORS):
+            told = zip(self.oracles[party.name], WORKERS, strict=True)
+            items = tuple(party.attests(item, thermometer(self.standings[w.pubkey].level, 4)) for item, w in told)
+            self._say(f"attestation {n}", party, m.Attestation(self.run, self.round_id, 1, self.receipt, tuple(sorted(ids)), items), 66)
+
+    def _close(self) -> None:
+        cited = tuple(sorted(self.events[f"attestation {n}"].id for n in range(3)))
+        accepted, refused = [], []
+        for worker, delta, weight in zip(WORKERS, self.deltas, CAPS, strict=True):
+            standing = self.standings[worker.pubkey]
+            if standing.level:
+                accepted.append(m.Accepted(worker.pubkey, delta, weight, standing.level, cited))
+            else:
+                refused.append(m.Refused(worker.pubkey, standing.reason or ""))
+        digests, caps = [item.delta.sha256 for item in accepted], [item.weight for item in accepted]
+        after = next_state_id(self.state_id, digests, caps, OUTER, len(WORKERS))
+        root = Digest(sha256_hex(b"root of the second checkpoint"))
+        result = m.Result(
+            self.run, self.round_id, 1, tuple(accepted), tuple(refused), len(WORKERS), after, root, blob("checkpoint 1", 297_824)
+        )
+        closed = self._say("result", COORDINATOR, result, 70)
+        for n, party in enumerate(VALIDATORS[:1]):
+            body = m.Confirmation(self.run, self.round_id, 1, closed.id, after, root, 5_502_113_000)
+            self._say(f"confirmation {n}", party, body, 73)
+
+
+SHOWN: Final = {
+    "manifest": "manifest",
+    "enrolment": "enrolment validator 0",
+    "announcement": "announcement",
+    "oracle announcements": "oracle announcements 0",
+    "offer": "offer",
+    "choice": "choice",
+    "openings": "openings",
+    "invoices": "invoices",
+    "commitment": "commitment 0",
+    "receipt": "receipt",
+    "acknowledgement": "acknowledgement 0",
+    "reveal": "reveal 0",
+    "verdict hash": "verdict hash 0",
+    "verdict": "verdict 0",
+    "attestation": "attestation 0",
+    "result": "result",
+    "confirmation": "confirmation 0",
+}
+"""Example on the page → event of the round."""
+
+MARKED: Final = re.compile(r"<!-- example: ([a-z ]+) -->\n.*?<!-- end -->", re.DOTALL)
+
+
+def rendered(event: Event) -> str:
+    """The event as the page shows it: its content readable, then the whole event as it travels."""
+    read_message_untrusted(event)
+    content = msgspec.json.format(event.content.encode(), indent=2).decode()
+    whole = encode_event(event).decode()
+    return (
+        f"Content:\n\n```json content\n{content}\n```\n\n<details><summary>The signed event</summary>\n\n"
+        f"```json event\n{whole}\n```\n\n</details>\n"
+    )
+
+
+def filled(page: str) -> str:
+    """`page` with every example between its markers replaced by the one made here."""
+    examples = Examples()
+    everything = examples.events | examples.private
+
+    def replaced(found: re.Match[str]) -> str:
+        return f"<!-- example: {found[1]} -->\n{rendered(everything[SHOWN[found[1]]])}<!-- end -->"
+
+    return MARKED.sub(replaced, page)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(filled(PAGE.read_text()))
