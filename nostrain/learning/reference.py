@@ -59,7 +59,7 @@ def repeat_run(spec: ReferenceSpec) -> list[RoundState]:
         OSError: a file cannot be read or written.
     """
     state_id = initial_state_id(spec.manifest.root)
-    checkpoint = _blob(spec, spec.manifest.checkpoint.sha256)
+    checkpoint = checked_blob(spec.blobs, spec.manifest.checkpoint.sha256)
     states: dict[Pubkey, str] = {}
     history = []
     for turn in spec.rounds:
@@ -89,7 +89,7 @@ def _train(
             training=manifest.training,
             codec=manifest.codec,
             checkpoint=checkpoint,
-            shard=_blob(spec, shard.sha256),
+            shard=checked_blob(spec.blobs, shard.sha256),
             seed=window_seed(state_id, slot),
             steps_done=(turn.round - 1) * manifest.training.inner_steps,
             state_in=state_in,
@@ -123,8 +123,13 @@ def _aggregate(
     return RoundState(turn.round, result.state_id, result.root, result.checkpoint)
 
 
-def _blob(spec: ReferenceSpec, digest: Digest) -> str:
-    path = spec.blobs.get(digest)
+def checked_blob(blobs: dict[Digest, str], digest: Digest) -> str:
+    """The file of a blob, after hashing it.
+
+    Raises:
+        LocalProtocolError: there is none, or it has another digest.
+    """
+    path = blobs.get(digest)
     if path is None or sha256_hex(Path(path).read_bytes()) != digest:
         raise LocalProtocolError(f"reference: blob {digest} is missing or damaged")
     return path

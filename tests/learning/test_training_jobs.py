@@ -12,8 +12,9 @@ import pytest
 
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.hashes import sha256_hex
+from nostrain.learning import reference
 from nostrain.learning.dispatch import run_job
-from nostrain.learning.reference import ReferenceSpec, RoundSpec, repeat_run
+from nostrain.learning.reference import ReferenceSpec, RoundSpec, RoundState
 from nostrain.protocol.assignment import window_seed
 from nostrain.protocol.jobs import (
     AggregateJob,
@@ -309,10 +310,39 @@ def test_reference_loop_is_the_jobs_one_by_one(small_run: SmallRun, trained: Tra
         outer=OUTER,
     )
     turns = (RoundSpec(1, NAMES, (NAMES[2], NAMES[0]), 3), RoundSpec(2, NAMES[:2], NAMES[:2], 2))
-    states = repeat_run(ReferenceSpec(manifest, dataset, small_run.paths, turns, str(tmp_path / "work")))
+    spec, out = tmp_path / "spec.json", tmp_path / "out.json"
+    spec.write_bytes(msgspec.json.encode(ReferenceSpec(manifest, dataset, small_run.paths, turns, str(tmp_path / "work"))))
+    assert reference.main([str(spec), str(out)]) == 0
+    states = msgspec.json.decode(out.read_bytes(), type=list[RoundState])
     expected = aggregated(aggregate_job(small_run, trained, tmp_path / "next", order=(2, 0)))
     assert (states[0].state_id, states[0].root, states[0].checkpoint) == (expected.state_id, expected.root, expected.checkpoint)
     assert [state.round for state in states] == [1, 2]
     file = tmp_path / "work" / "round-00002" / "model.safetensors"
     assert states[1].checkpoint == BlobRef(Digest(sha256_hex(file.read_bytes())), file.stat().st_size)
     assert np.isfinite(load_checkpoint_untrusted(file, built.tensors)).all()
+
+
+def test_provenance_tells_who_trained_on_what(small_run: SmallRun, tmp_path: Path) -> None:
+    """Trained long on few windows, a worker knows its own; a worker that claims another's windows does not."""
+    long = msgspec.structs.replace(TRAINING, inner_steps=40)
+    for slot in range(WORKERS):
+        run_job(msgspec.structs.replace(small_run.train_job(tmp_path, slot), training=long))
+    scoring = msgspec.structs.replace(SCORING, unassigned_tokens=32 * 60, assigned_tokens=32 * 60)
+    honest = candidates(small_run, Trained(tmp_path, ()))
+    swapped = tuple(
+        msgspec.structs.replace(one, shard=other.shard, window_seed=other.window_seed)
+        for one, other in zip(honest, honest[1:] + honest[:1], strict=True)
+    )
+    job = msgspec.structs.replace(evaluate_job(small_run, honest), training=long, scoring=scoring)
+    true, false = (evaluated(msgspec.structs.replace(job, candidates=offered)) for offered in (honest, swapped))
+    claims, lies = ([score.provenance / score.provenance_se for score in result.scores] for result in (true, false))
+    assert min(claims) > 5
+    assert max(lies) < 2
+
+
+def test_reference_refuses_a_damaged_blob(small_run: SmallRun, tmp_path: Path) -> None:
+    digest = small_run.result.checkpoint.sha256
+    with pytest.raises(LocalProtocolError, match=f"blob {digest} is missing or damaged"):
+        reference.checked_blob({digest: small_run.validation}, digest)
+    assert reference.checked_blob(small_run.paths, digest) == small_run.checkpoint
+    assert reference.main(["only one argument"]) == 2
