@@ -126,4 +126,4 @@ async def test_the_inbox_ends_with_the_relays_and_may_be_closed_early() -> None:
             letters.close()
             await hers.send(ALICE.letter("nobody reads this"), BOB.pubkey)
             await trio.testing.wait_all_tasks_blocked()
-    assert FixedClock().now() == NOW
+    assert not his.counts
