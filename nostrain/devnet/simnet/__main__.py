@@ -1,0 +1,5 @@
+"""`python -m nostrain.devnet.simnet`."""
+
+from nostrain.devnet.simnet.process import main
+
+raise SystemExit(main())

@@ -1,0 +1,135 @@
+"""Core Lightning's methods about the node, its channels and the chain, with the names and fields of its release 26.06."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+import trio
+
+from nostrain.devnet.simnet.channels import Channel
+from nostrain.devnet.simnet.nodes import Network, Node
+from nostrain.devnet.simnet.params import ListFunds, ListPeerChannels, Nothing, WaitBlockHeight
+from nostrain.devnet.simnet.rpc import Json, Method, RpcFailure
+
+NETWORK: Final = "regtest"
+VERSION: Final = "v26.06-simnet"
+WAIT_TIMEOUT: Final = 2000
+
+
+class InfoMethods:
+    """On one node."""
+
+    def __init__(self, network: Network, node: Node) -> None:
+        self.network, self.node = network, node
+
+    def table(self) -> dict[str, Method]:
+        """The methods by name."""
+        return {
+            "getinfo": Method(Nothing, self.getinfo),
+            "listpeerchannels": Method(ListPeerChannels, self.listpeerchannels),
+            "listfunds": Method(ListFunds, self.listfunds),
+            "waitblockheight": Method(WaitBlockHeight, self.waitblockheight),
+        }
+
+    def getinfo(self, _: Nothing) -> Json:
+        """The node; its alias and version say what it is."""
+        channels = self.network.channels_of(self.node.name)
+        return {
+            "id": self.node.id,
+            "alias": f"simnet-{self.node.name}",
+            "color": self.node.id[2:8],
+            "num_peers": len(channels),
+            "num_pending_channels": 0,
+            "num_active_channels": sum(not channel.closed for channel in channels),
+            "num_inactive_channels": sum(channel.closed for channel in channels),
+            "address": [],
+            "binding": [],
+            "version": VERSION,
+            "blockheight": self.network.height,
+            "network": NETWORK,
+            "fees_collected_msat": 0,
+            "lightning-dir": self.node.name,
+            "our_features": {"init": "", "node": "", "channel": "", "invoice": "4100"},
+        }
+
+    def listpeerchannels(self, asked: ListPeerChannels) -> Json:
+        """Every channel, or those with one peer."""
+        channels = [self.channel(channel) for channel in self.network.channels_of(self.node.name)]
+        wanted = [
+            channel
+            for channel in channels
+            if asked.id in (None, channel["peer_id"]) and asked.short_channel_id in (None, channel["short_channel_id"])
+        ]
+        return {"channels": wanted}
+
+    def channel(self, channel: Channel) -> Json:
+        """One channel as lightningd lists it."""
+        name, peer = self.node.name, self.network.nodes[channel.peer(self.node.name)]
+        to_us = channel.to_us[name]
+        return {
+            "peer_id": peer.id,
+            "peer_connected": peer.up,
+            "reestablished": peer.up,
+            "state": "ONCHAIN" if channel.closed else "CHANNELD_NORMAL",
+            "short_channel_id": channel.short_channel_id,
+            "direction": 0 if self.node.id < peer.id else 1,
+            "channel_id": hashlib.sha256(channel.short_channel_id.encode()).hexdigest(),
+            "funding_txid": hashlib.sha256(b"funding" + channel.short_channel_id.encode()).hexdigest(),
+            "funding_outnum": 0,
+            "private": False,
+            "opener": "local" if channel.ends[0] == name else "remote",
+            "features": ["option_static_remotekey", "option_anchors"],
+            "to_us_msat": to_us,
+            "min_to_us_msat": to_us,
+            "max_to_us_msat": to_us,
+            "total_msat": channel.total_msat,
+            "fee_base_msat": 0,
+            "fee_proportional_millionths": 0,
+            "their_reserve_msat": channel.reserve_msat,
+            "our_reserve_msat": channel.reserve_msat,
+            "spendable_msat": channel.spendable(name),
+            "receivable_msat": channel.spendable(peer.name),
+            "minimum_htlc_in_msat": 0,
+            "minimum_htlc_out_msat": 0,
+            "maximum_htlc_out_msat": channel.total_msat,
+            "max_accepted_htlcs": channel.slots,
+            "htlcs": [
+                {
+                    "direction": "out" if htlc.offerer == name else "in",
+                    "id": htlc.id,
+                    "amount_msat": htlc.amount_msat,
+                    "expiry": htlc.cltv_expiry,
+                    "payment_hash": htlc.payment_hash,
+                    "state": "SENT_ADD_ACK_REVOCATION" if htlc.offerer == name else "RCVD_ADD_ACK_REVOCATION",
+                }
+                for htlc in channel.htlcs
+            ],
+        }
+
+    def listfunds(self, _: ListFunds) -> Json:
+        """Channels only: there is no chain here."""
+        channels = [self.channel(channel) for channel in self.network.channels_of(self.node.name)]
+        listed = [
+            {
+                "peer_id": channel["peer_id"],
+                "connected": channel["peer_connected"],
+                "state": channel["state"],
+                "channel_id": channel["channel_id"],
+                "short_channel_id": channel["short_channel_id"],
+                "our_amount_msat": channel["to_us_msat"],
+                "amount_msat": channel["total_msat"],
+                "funding_txid": channel["funding_txid"],
+                "funding_output": channel["funding_outnum"],
+            }
+            for channel in channels
+        ]
+        return {"outputs": [], "channels": listed}
+
+    async def waitblockheight(self, asked: WaitBlockHeight) -> Json:
+        """Return once the chain is that high."""
+        with trio.move_on_after(asked.timeout):
+            while self.network.height < asked.blockheight:
+                await self.network.block.wait()
+            return {"blockheight": self.network.height}
+        raise RpcFailure(WAIT_TIMEOUT, "Timed out.")

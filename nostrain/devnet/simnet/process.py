@@ -1,0 +1,190 @@
+"""The process: one Unix socket per node, one for control, the block clock.
+
+    python -m nostrain.devnet.simnet --dir DIR --nodes coordinator=2000000000,worker-1=0 [--block-seconds N] [--ready-file F]
+
+Node NAME listens on DIR/NAME/lightning-rpc, control on DIR/simnet-rpc. Amounts are msat; the first node is the hub and spreads its own evenly
+over one channel to each other node. Ends, with exit code 0, on SIGTERM, SIGINT, `simnet-stop`, or when its parent dies.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import signal
+import socket
+from collections.abc import AsyncIterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+import trio
+
+from nostrain.devnet.simnet.channels import DEFAULT_SLOTS, MAX_SLOTS
+from nostrain.devnet.simnet.control import ControlMethods
+from nostrain.devnet.simnet.hold import HoldMethods
+from nostrain.devnet.simnet.info import NETWORK, InfoMethods
+from nostrain.devnet.simnet.invoices import InvoiceMethods
+from nostrain.devnet.simnet.nodes import Faults, Network, Node
+from nostrain.devnet.simnet.payments import PaymentMethods
+from nostrain.devnet.simnet.receiving import drop_partial_sets
+from nostrain.devnet.simnet.rpc import Method, serve_client
+from nostrain.units import Msat
+
+SOCKET: Final = "lightning-rpc"
+CONTROL_SOCKET: Final = "simnet-rpc"
+BACKLOG: Final = 128
+TICK_S: Final = 1.0
+_NODE: Final = re.compile(r"([A-Za-z0-9_.-]{1,64})=([0-9]{1,18})")
+
+
+class Simnet:
+    """A network and its sockets."""
+
+    def __init__(self, folder: Path, funds: Mapping[str, Msat], slots: int = DEFAULT_SLOTS) -> None:
+        self.network = Network(funds, slots)
+        self.control = ControlMethods(self.network, self._crash, self._start)
+        self._folder = folder
+        self._scopes: dict[str, trio.CancelScope] = {}
+        self._gone: dict[str, trio.Event] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, block_s: float = 0, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `simnet-stop`, a signal or the parent's death; `block_s` = 0: blocks come by `simnet-mine` only."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await nursery.start(self._listen, self._folder / CONTROL_SOCKET, self.control.table(), Faults())
+            for node in self.network.nodes.values():
+                await self._start(node)
+            nursery.start_soon(self._tick)
+            if block_s > 0:
+                nursery.start_soon(self._mine, block_s)
+            task_status.started()
+            await self.control.stop.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _mine(self, block_s: float) -> None:
+        while True:
+            await trio.sleep(block_s)
+            self.network.mine(1)
+
+    async def _tick(self) -> None:
+        """Time-outs of partial payments; the end of the parent."""
+        parent = os.getppid()
+        while os.getppid() == parent:
+            await trio.sleep(TICK_S)
+            drop_partial_sets(self.network)
+        self.control.stop.set()
+
+    async def _start(self, node: Node) -> None:
+        """Bring a node up: blocks that it slept through reach its hold plugin now, and HTLCs that are gone do not come back to it."""
+        if node.name in self._scopes:
+            return
+        assert self._nursery is not None
+        node.up, node.faults = True, Faults()
+        for hold in node.holds.values():
+            hold.pending = [entry for entry in hold.pending if entry.htlc in entry.htlc.channel.htlcs]
+        self.network.cancel_expiring(node)
+        tables = (InfoMethods, InvoiceMethods, PaymentMethods, HoldMethods)
+        methods = {name: method for table in tables for name, method in table(self.network, node).table().items()}
+        await self._nursery.start(self._serve_node, node, methods)
+
+    async def _serve_node(self, node: Node, methods: Mapping[str, Method], *, task_status: trio.TaskStatus[None]) -> None:
+        self._gone[node.name] = trio.Event()
+        with trio.CancelScope() as scope:
+            self._scopes[node.name] = scope
+            await self._listen(self._folder / node.name / SOCKET, methods, node.faults, task_status=task_status)
+        self._gone[node.name].set()
+
+    async def _crash(self, node: Node) -> None:
+        """Take a node down: its connections break, what it has promised stays promised."""
+        scope = self._scopes.pop(node.name, None)
+        if scope is not None:
+            node.up = False
+            scope.cancel()
+            await self._gone[node.name].wait()
+
+    async def _listen(
+        self, path: Path, methods: Mapping[str, Method], faults: Faults, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve one socket until cancelled, then remove it."""
+
+        async def handle(stream: trio.SocketStream) -> None:
+            await serve_client(stream, methods, faults)
+
+        listener = trio.SocketListener(bind(path))
+        try:
+            async with trio.open_nursery() as nursery:
+                task_status.started()
+                await trio.serve_listeners(handle, [listener], handler_nursery=nursery)
+        finally:
+            path.unlink(missing_ok=True)  # noqa: ASYNC240 - one system call, and we are leaving
+
+
+def bind(path: Path) -> trio.socket.SocketType:
+    """A listening Unix socket of mode 0600 in place of whatever is there."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)
+    try:
+        listening.bind(str(path))
+    finally:
+        os.umask(before)
+    listening.listen(BACKLOG)
+    return trio.socket.from_stdlib_socket(listening)
+
+
+def parse_nodes(text: str) -> dict[str, Msat]:
+    """`name=msat,…`, two at least. Raises argparse's error."""
+    funds: dict[str, Msat] = {}
+    for item in text.split(","):
+        matched = _NODE.fullmatch(item)
+        if matched is None or matched[1] in funds:
+            raise argparse.ArgumentTypeError(f"{item!r} is not NAME=MSAT, or the name came before")
+        funds[matched[1]] = Msat(int(matched[2]))
+    if len(funds) < 2:
+        raise argparse.ArgumentTypeError("a network needs two nodes")
+    return funds
+
+
+def parse_slots(text: str) -> int:
+    """1 to 483."""
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_SLOTS:
+        raise argparse.ArgumentTypeError(f"1 to {MAX_SLOTS}")
+    return int(text)
+
+
+async def serve(options: argparse.Namespace) -> None:
+    """Run until told to end; write the ready file when every socket listens."""
+    simnet = Simnet(options.dir, options.nodes, options.max_accepted_htlcs)
+    async with trio.open_nursery() as nursery:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            await nursery.start(simnet.run, options.block_seconds)
+            nursery.start_soon(stop_on_signal, signals, simnet.control.stop)
+            if options.ready_file is not None:
+                partial = options.ready_file.with_name(f"{options.ready_file.name}.partial")
+                partial.write_text(str(options.dir / CONTROL_SOCKET))
+                partial.replace(options.ready_file)
+            print("simnet: a test network, its coins are worth nothing", flush=True)
+            await simnet.control.stop.wait()
+            nursery.cancel_scope.cancel()
+
+
+async def stop_on_signal(signals: AsyncIterator[int], stop: trio.Event) -> None:
+    """Set `stop` at the first signal."""
+    async for _ in signals:
+        stop.set()
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Command line entry; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m nostrain.devnet.simnet", description="A Lightning test network in one process.")
+    parser.add_argument("--dir", type=Path, required=True, help="folder of the sockets: DIR/NAME/lightning-rpc and DIR/simnet-rpc")
+    parser.add_argument("--nodes", type=parse_nodes, required=True, help="NAME=MSAT,…; the first is the hub")
+    parser.add_argument("--block-seconds", type=float, default=0, help="a block every N seconds (default: only on simnet-mine)")
+    parser.add_argument("--max-accepted-htlcs", type=parse_slots, default=DEFAULT_SLOTS, help="HTLC slots per channel and direction")
+    parser.add_argument("--network", choices=[NETWORK], default=NETWORK, help="there is no other: this is not money")
+    parser.add_argument("--ready-file", type=Path, help="where to write the control socket's path once everything listens")
+    options = parser.parse_args(arguments)
+    trio.run(serve, options)
+    return 0

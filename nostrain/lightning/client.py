@@ -1,0 +1,107 @@
+"""`ports.lightning.Lightning` on Core Lightning's Unix socket, and what else of a node the daemon needs."""
+
+from __future__ import annotations
+
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+import trio
+
+from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
+from nostrain.lightning import holds, payments
+from nostrain.lightning.node import Balances, ClnNode
+from nostrain.lightning.replies import BlockHeightReply, GetInfo, InvoiceReply, ListInvoices
+from nostrain.lightning.rpc import ClnError
+from nostrain.ports.lightning import HoldUpdate, PayResult
+from nostrain.units import BlockHeight, Digest, Msat
+
+TIMEOUT_S: Final = 30.0
+"""For calls that lightningd answers at once; payments have none."""
+HOLD_POLL_S: Final = 1.0
+MAX_FINAL_CLTV: Final = 2_000
+"""Blocks: lightningd sends no HTLC that expires later than 2016 from now."""
+INVOICE_LABEL_ALREADY_EXISTS: Final = 900
+
+
+class Issued(msgspec.Struct, frozen=True):
+    """An ordinary invoice of ours, and whether it is paid."""
+
+    bolt11: str
+    payment_hash: Digest
+    paid: bool
+
+
+class ClnLightning:
+    """One lightningd with a hold plugin. Calls run at the same time, each on a connection of its own; any of them may be cancelled."""
+
+    def __init__(
+        self, socket_path: Path, *, hold_poll_s: float = HOLD_POLL_S, timeout_s: float = TIMEOUT_S, max_final_cltv: int = MAX_FINAL_CLTV
+    ) -> None:
+        self._node = ClnNode(socket_path, timeout_s)
+        self._hold_poll_s = hold_poll_s
+        self._max_final_cltv = max_final_cltv
+
+    async def info(self) -> GetInfo:
+        """Id, network, version and height, with warnings while the node catches up. Raises Unavailable."""
+        return await self._node.info()
+
+    async def block_height(self) -> BlockHeight:
+        """As the port. A node that is catching up with the chain is Unavailable: its height is old."""
+        info = await self._node.info()
+        warning = info.warning_bitcoind_sync or info.warning_lightningd_sync
+        if warning is not None:
+            raise Unavailable(f"lightningd is catching up: {warning}")
+        return info.blockheight
+
+    async def wait_block(self, height: BlockHeight, timeout_s: int = 60) -> BlockHeight:
+        """The height once it is at least `height`. Raises Unavailable, also when that takes longer than `timeout_s`."""
+        params = {"blockheight": height, "timeout": timeout_s}
+        try:
+            reply = await self._node.rpc.call("waitblockheight", params, BlockHeightReply, timeout_s=timeout_s + self._node.timeout_s)
+        except (ClnError, OutcomeUnknown) as error:
+            raise Unavailable(str(error)) from error
+        return reply.blockheight
+
+    async def balances(self) -> Balances:
+        """What the channels hold now. Raises Unavailable."""
+        return await self._node.balances()
+
+    async def invoice(self, label: str, amount_msat: Msat, description: str, expiry_s: int) -> Issued:
+        """An ordinary invoice; idempotent per label. Raises Unavailable, LocalProtocolError if the label is in use for another amount."""
+        params = {"label": label, "amount_msat": amount_msat, "description": description, "expiry": expiry_s}
+        try:
+            made = await self._node.ask("invoice", params, InvoiceReply)
+        except ClnError as error:
+            if error.code != INVOICE_LABEL_ALREADY_EXISTS:
+                raise Unavailable(str(error)) from error
+            listed = (await self._node.read("listinvoices", {"label": label}, ListInvoices)).invoices
+            if not listed:
+                raise Unavailable(str(error)) from error
+            made = listed[0]
+            if made.amount_msat != amount_msat:
+                raise LocalProtocolError(f"the label {label!r} is in use for another amount") from error
+        if made.bolt11 is None:
+            raise Unavailable("invoice: the reply has no invoice")
+        return Issued(made.bolt11, made.payment_hash, made.status == "paid")
+
+    async def hold_invoice(self, payment_hash: Digest, amount_msat: Msat, min_final_cltv: int, expiry_s: int) -> str:
+        """As the port."""
+        return await holds.make(self._node, payment_hash, amount_msat, min_final_cltv, expiry_s)
+
+    async def pay(self, bolt11: str, payment_hash: Digest, amount_msat: Msat) -> PayResult:
+        """As the port."""
+        return await payments.pay(self._node, bolt11, payment_hash, amount_msat, self._max_final_cltv)
+
+    async def settle(self, preimage: str) -> None:
+        """As the port."""
+        await holds.settle(self._node, preimage)
+
+    async def cancel(self, payment_hash: Digest) -> None:
+        """As the port."""
+        await holds.cancel(self._node, payment_hash)
+
+    def holds(self) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[HoldUpdate]]:
+        """As the port. When the node is lost the channel ends, and leaving the context raises Unavailable."""
+        return holds.watch(self._node, self._hold_poll_s)

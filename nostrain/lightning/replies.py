@@ -1,0 +1,123 @@
+"""What we read of the replies of Core Lightning (`doc/schemas`) and of BoltzExchange/hold; unknown fields are ignored.
+
+Amounts are plain numbers of msat, as lightningd writes them since 23.08.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from nostrain.units import BlockHeight, Digest, Msat
+
+
+class Anything(msgspec.Struct, frozen=True):
+    """A reply of which nothing is needed."""
+
+
+class GetInfo(msgspec.Struct, frozen=True):
+    """`getinfo`. The warnings are there while the node, or its bitcoind, catches up: then `blockheight` is old."""
+
+    id: str
+    blockheight: BlockHeight
+    network: str
+    version: str
+    alias: str = ""
+    warning_bitcoind_sync: str | None = None
+    warning_lightningd_sync: str | None = None
+
+
+class BlockHeightReply(msgspec.Struct, frozen=True):
+    """`waitblockheight`."""
+
+    blockheight: BlockHeight
+
+
+class ChannelHtlc(msgspec.Struct, frozen=True):
+    """An HTLC in `listpeerchannels`; `direction` is `in` or `out`."""
+
+    direction: str
+    amount_msat: Msat
+    payment_hash: Digest
+    expiry: BlockHeight | None = None
+
+
+class PeerChannel(msgspec.Struct, frozen=True):
+    """A channel in `listpeerchannels`; one that is just being opened has neither id nor balances."""
+
+    peer_id: str
+    peer_connected: bool
+    state: str
+    short_channel_id: str | None = None
+    direction: int = 0
+    to_us_msat: Msat = Msat(0)
+    spendable_msat: Msat = Msat(0)
+    receivable_msat: Msat = Msat(0)
+    max_accepted_htlcs: int = 0
+    htlcs: tuple[ChannelHtlc, ...] = ()
+
+
+class ListPeerChannels(msgspec.Struct, frozen=True):
+    """`listpeerchannels`."""
+
+    channels: tuple[PeerChannel, ...]
+
+
+class SendPay(msgspec.Struct, frozen=True):
+    """One part of a payment, in `listsendpays`, `sendpay` and `waitsendpay`; `status` is `pending`, `complete` or `failed`."""
+
+    payment_hash: Digest
+    status: str
+    created_at: int
+    groupid: int = 0
+    partid: int = 0
+    payment_preimage: str | None = None
+
+
+class ListSendPays(msgspec.Struct, frozen=True):
+    """`listsendpays`."""
+
+    payments: tuple[SendPay, ...]
+
+
+class InvoiceReply(msgspec.Struct, frozen=True):
+    """`invoice`, and an entry of `listinvoices`."""
+
+    payment_hash: Digest
+    bolt11: str | None = None
+    amount_msat: Msat | None = None
+    status: str = "unpaid"
+
+
+class ListInvoices(msgspec.Struct, frozen=True):
+    """`listinvoices`."""
+
+    invoices: tuple[InvoiceReply, ...]
+
+
+class Signed(msgspec.Struct, frozen=True):
+    """`signinvoice`."""
+
+    bolt11: str
+
+
+class HeldHtlc(msgspec.Struct, frozen=True):
+    """An HTLC in `listholdinvoices`."""
+
+    state: str
+    msat: Msat
+    cltv_expiry: BlockHeight | None = None
+
+
+class HeldInvoice(msgspec.Struct, frozen=True):
+    """An entry of `listholdinvoices`; `state` is one of `ports.lightning.HoldState`."""
+
+    payment_hash: Digest
+    invoice: str
+    state: str
+    htlcs: tuple[HeldHtlc, ...] = ()
+
+
+class ListHoldInvoices(msgspec.Struct, frozen=True):
+    """`listholdinvoices`."""
+
+    holdinvoices: tuple[HeldInvoice, ...]
