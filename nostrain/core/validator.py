@@ -184,7 +184,7 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
             worker = evaluation.worker_of(round_, Digest(name.partition(":")[2]))
             tx.note("warning", "blobs_refused", f"delta of {worker[:8]}: {reason}")
             save(tx, msgspec.structs.replace(duty, bad=with_item(duty.bad, worker, f"its blob cannot be had: {reason}"[:200])))
-        case Failed(reason=reason) if name == "attest":
+        case Failed(reason=reason) if name in ("attest", "evaluate"):
             silent(tx, duty, reason)
         case Computed(result=EvaluateResult() as result):
             hashed(tx, run, round_, duty, result)
