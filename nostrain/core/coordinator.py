@@ -11,7 +11,7 @@ from nostrain.core.run import located, with_item
 from nostrain.core.scoring import attested_levels, pinned, standings
 from nostrain.core.tables import LeadState, ReplicaState, advance
 from nostrain.core.transaction import Transaction
-from nostrain.errors import IllegalTransition
+from nostrain.errors import ConfigError, IllegalTransition
 from nostrain.protocol.digests import receipt_time
 from nostrain.protocol.jobs import AggregateResult, BuildRunJob, BuildRunResult
 from nostrain.protocol.manifest import BlobRef, ModelSpec, RunManifest
@@ -292,6 +292,6 @@ def prepared(tx: Transaction, name: str, outcome: Outcome) -> None:
             digest = name.partition(":")[2]
             tx.put("preparation", msgspec.structs.replace(row, missing=tuple(pair for pair in row.missing if pair[0].sha256 != digest)))
         case Failed(reason=reason):
-            tx.note("fault", "runs_unprepared", f"the run cannot be prepared, {name}: {reason}")
+            raise ConfigError("coordinator.run", plan.name if plan else "", f"{name}: {reason}", "Mend the run's settings and start again")
         case _:
             raise IllegalTransition(f"preparation: {name} ended with {type(outcome).__name__}")

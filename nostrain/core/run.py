@@ -7,10 +7,11 @@ from typing import TypeVar
 
 import msgspec
 
+from nostrain.core.bounds import manifest_problem
 from nostrain.core.rows import Replica, Round, Run
 from nostrain.core.transaction import Transaction
 from nostrain.errors import RemoteProtocolError
-from nostrain.protocol.limits import MAX_ROUNDS, MAX_VALIDATORS, MAX_WORKERS
+from nostrain.protocol.limits import MAX_VALIDATORS, MAX_WORKERS
 from nostrain.protocol.manifest import BlobRef, RunManifest
 from nostrain.protocol.messages import Announcement, Enrolment, Message
 from nostrain.units import EventId
@@ -52,17 +53,7 @@ def fold_manifest(tx: Transaction, message: Message, manifest: RunManifest) -> N
 
 def check_manifest(message: Message, manifest: RunManifest) -> None:
     """Raises RemoteProtocolError naming the first thing that cannot be."""
-    problem = None
-    if not 1 <= manifest.rounds <= MAX_ROUNDS:
-        problem = f"{manifest.rounds} rounds"
-    elif not 1 <= manifest.threshold <= manifest.min_validators <= MAX_VALIDATORS:
-        problem = f"threshold {manifest.threshold} of {manifest.min_validators} validators"
-    elif not 1 <= manifest.min_workers <= MAX_WORKERS:
-        problem = f"{manifest.min_workers} workers"
-    elif list(manifest.scoring.levels_ppm) != sorted(set(manifest.scoring.levels_ppm)) or not manifest.scoring.levels_ppm:
-        problem = "levels do not increase"
-    elif manifest.scoring.floor_nanonats < 1:
-        problem = "the floor of the normalizer is not positive"
+    problem = manifest_problem(manifest)
     if problem is not None:
         raise RemoteProtocolError(f"manifest {message.id[:8]}", problem, whose=message.author[:8])
 
