@@ -7,18 +7,21 @@ import msgspec
 from nostrain.core.effects import Compute, Computed, Failed, Fetch, Fetched, Outcome, Upload, Uploaded
 from nostrain.core.replica import aggregate_job
 from nostrain.core.rows import Lead, Preparation, Replica, Round, Run, RunPlan
-from nostrain.core.run import located, with_item
+from nostrain.core.run import deadlines, located, with_item
 from nostrain.core.scoring import attested_levels, pinned, standings
 from nostrain.core.tables import LeadState, ReplicaState, advance
 from nostrain.core.transaction import Transaction
 from nostrain.errors import ConfigError, IllegalTransition
 from nostrain.protocol.digests import receipt_time
 from nostrain.protocol.jobs import AggregateResult, BuildRunJob, BuildRunResult
+from nostrain.protocol.limits import MAX_VALIDATORS, MAX_WORKERS
 from nostrain.protocol.manifest import BlobRef, ModelSpec, RunManifest
-from nostrain.protocol.messages import Accepted, Announcement, Deadlines, Receipt, Refused, Result, ValidatorEntry
+from nostrain.protocol.messages import Accepted, Announcement, Receipt, Refused, Result, ValidatorEntry
 from nostrain.units import Digest, EventId, Pubkey, UnixTime
 
 L = LeadState
+MAX_REASON = 120
+"""Characters of a refusal's reason in the result: part of it may be someone else's words."""
 MAX_MISSED = 3
 """Rounds in a row that a listed worker may be absent before it is left out until it enrols again."""
 
@@ -90,13 +93,7 @@ def announce(tx: Transaction, run: Run) -> None:
         or replica.confirming is not None
     ):
         return
-    enrolled = sorted(run.enrolled.items())
-    workers = tuple(key for key, (_, _, enrolment) in enrolled if enrolment.role == "worker" and run.missed.get(key, 0) < MAX_MISSED)
-    validators = tuple(
-        ValidatorEntry(key, enrolment.oracle, enrolment.chain_end, enrolment.chain_length)
-        for key, (_, _, enrolment) in enrolled
-        if enrolment.role == "validator" and enrolment.oracle is not None and enrolment.chain_end is not None
-    )
+    workers, validators = listed(run)
     least = run.manifest.min_workers if run.round == 0 else 1
     if len(workers) < least or len(validators) < run.manifest.min_validators:
         return
@@ -113,22 +110,16 @@ def announce(tx: Transaction, run: Run) -> None:
     tx.say(f"announcement/{run.head}", body)
 
 
-def deadlines(now: UnixTime, manifest: RunManifest) -> Deadlines:
-    """The latest end of every phase of a round that opens now."""
-    timing = manifest.timing
-    commit_by = now + timing.commit_s
-    acknowledge_by = commit_by + timing.acknowledge_s
-    reveal_by = acknowledge_by + timing.reveal_s
-    hash_by = reveal_by + timing.verdict_s
-    verdict_by = hash_by + timing.grace_s
-    return Deadlines(
-        commit_by=UnixTime(commit_by),
-        acknowledge_by=UnixTime(acknowledge_by),
-        reveal_by=UnixTime(reveal_by),
-        hash_by=UnixTime(hash_by),
-        verdict_by=UnixTime(verdict_by),
-        attest_by=UnixTime(verdict_by + timing.attest_s),
-    )
+def listed(run: Run) -> tuple[tuple[Pubkey, ...], tuple[ValidatorEntry, ...]]:
+    """Who the next round lists: those who enrolled first and are not absent, as many as the events of a round can carry, sorted by key."""
+    by_age = sorted(run.enrolled.items(), key=lambda item: (item[1][1], item[0]))
+    workers = [key for key, (_, _, one) in by_age if one.role == "worker" and run.missed.get(key, 0) < MAX_MISSED]
+    validators: dict[Pubkey, ValidatorEntry] = {}
+    for key, (_, _, one) in by_age:
+        if one.role == "validator" and one.oracle is not None and one.chain_end is not None and one.endorsement is not None:
+            validators.setdefault(one.oracle, ValidatorEntry(key, one.oracle, one.endorsement, one.chain_end, one.chain_length))
+    entries = sorted(list(validators.values())[:MAX_VALIDATORS], key=lambda entry: entry.pubkey)
+    return tuple(sorted(workers[:MAX_WORKERS])), tuple(entries)
 
 
 def step(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
@@ -141,7 +132,7 @@ def step(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
             receipt(tx, run, round_, lead)
     elif lead.state is L.RECEIPTED and round_.receipt is not None:
         late = tx.now > (limits.attest_by if len(expected) >= run.manifest.threshold else limits.acknowledge_by)
-        if (len(expected) >= run.manifest.threshold and expected <= set(round_.attestations)) or late:
+        if (len(expected) >= run.manifest.threshold and expected <= round_.attested) or late:
             collect(tx, run, round_, lead)
     elif lead.state is L.AGGREGATING:
         aggregate(tx, run, round_, lead)
@@ -216,6 +207,7 @@ def close(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
         run=run.id,
         announcement=round_.id,
         round=round_.announcement.round,
+        attestations=tuple(sorted(round_.attestations)) if accepted else (),
         accepted=accepted,
         refused=refusals(run, round_, lead),
         committed=len(pinned(round_)),
@@ -228,9 +220,9 @@ def close(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
 
 
 def entry(round_: Round, worker: Pubkey, weight: int, level: int) -> Accepted:
-    """One used delta with every attestation event that covers it."""
-    cited = tuple(sorted(event_id for event_id, _ in round_.attestations.values()))
-    return Accepted(worker=worker, delta=round_.reveals[worker].blob, weight=weight, level=level, attestations=cited)
+    """One used delta. Its worker's URLs are not repeated: the reveal has them, and a result must fit into an event."""
+    blob = round_.reveals[worker].blob
+    return Accepted(worker=worker, delta=BlobRef(blob.sha256, blob.size), weight=weight, level=level)
 
 
 def refusals(run: Run, round_: Round, lead: Lead) -> tuple[Refused, ...]:
@@ -247,7 +239,7 @@ def refusals(run: Run, round_: Round, lead: Lead) -> tuple[Refused, ...]:
             reason = "it was not revealed in time"
         else:
             reason = (told[worker].reason if worker in told else None) or "too few attestations"
-        reasons.append(Refused(worker=worker, reason=reason))
+        reasons.append(Refused(worker=worker, reason=reason[:MAX_REASON]))
     return tuple(reasons)
 
 

@@ -15,7 +15,7 @@ from nostrain.core.run import Orphan, fold_announcement, fold_enrolment, fold_ma
 from nostrain.core.tables import PayeeState, PayerState
 from nostrain.core.transaction import Note, Transaction
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
-from nostrain.protocol.limits import MAX_ORPHANS
+from nostrain.protocol.limits import MAX_CLOCK_SKEW_S, MAX_ORPHANS, MAX_ORPHANS_EACH
 from nostrain.protocol.manifest import RunManifest
 from nostrain.protocol.messages import Announcement, Choice, Enrolment, Invoices, Message, Offer, Openings
 from nostrain.units import UnixTime
@@ -72,15 +72,19 @@ def boot(tx: Transaction, identity: Identity) -> None:
 
 def receive(tx: Transaction, message: Message) -> None:
     """Fold a message, and after it whatever was waiting for it."""
+    if message.created_at > tx.now + MAX_CLOCK_SKEW_S:
+        tx.note(
+            "warning",
+            "messages_refused",
+            f"event {message.id[:8]} from {message.author[:8]} is dated {message.created_at - tx.now} s ahead",
+        )
+        return
     waiting = tx.get("orphans", Orphans) or Orphans()
     if any(orphan.id == message.id for orphan in waiting.messages):
         return
     pending, progress = [*waiting.messages], fold(tx, message)
     if progress is None:
-        pending.append(message)
-        if len(pending) > MAX_ORPHANS:
-            dropped = pending.pop(0)
-            tx.note("warning", "orphans_dropped", f"gave up waiting for what event {dropped.id[:8]} refers to")
+        pending = adopt(tx, [*pending, message])
     while progress:
         progress = False
         for orphan in list(pending):
@@ -90,6 +94,23 @@ def receive(tx: Transaction, message: Message) -> None:
                 progress = progress or folded
     if tuple(pending) != waiting.messages:
         tx.put("orphans", Orphans(tuple(pending)))
+
+
+def adopt(tx: Transaction, pending: list[Message]) -> list[Message]:
+    """Those of `pending`, the newest last, that there is room for: of each author only the newest; of strangers fewer than of participants."""
+    author = pending[-1].author
+    own = [message for message in pending if message.author == author]
+    crowd = own if len(own) > MAX_ORPHANS_EACH else pending if len(pending) > MAX_ORPHANS else []
+    if not crowd:
+        return pending
+    run = tx.run
+    round_ = tx.get(f"round/{run.open}", Round) if run is not None else None
+    known = {run.coordinator} if run is not None else set()
+    if round_ is not None:
+        known |= {*round_.announcement.workers, *(entry.pubkey for entry in round_.announcement.validators)}
+    dropped = next((message for message in crowd if message.author not in known), crowd[0])
+    tx.note("warning", "orphans_dropped", f"gave up waiting for what event {dropped.id[:8]} from {dropped.author[:8]} refers to")
+    return [message for message in pending if message is not dropped]
 
 
 def fold(tx: Transaction, message: Message) -> bool | None:

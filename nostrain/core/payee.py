@@ -106,7 +106,7 @@ def hopeless(tx: Transaction, run: Run, round_: Round, level: PayeeLevel) -> boo
     deadlines, timing = round_.announcement.deadlines, run.manifest.timing
     if level.state not in (Y.HELD, Y.RELEASABLE):
         return tx.now > deadlines.commit_by or round_.result is not None
-    everyone = bool(round_.acknowledgements) and set(round_.acknowledgements) <= set(round_.attestations)
+    everyone = bool(round_.acknowledgements) and set(round_.acknowledgements) <= round_.attested
     return tx.now > deadlines.attest_by + timing.grace_s or (round_.result is not None and everyone)
 
 
@@ -122,20 +122,20 @@ def cancel(tx: Transaction, key: str, index: int) -> None:
 
 
 def attestations(round_: Round, row: Payee, level: int) -> tuple[tuple[int, AttestationItem], ...]:
-    """Attestations of the offer's oracles that open `level`, with the oracle's index."""
-    found = []
-    for index, entry in enumerate(round_.announcement.validators, start=1):
-        announced = round_.oracles.get(entry.pubkey, {})
-        for item in round_.attestations[entry.pubkey][1].items if entry.pubkey in round_.attestations else ():
-            theirs = announced.get(item.payee)
-            if item.payee == row.payee and sum(item.digits) >= level and theirs is not None and theirs.digest in row.oracles:
-                found.append((index, item))
-    return tuple(found)
+    """Attestations of the offer's oracles that open `level`, one of each, with the oracle's index."""
+    bound = {(item.oracle, item.nonces): index for index, item in bound_oracles(round_, row)}
+    found: dict[int, AttestationItem] = {}
+    for _, attestation in round_.attestations.values():
+        for item in attestation.items:
+            index = bound.get((item.oracle, item.nonces))
+            if index is not None and item.payee == row.payee and sum(item.digits) >= level:
+                found[index] = item
+    return tuple(sorted(found.items()))
 
 
 def bound_oracles(round_: Round, row: Payee) -> tuple[tuple[int, OracleItem], ...]:
     """The oracles that the offer is bound to."""
-    return tuple(pair for pair in oracles_of(round_, row.payee) if pair[1].digest in row.oracles)
+    return oracles_of(round_, row.payee, row.oracles)
 
 
 def moved(row: Payee, index: int, state: PayeeState, **fields: object) -> Payee:
@@ -155,7 +155,8 @@ def fold_offer(tx: Transaction, message: Message, offer: Offer) -> None:
         raise RemoteProtocolError("offer", "not by the coordinator to us", whose=message.author[:8])
     if tx.get(key, Payee) is not None:
         return
-    known = {item.digest for _, item in oracles_of(round_, tx.me.pubkey)}
+    bound = oracles_of(round_, tx.me.pubkey, offer.oracles)
+    known = {item.digest for items in round_.oracles.values() for item in items.values() if item.payee == tx.me.pubkey}
     missing = [digest for digest in offer.oracles if digest not in known]
     if missing:
         raise Orphan(missing[0])
@@ -163,8 +164,10 @@ def fold_offer(tx: Transaction, message: Message, offer: Offer) -> None:
     whole = all(len(set(level)) == len(level) == wanted for level in offer.instances)
     if offer.amounts_msat != amounts(run) or len(offer.instances) != len(offer.amounts_msat) or not whole:
         raise RemoteProtocolError("offer", "does not follow the manifest's schedule", whose=message.author[:8])
-    if len(set(offer.oracles)) != len(offer.oracles) or len(offer.oracles) < run.manifest.threshold:
-        raise RemoteProtocolError("offer", f"is bound to {len(set(offer.oracles))} oracles", whose=message.author[:8])
+    if len(bound) != len(offer.oracles) or len(bound) < run.manifest.threshold:
+        raise RemoteProtocolError(
+            "offer", f"is bound to {len(bound)} different oracles by {len(offer.oracles)} announcements", whose=message.author[:8]
+        )
     tx.put(
         key,
         Payee(

@@ -48,7 +48,7 @@ def oracles_ready(tx: Transaction, run: Run, round_: Round, worker: Pubkey) -> b
 
 def used(round_: Round, row: Payer) -> tuple[tuple[int, OracleItem], ...]:
     """The oracles that this escrow's offer is bound to: those known when it was drawn."""
-    return tuple(pair for pair in oracles_of(round_, row.payee) if not row.oracles or pair[1].digest in row.oracles)
+    return oracles_of(round_, row.payee, row.oracles or None)
 
 
 def step(tx: Transaction, run: Run, round_: Round, key: str, row: Payer) -> None:

@@ -51,9 +51,9 @@ def follow(tx: Transaction, run: Run, replica: Replica) -> None:
     if replica.state is ReplicaState.READY:
         replica = msgspec.structs.replace(replica, state=advance("replica", replica.state, ReplicaState.ADVANCING))
         tx.put(KEY, replica)
-    missing = [item for item in result.accepted if item.delta.sha256 not in replica.paths]
-    for item in missing:
-        tx.emit(Fetch(owner=KEY, name=f"delta:{item.delta.sha256}", blob=located(run, item.delta), whose=item.worker[:8], must=True))
+    missing = [(item.worker, round_.reveals[item.worker].blob) for item in result.accepted if item.delta.sha256 not in replica.paths]
+    for worker, blob in missing:
+        tx.emit(Fetch(owner=KEY, name=f"delta:{blob.sha256}", blob=located(run, blob), whose=worker[:8], must=True))
     if not missing:
         tx.emit(Compute(owner=KEY, name=f"aggregate:{replica.head}", job=outer_step(tx, run, replica, result)))
 

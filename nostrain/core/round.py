@@ -20,6 +20,7 @@ from nostrain.protocol.messages import (
     Confirmation,
     Message,
     OracleAnnouncements,
+    OracleItem,
     Receipt,
     Result,
     Reveal,
@@ -34,8 +35,8 @@ RoundBody = (
 )
 T = TypeVar("T")
 
-MAX_COMMITMENTS: Final = 4
-"""Commitments of one worker in one round that are remembered; the receipt pins at most one."""
+MAX_ALTERNATIVES: Final = 64
+"""Different commitments, attestations or thermometers of one author that are remembered in a round; honest authors have one."""
 
 
 def phase(round_: Round, run: Run) -> RoundPhase:
@@ -65,7 +66,7 @@ def fold_round(tx: Transaction, message: Message, body: RoundBody) -> None:
         raise RemoteProtocolError("message", f"says round {body.round} of an announcement of round {round_.announcement.round}")
     match body:
         case OracleAnnouncements():
-            after = fold_oracles(round_, message, body)
+            after = fold_oracles(run, round_, message, body)
         case Commitment():
             after = fold_commitment(round_, message, body)
         case Receipt():
@@ -123,25 +124,34 @@ def need_receipt(round_: Round, receipt: EventId) -> Receipt:
     return round_.receipt[1]
 
 
-def fold_oracles(round_: Round, message: Message, body: OracleAnnouncements) -> Round:
-    """Thermometers of one validator; several events may carry them. A nonce that was seen before voids the announcement."""
+def fold_oracles(run: Run, round_: Round, message: Message, body: OracleAnnouncements) -> Round:
+    """Thermometers of one validator; several events may carry them. One that reuses a nonce of its own oracle is void."""
     entry = validator(round_, message)
     known = dict(round_.oracles.get(message.author, {}))
-    nonces = {nonce for items in round_.oracles.values() for item in items.values() for nonce in item.nonces}
     for item in body.items:
-        if item.oracle != entry.oracle:
-            raise RemoteProtocolError("oracle announcement", "by another key than the validator enrolled", whose=message.author[:8])
-        if item.payee not in round_.announcement.workers or item.event_id != oracle_event_id(round_.id, item.payee):
-            raise RemoteProtocolError(
-                "oracle announcement", f"for event {item.event_id[:40]!r}, which is none of this round", whose=message.author[:8]
-            )
-        if known.get(item.payee) == item:
-            continue
-        if item.payee in known or nonces & set(item.nonces) or len(set(item.nonces)) != len(item.nonces):
-            raise RemoteProtocolError("oracle announcement", "reuses a nonce or announces one event twice", whose=message.author[:8])
-        nonces.update(item.nonces)
-        known[item.payee] = item
+        problem = thermometer_problem(run, round_, entry, item)
+        if problem is None and item.digest not in known:
+            used = {nonce for other in known.values() for nonce in other.nonces}
+            alternatives = sum(other.payee == item.payee for other in known.values())
+            if used & set(item.nonces) or alternatives >= MAX_ALTERNATIVES:
+                problem = "reuses a nonce, or announces one event too often"
+        if problem is not None:
+            raise RemoteProtocolError("oracle announcement", problem, whose=message.author[:8])
+        known[item.digest] = item
     return msgspec.structs.replace(round_, oracles=with_item(round_.oracles, message.author, known))
+
+
+def thermometer_problem(run: Run, round_: Round, entry: ValidatorEntry, item: OracleItem) -> str | None:
+    """Why an oracle announcement is none of this round's, or None."""
+    if item.oracle != entry.oracle:
+        return "by another key than the validator's oracle"
+    if item.payee not in round_.announcement.workers or item.event_id != oracle_event_id(round_.id, item.payee):
+        return f"for event {item.event_id[:40]!r}, which is none of this round"
+    if len(set(item.nonces)) != len(item.nonces) or len(item.nonces) != len(run.manifest.scoring.levels_ppm):
+        return f"with {len(set(item.nonces))} nonces for {len(run.manifest.scoring.levels_ppm)} levels"
+    if item.maturity != round_.announcement.deadlines.attest_by:
+        return "of another maturity than the round's end"
+    return None
 
 
 def fold_commitment(round_: Round, message: Message, body: Commitment) -> Round:
@@ -152,8 +162,8 @@ def fold_commitment(round_: Round, message: Message, body: Commitment) -> Round:
     if body.state_id != round_.announcement.state_id:
         raise RemoteProtocolError("commitment", f"trained from state {body.state_id[:8]}, not the announced one", whose=message.author[:8])
     mine = sum(author == message.author for author, _, _ in round_.commitments.values())
-    if message.id not in round_.commitments and mine >= MAX_COMMITMENTS:
-        raise RemoteProtocolError("commitment", f"more than {MAX_COMMITMENTS} in one round", whose=message.author[:8])
+    if message.id not in round_.commitments and mine >= MAX_ALTERNATIVES:
+        raise RemoteProtocolError("commitment", f"more than {MAX_ALTERNATIVES} in one round", whose=message.author[:8])
     said = with_item(round_.commitments, message.id, (message.author, message.created_at, body))
     return msgspec.structs.replace(round_, commitments=said)
 
@@ -237,18 +247,18 @@ def fold_attestation(round_: Round, message: Message, body: Attestation) -> Roun
     """Attestations that answer the validator's own announcements, digit by digit, with prefix outcomes."""
     entry = validator(round_, message)
     need_receipt(round_, body.receipt)
-    announced = round_.oracles.get(message.author, {})
+    promised = {(item.payee, item.event_id, item.nonces) for item in round_.oracles.get(message.author, {}).values()}
     for item in body.items:
-        announcement = announced.get(item.payee)
-        if announcement is None:
+        if item.oracle != entry.oracle or list(item.digits) != sorted(item.digits, reverse=True):
+            raise RemoteProtocolError("attestation", f"for {item.payee[:8]} by another key, or no thermometer", whose=message.author[:8])
+        if (item.payee, item.event_id, item.nonces) not in promised:
             raise Orphan(item.event_id)
-        if (item.oracle, item.event_id, item.nonces) != (entry.oracle, announcement.event_id, announcement.nonces):
-            raise RemoteProtocolError("attestation", f"does not answer the announcement for {item.payee[:8]}", whose=message.author[:8])
-        if list(item.digits) != sorted(item.digits, reverse=True):
-            raise RemoteProtocolError("attestation", f"digits {item.digits} are no thermometer", whose=message.author[:8])
     if tuple(item.payee for item in body.items) != pinned(round_):
         raise RemoteProtocolError("attestation", "does not cover exactly the pinned workers", whose=message.author[:8])
-    return msgspec.structs.replace(round_, attestations=first(round_.attestations, message, (message.id, body)))
+    mine = sum(author == message.author for author, _ in round_.attestations.values())
+    if message.id not in round_.attestations and mine >= MAX_ALTERNATIVES:
+        raise RemoteProtocolError("attestation", f"more than {MAX_ALTERNATIVES} in one round", whose=message.author[:8])
+    return msgspec.structs.replace(round_, attestations=with_item(round_.attestations, message.id, (message.author, body)))
 
 
 def fold_confirmation(run: Run, round_: Round, message: Message, body: Confirmation) -> Round:
@@ -279,7 +289,12 @@ def fold_result(tx: Transaction, run: Run, round_: Round, message: Message, body
     tx.put(
         "run",
         msgspec.structs.replace(
-            run, head=message.id, round=body.round, results=with_item(run.results, round_.id, message.id), missed={**run.missed, **missed}
+            run,
+            head=message.id,
+            round=body.round,
+            state_id=body.state_id,
+            results=with_item(run.results, round_.id, message.id),
+            missed={**run.missed, **missed},
         ),
     )
     used = ", ".join(item.worker[:8] for item in body.accepted) or "nobody"
@@ -297,12 +312,10 @@ def void_reason(run: Run, round_: Round, body: Result) -> str | None:
         raise Orphan("the receipt")
     if body.committed != len(round_.receipt[1].commitments):
         return f"it divides by {body.committed}, {len(round_.receipt[1].commitments)} commitments are pinned"
-    known = {event_id for event_id, _ in round_.attestations.values()}
-    cited = {item.worker: frozenset(item.attestations) for item in body.accepted}
-    missing = sorted(set().union(*cited.values()) - known)
+    missing = [event_id for event_id in body.attestations if event_id not in round_.attestations]
     if missing:
         raise Orphan(missing[0])
-    levels = attested_levels(round_, run.manifest.threshold, cited)
+    levels = attested_levels(round_, run.manifest.threshold, frozenset(body.attestations))
     for item in body.accepted:
         if levels.get(item.worker, 0) < 1 or levels[item.worker] != item.level:
             return f"level {item.level} of {item.worker[:8]} is not attested by {run.manifest.threshold} validators"

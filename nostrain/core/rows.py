@@ -70,6 +70,7 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     coordinator: Pubkey
     manifest: RunManifest
     head: EventId
+    state_id: Digest
     round: int = 0
     enrolled: Mapping[Pubkey, tuple[EventId, UnixTime, Enrolment]] = {}
     announcements: Mapping[EventId, EventId] = {}
@@ -91,21 +92,27 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
 class Round(msgspec.Struct, frozen=True, tag="round"):
     """Row `round/<announcement id>`: what has been said in a round, first word of each author.
 
-    Commitments are kept by id: a worker that commits twice must not split our view from the receipt's.
+    Commitments and attestations are kept by event id, thermometers by the digest of their TLV: someone who says two things must not split our
+    view from that of others who heard the other one first (docs/adr/0015).
     """
 
     id: EventId
     announcement: Announcement
-    oracles: Mapping[Pubkey, Mapping[Pubkey, OracleItem]] = {}
+    oracles: Mapping[Pubkey, Mapping[Digest, OracleItem]] = {}
     commitments: Mapping[EventId, tuple[Pubkey, UnixTime, Commitment]] = {}
     receipt: tuple[EventId, Receipt] | None = None
     acknowledgements: Mapping[Pubkey, Acknowledgement] = {}
     reveals: Mapping[Pubkey, Reveal] = {}
     hashes: Mapping[Pubkey, VerdictHash] = {}
     verdicts: Mapping[Pubkey, tuple[EventId, Verdict]] = {}
-    attestations: Mapping[Pubkey, tuple[EventId, Attestation]] = {}
+    attestations: Mapping[EventId, tuple[Pubkey, Attestation]] = {}
     result: tuple[EventId, Result] | None = None
     confirmations: Mapping[Pubkey, tuple[Digest, Digest]] = {}
+
+    @property
+    def attested(self) -> frozenset[Pubkey]:
+        """Validators that have attested."""
+        return frozenset(author for author, _ in self.attestations.values())
 
 
 class Replica(msgspec.Struct, frozen=True, tag="replica"):

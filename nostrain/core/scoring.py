@@ -80,17 +80,16 @@ def thermometer(level: int, levels: int) -> tuple[int, ...]:
     return (1,) * level + (0,) * (levels - level)
 
 
-def attested_levels(round_: Round, threshold: int, cited: Mapping[Pubkey, frozenset[EventId]] | None = None) -> dict[Pubkey, int]:
-    """For each payee the highest level that at least `threshold` validators attested.
-
-    With `cited`, only the attestation events named for that payee count.
-    """
-    votes: dict[Pubkey, list[int]] = {}
-    for event_id, attestation in round_.attestations.values():
-        for item in attestation.items:
-            if cited is None or event_id in cited.get(item.payee, frozenset()):
-                votes.setdefault(item.payee, []).append(sum(item.digits))
-    return {payee: sorted(levels, reverse=True)[threshold - 1] if len(levels) >= threshold else 0 for payee, levels in votes.items()}
+def attested_levels(round_: Round, threshold: int, cited: frozenset[EventId] | None = None) -> dict[Pubkey, int]:
+    """For each payee the highest level that at least `threshold` validators attested. With `cited`, only those attestation events count."""
+    votes: dict[Pubkey, dict[Pubkey, int]] = {}
+    for event_id, (author, attestation) in round_.attestations.items():
+        if cited is None or event_id in cited:
+            for item in attestation.items:
+                of_payee = votes.setdefault(item.payee, {})
+                of_payee[author] = max(of_payee.get(author, 0), sum(item.digits))
+    ranked = {payee: sorted(levels.values(), reverse=True) for payee, levels in votes.items()}
+    return {payee: levels[threshold - 1] if len(levels) >= threshold else 0 for payee, levels in ranked.items()}
 
 
 def provenance_milli_z(scores: Sequence[Score]) -> int | None:

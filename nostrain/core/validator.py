@@ -135,7 +135,7 @@ def attest(tx: Transaction, run: Run, round_: Round, duty: Duty) -> None:
     spec = run.manifest.scoring
     history = provenance_refusals(rounds_before(tx, round_), round_, spec)
     standing = standings([verdict for _, verdict in round_.verdicts.values()], workers, spec, history)
-    own = round_.oracles.get(tx.me.pubkey, {})
+    own = {item.payee: item for item in round_.oracles.get(tx.me.pubkey, {}).values()}
     if set(workers) - set(own):
         silent(tx, duty, "our oracle announcements never came back from the relays")
         return

@@ -61,7 +61,9 @@ def step(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
         elif len(round_.acknowledgements) >= run.manifest.threshold:
             assert mine.delta is not None and mine.delta_path is not None  # noqa: PT018 - set by TRAINED
             save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.UPLOADING)))
-            tx.emit(Upload(owner=f"work/{round_.id}", name="upload", blob=mine.delta, path=mine.delta_path, servers=run.manifest.blob_servers))
+            tx.emit(
+                Upload(owner=f"work/{round_.id}", name="upload", blob=mine.delta, path=mine.delta_path, servers=run.manifest.blob_servers)
+            )
     elif mine.state is S.UPLOADING and mine.urls:
         reveal(tx, run, round_, mine)
 

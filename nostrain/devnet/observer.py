@@ -114,7 +114,7 @@ class Observer:
             "acknowledged": len(round_.acknowledgements) >= run.manifest.threshold,
             "revealed": round_.receipt is not None and set(pinned(round_)) <= set(round_.reveals),
             "scored": bool(acknowledged) and acknowledged <= set(round_.verdicts),
-            "attested": bool(acknowledged) and acknowledged <= set(round_.attestations),
+            "attested": bool(acknowledged) and acknowledged <= round_.attested,
             "closed": round_.result is not None,
         }
         lines = {
@@ -123,7 +123,7 @@ class Observer:
             "acknowledged": "receipt acknowledged, deltas may be shown",
             "revealed": f"{len(round_.reveals)} deltas revealed, {sum(r.blob.size for r in round_.reveals.values())} bytes",
             "scored": f"{len(round_.verdicts)} verdicts",
-            "attested": f"{len(round_.attestations)} attestations",
+            "attested": f"{len(round_.attested)} attestations",
             "closed": self._closing(round_),
         }
         for milestone, true in reached.items():

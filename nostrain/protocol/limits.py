@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 MAX_EVENT_BYTES: Final = 16 * 1024
-MAX_WORKERS: Final = 100
-MAX_VALIDATORS: Final = 32
-MAX_LEVELS: Final = 16
+MAX_WORKERS: Final = 20
+MAX_VALIDATORS: Final = 8
+MAX_LEVELS: Final = 4
+"""The three together keep every event of a round below MAX_EVENT_BYTES: one attestation event covers all workers (tests/wire/test_messages.py)."""
+MAX_ENROLLED: Final = 1024
+MAX_URLS: Final = 4
+MAX_URL: Final = 256
+MAX_CLOCK_SKEW_S: Final = 900
+"""How far in the future an event may be dated before it is refused."""
 MAX_ORACLE_ITEMS: Final = 25
 MAX_ROUNDS: Final = 100_000
 MAX_BLOB_BYTES: Final = 1 << 40
@@ -15,3 +21,5 @@ MAX_PARAMETERS: Final = 1 << 38
 MAX_TENSORS: Final = 4096
 MAX_ORPHANS: Final = 512
 """Events kept while what they refer to has not arrived yet."""
+MAX_ORPHANS_EACH: Final = 64
+"""… and how many of them by one author."""
