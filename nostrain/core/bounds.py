@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from math import prod
+from typing import Final
 
+from nostrain.core.timing import SAFETY_BLOCKS, blocks_in
 from nostrain.protocol.limits import MAX_BLOB_BYTES, MAX_LEVELS, MAX_PARAMETERS, MAX_ROUNDS, MAX_TENSORS, MAX_VALIDATORS, MAX_WORKERS
 from nostrain.protocol.manifest import RunManifest
 from nostrain.units import PPM
 
+MAX_LEVEL_MSAT: Final = 1 << 44
+"""Sixteen levels of it are still an amount that a Lightning node can name."""
+MAX_SERVERS: Final = 16
+MAX_BATCHES: Final = 32
+"""Losses are published batch by batch, for every worker: with the most workers there may be, so many still fit into a verdict."""
+
 
 def manifest_problem(manifest: RunManifest) -> str | None:
     """The first thing that cannot be, in one line; None when there is nothing."""
-    return _people(manifest) or _model(manifest) or _training(manifest) or _scoring(manifest) or _money(manifest)
+    return _people(manifest) or _model(manifest) or _training(manifest) or _scoring(manifest) or _money(manifest) or _room(manifest)
 
 
 def _people(manifest: RunManifest) -> str | None:
@@ -73,8 +81,25 @@ def _scoring(manifest: RunManifest) -> str | None:
 
 def _money(manifest: RunManifest) -> str | None:
     settlement = manifest.settlement
-    if not 2 <= settlement.instances <= 64 or not 1 <= settlement.min_final_cltv <= 2016:
+    if not 2 <= settlement.instances <= 16 or not 1 <= settlement.min_final_cltv <= 2016:
         return "cut-and-choose or CLTV out of range"
     if settlement.mode == "hold" and settlement.level_msat < 1:
         return "hold invoices of nothing"
+    if settlement.mode == "hold" and settlement.level_msat > MAX_LEVEL_MSAT:
+        return f"levels of {settlement.level_msat} msat"
+    timing = manifest.timing
+    held = timing.commit_s + timing.acknowledge_s + timing.reveal_s + timing.verdict_s + timing.attest_s + 2 * timing.grace_s
+    needed = blocks_in(held) + SAFETY_BLOCKS
+    if settlement.mode == "hold" and settlement.min_final_cltv < needed:
+        return f"holds of {settlement.min_final_cltv} blocks, a round may need {needed}"
+    return None
+
+
+def _room(manifest: RunManifest) -> str | None:
+    scoring = manifest.scoring
+    batches = -(-scoring.unassigned_tokens // (scoring.eval_batch * manifest.training.sequence_length))
+    if batches > MAX_BATCHES:
+        return f"{batches} batches of losses, a verdict has room for {MAX_BATCHES}"
+    if len(manifest.blob_servers) > MAX_SERVERS:
+        return f"{len(manifest.blob_servers)} blob servers"
     return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -64,7 +64,11 @@ class Identity(msgspec.Struct, frozen=True, tag="identity"):
 
 
 class Run(msgspec.Struct, frozen=True, tag="run"):
-    """Row `run`: the run that we follow. `head` is the last element of the chain that is closed: the manifest or a result."""
+    """Row `run`: the run that we follow. `head` is the last element of the chain that is closed, the manifest or a result; `state_id` its state.
+
+    `announcements` (by parent) and `results` (by announcement) go back as far as the rounds that are kept. `faulty` names validators that
+    contradicted themselves, and how.
+    """
 
     id: EventId
     coordinator: Pubkey
@@ -76,6 +80,7 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     announcements: Mapping[EventId, EventId] = {}
     results: Mapping[EventId, EventId] = {}
     missed: Mapping[Pubkey, int] = {}
+    faulty: Mapping[Pubkey, str] = {}
     halted: str | None = None
 
     @property
@@ -129,6 +134,7 @@ class Replica(msgspec.Struct, frozen=True, tag="replica"):
     paths: Mapping[Digest, str] = {}
     confirming: EventId | None = None
     validation_nanonats: int | None = None
+    unmeasured: bool = False
 
 
 class WorkerMemory(msgspec.Struct, frozen=True, tag="worker_memory"):
@@ -153,7 +159,10 @@ class Submission(msgspec.Struct, frozen=True, tag="submission"):
 
 
 class Duty(msgspec.Struct, frozen=True, tag="duty"):
-    """Row `duty/<announcement id>`: our work as a validator of a round. `paths` maps digests to local files, `bad` workers to reasons."""
+    """Row `duty/<announcement id>`: our work as a validator of a round. `paths` maps digests to local files, `bad` workers to reasons.
+
+    `heard` are the validators whose verdict hash we had when we opened our verdict: a later hash may be of a copied one.
+    """
 
     announcement: EventId
     state: DutyState = DutyState.ANNOUNCING
@@ -161,6 +170,7 @@ class Duty(msgspec.Struct, frozen=True, tag="duty"):
     salt: Digest | None = None
     paths: Mapping[Digest, str] = {}
     bad: Mapping[Pubkey, str] = {}
+    heard: tuple[Pubkey, ...] = ()
     verdict: Verdict | None = None
     verdicts: tuple[EventId, ...] = ()
     reason: str | None = None
@@ -205,12 +215,13 @@ class Payer(msgspec.Struct, frozen=True, tag="payer"):
 
 
 class PayeeLevel(msgspec.Struct, frozen=True):
-    """One level as its payee sees it."""
+    """One level as its payee sees it. `tried`: how many attestations were last taken to open it."""
 
     state: PayeeState
     lock: LevelLock | None = None
     bolt11: str | None = None
     cltv_expiry: BlockHeight | None = None
+    tried: int = 0
     preimage: str | None = None
 
 
@@ -245,10 +256,18 @@ class Outbox(msgspec.Struct, frozen=True, tag="outbox"):
     stage: Literal["draft", "signed", "sent", "refused"] = "draft"
 
 
-class Orphans(msgspec.Struct, frozen=True, tag="orphans"):
-    """Row `orphans`: verified messages that refer to something not seen yet, oldest first."""
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """Row `started`: when this process booted. What happened while it was down has not been heard at once."""
 
-    messages: tuple[Message, ...] = ()
+    at: UnixTime
+
+
+class Waiting(msgspec.Struct, frozen=True, tag="waiting"):
+    """Row `waiting/<event id>`: a verified message that refers to something not seen yet, `missing`."""
+
+    message: Message
+    missing: str
+    since: UnixTime
 
 
 class Outstanding(msgspec.Struct, frozen=True, tag="outstanding"):
@@ -271,12 +290,34 @@ Row = (
     | Payee
     | Chain
     | Outbox
-    | Orphans
+    | Started
+    | Waiting
     | Outstanding
 )
 
 
 class NodeState(msgspec.Struct, frozen=True):
-    """All rows. A step shares every row that it did not change with the state before."""
+    """All rows. A step shares every row that it did not change with the state before.
+
+    `groups` is an index made from `rows`: the sorted keys of each group, the part of a key before its first slash.
+    """
 
     rows: Mapping[str, Row] = {}
+    groups: Mapping[str, tuple[str, ...]] = {}
+
+    def __post_init__(self) -> None:
+        if self.rows and not self.groups:
+            msgspec.structs.force_setattr(self, "groups", grouped(self.rows))
+
+
+def group_of(key: str) -> str:
+    """The group that a row key belongs to."""
+    return key.partition("/")[0]
+
+
+def grouped(keys: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The sorted keys of each group."""
+    groups: dict[str, list[str]] = {}
+    for key in sorted(keys):
+        groups.setdefault(group_of(key), []).append(key)
+    return {group: tuple(members) for group, members in groups.items()}

@@ -9,20 +9,22 @@ import msgspec
 
 from nostrain.core.bounds import manifest_problem
 from nostrain.core.rows import Replica, Round, Run
+from nostrain.core.timing import deadlines
 from nostrain.core.transaction import Transaction
+from nostrain.core.waiting import Orphan
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.digests import initial_state_id
 from nostrain.protocol.limits import MAX_ENROLLED, MAX_VALIDATORS, MAX_WORKERS
 from nostrain.protocol.manifest import BlobRef, RunManifest
-from nostrain.protocol.messages import Announcement, Deadlines, Enrolment, Message
-from nostrain.units import EventId, UnixTime
+from nostrain.protocol.messages import Announcement, Enrolment, Message
+from nostrain.units import EventId, Pubkey
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Orphan(Exception):
-    """The message refers to an event that has not been seen yet."""
+class Equivocation(RemoteProtocolError):
+    """Two statements of one author that cannot both stand."""
 
 
 def with_item(mapping: Mapping[K, V], key: K, value: V) -> dict[K, V]:
@@ -48,10 +50,8 @@ def fold_manifest(tx: Transaction, message: Message, manifest: RunManifest) -> N
         return
     if wanted_run and wanted_coordinator:
         check_manifest(message, manifest)
-        tx.put(
-            "run",
-            Run(id=message.id, coordinator=message.author, manifest=manifest, head=message.id, state_id=initial_state_id(manifest.root)),
-        )
+        state_id = initial_state_id(manifest.root)
+        tx.put("run", Run(id=message.id, coordinator=message.author, manifest=manifest, head=message.id, state_id=state_id))
         tx.put("replica", Replica(head=message.id))
         tx.note("info", "runs_joined", f"run {manifest.name} ({message.id[:8]}) by {message.author[:8]}: {manifest.rounds} rounds")
 
@@ -73,7 +73,7 @@ def fold_enrolment(tx: Transaction, message: Message, enrolment: Enrolment) -> N
         raise RemoteProtocolError("enrolment", f"{MAX_ENROLLED} have enrolled already", whose=message.author[:8])
     if known is not None:
         _, created_at, before = known
-        if (before.role, before.oracle, before.chain_end) != (enrolment.role, enrolment.oracle, enrolment.chain_end):
+        if terms_of(before) != terms_of(enrolment):
             raise RemoteProtocolError("enrolment", "contradicts an earlier one", whose=message.author[:8])
         if created_at >= message.created_at:
             return
@@ -82,6 +82,11 @@ def fold_enrolment(tx: Transaction, message: Message, enrolment: Enrolment) -> N
     tx.put("run", msgspec.structs.replace(run, enrolled=enrolled, missed=missed))
     if known is None:
         tx.note("info", "enrolments", f"{enrolment.role} {enrolment.name} ({message.author[:8]}) enrolled")
+
+
+def terms_of(enrolment: Enrolment) -> tuple[object, ...]:
+    """What an author may not change any more."""
+    return enrolment.role, enrolment.oracle, enrolment.chain_end, enrolment.chain_length
 
 
 def fold_announcement(tx: Transaction, message: Message, announcement: Announcement) -> None:
@@ -95,6 +100,8 @@ def fold_announcement(tx: Transaction, message: Message, announcement: Announcem
             halt(tx, run, f"the coordinator announced two rounds on {announcement.parent[:8]}")
         return
     if announcement.parent != run.head:
+        if announcement.round <= run.round:
+            return  # of a part of the chain that is not kept any more
         raise Orphan(announcement.parent)
     check_announcement(run, message, announcement)
     tx.put(f"round/{message.id}", Round(id=message.id, announcement=announcement))
@@ -103,7 +110,10 @@ def fold_announcement(tx: Transaction, message: Message, announcement: Announcem
 
 
 def check_announcement(run: Run, message: Message, announcement: Announcement) -> None:
-    """Raises RemoteProtocolError when the announcement does not continue the chain, or is not the only one that its date allows."""
+    """Raises RemoteProtocolError when the announcement does not continue the chain, or is not the only one that its date allows.
+
+    It is not compared with enrolments: two of us may have seen different ones.
+    """
     problem = None
     keys = [entry.pubkey for entry in announcement.validators]
     if announcement.round != run.round + 1 or announcement.round > run.manifest.rounds:
@@ -124,24 +134,6 @@ def check_announcement(run: Run, message: Message, announcement: Announcement) -
         raise RemoteProtocolError("announcement", problem, whose=message.author[:8])
 
 
-def deadlines(opened: UnixTime, manifest: RunManifest) -> Deadlines:
-    """The latest end of every phase of a round that was announced at `opened`."""
-    timing = manifest.timing
-    commit_by = opened + timing.commit_s
-    acknowledge_by = commit_by + timing.acknowledge_s
-    reveal_by = acknowledge_by + timing.reveal_s
-    hash_by = reveal_by + timing.verdict_s
-    verdict_by = hash_by + timing.grace_s
-    return Deadlines(
-        commit_by=UnixTime(commit_by),
-        acknowledge_by=UnixTime(acknowledge_by),
-        reveal_by=UnixTime(reveal_by),
-        hash_by=UnixTime(hash_by),
-        verdict_by=UnixTime(verdict_by),
-        attest_by=UnixTime(verdict_by + timing.attest_s),
-    )
-
-
 def need_run(tx: Transaction, run_id: EventId) -> Run:
     """Our run if it has that id. Raises Orphan before any run is known, RemoteProtocolError for another run."""
     run = tx.run
@@ -157,3 +149,10 @@ def halt(tx: Transaction, run: Run, reason: str) -> None:
     if run.halted is None:
         tx.put("run", msgspec.structs.replace(run, halted=reason))
         tx.note("fault", "runs_halted", f"run {run.id[:8]} halted: {reason}")
+
+
+def discredit(tx: Transaction, author: Pubkey, reason: str) -> None:
+    """Remember that a validator contradicted itself: a coordinator does not list it again."""
+    run = tx.run
+    if run is not None and author not in run.faulty:
+        tx.put("run", msgspec.structs.replace(run, faulty=with_item(run.faulty, author, reason)))

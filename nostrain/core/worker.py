@@ -141,7 +141,7 @@ def close(tx: Transaction, round_: Round, mine: Submission) -> None:
     """The result is known: if it uses our delta, the private state that produced it becomes ours; otherwise the round's work is dropped."""
     assert round_.result is not None
     result = round_.result[1]
-    tx.withdraw(f"work/{round_.id}#")
+    tx.withdraw(f"work/{round_.id}")
     if any(item.worker == tx.me.pubkey for item in result.accepted) and mine.state is S.REVEALED:
         save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.ACCEPTED)))
         tx.put("worker", WorkerMemory(state_path=mine.state_out))
@@ -152,7 +152,7 @@ def close(tx: Transaction, round_: Round, mine: Submission) -> None:
 
 def refuse(tx: Transaction, mine: Submission, reason: str) -> None:
     """End the submission without use."""
-    tx.withdraw(f"work/{mine.announcement}#")
+    tx.withdraw(f"work/{mine.announcement}")
     save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.REFUSED), reason=reason))
     tx.note("warning", "submissions_refused", f"our submission was not used: {reason}")
 

@@ -12,14 +12,8 @@ MAX_LEVELS: Final = 4
 MAX_ENROLLED: Final = 1024
 MAX_URLS: Final = 4
 MAX_URL: Final = 256
-MAX_CLOCK_SKEW_S: Final = 900
-"""How far in the future an event may be dated before it is refused."""
 MAX_ORACLE_ITEMS: Final = 25
 MAX_ROUNDS: Final = 100_000
 MAX_BLOB_BYTES: Final = 1 << 40
 MAX_PARAMETERS: Final = 1 << 38
 MAX_TENSORS: Final = 4096
-MAX_ORPHANS: Final = 512
-"""Events kept while what they refer to has not arrived yet."""
-MAX_ORPHANS_EACH: Final = 64
-"""… and how many of them by one author."""
