@@ -1,4 +1,4 @@
-"""What a coordinator decides: prepare and publish the run, open rounds, pin commitments, aggregate what was attested, close."""
+"""What a coordinator decides once its run is published: open rounds, pin commitments, aggregate what was attested, close."""
 
 from __future__ import annotations
 
@@ -6,16 +6,18 @@ import msgspec
 
 from nostrain.core.effects import Compute, Computed, Failed, Fetch, Fetched, Outcome, Upload, Uploaded
 from nostrain.core.replica import aggregate_job
-from nostrain.core.rows import Lead, Preparation, Replica, Round, Run, RunPlan
+from nostrain.core.rows import Lead, Replica, Round, Run
 from nostrain.core.run import located, with_item
-from nostrain.core.scoring import attested_levels, pinned, standings
+from nostrain.core.scoring import MAX_REASON, attested_levels, pinned, standings
 from nostrain.core.tables import LeadState, ReplicaState, advance
+from nostrain.core.timing import aggregate_by, collect_by, deadlines
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.digests import receipt_time
-from nostrain.protocol.jobs import AggregateResult, BuildRunJob, BuildRunResult
-from nostrain.protocol.manifest import BlobRef, ModelSpec, RunManifest
-from nostrain.protocol.messages import Accepted, Announcement, Deadlines, Receipt, Refused, Result, ValidatorEntry
+from nostrain.protocol.jobs import AggregateResult
+from nostrain.protocol.limits import MAX_VALIDATORS, MAX_WORKERS
+from nostrain.protocol.manifest import BlobRef
+from nostrain.protocol.messages import Accepted, Announcement, Receipt, Refused, Result, ValidatorEntry
 from nostrain.units import Digest, EventId, Pubkey, UnixTime
 
 L = LeadState
@@ -24,59 +26,16 @@ MAX_MISSED = 3
 
 
 def decide(tx: Transaction) -> None:
-    """Prepare the run; then open the next round or take the open one a step further."""
+    """Open the next round, or take the open one a step further."""
     me, run = tx.me, tx.run
-    if "coordinator" not in me.roles or me.plan is None:
+    if "coordinator" not in me.roles or run is None or run.coordinator != me.pubkey or run.halted:
         return
-    if run is None:
-        prepare(tx, me.plan)
-    elif run.coordinator == me.pubkey and not run.halted:
-        if run.open is None:
-            announce(tx, run)
-        else:
-            round_ = tx.need(f"round/{run.open}", Round)
-            lead = tx.get(f"lead/{round_.id}", Lead) or Lead(announcement=round_.id)
-            step(tx, run, round_, lead)
-
-
-def prepare(tx: Transaction, plan: RunPlan) -> None:
-    """Build dataset and first checkpoint, upload them, publish the manifest."""
-    row = tx.get("preparation", Preparation)
-    if row is None:
-        job = BuildRunJob(
-            text=plan.text,
-            model=ModelSpec(),
-            seed=plan.seed,
-            shard_bytes=plan.shard_bytes,
-            validation_bytes=plan.validation_bytes,
-            out_dir=f"{plan.work_dir}/run",
-        )
-        tx.emit(Compute(owner="preparation", name="build", job=job))
-        return
-    for blob, path in row.missing:
-        tx.emit(Upload(owner="preparation", name=f"upload:{blob.sha256}", blob=blob, path=path, servers=plan.blob_servers))
-    if not row.missing and row.manifest is not None:
-        tx.say("manifest", row.manifest)
-
-
-def built(plan: RunPlan, result: BuildRunResult) -> RunManifest:
-    """The manifest of a run that was just built."""
-    return RunManifest(
-        name=plan.name,
-        rounds=plan.rounds,
-        min_workers=plan.min_workers,
-        min_validators=plan.min_validators,
-        threshold=plan.threshold,
-        model=ModelSpec(),
-        tensors=result.tensors,
-        dataset=result.dataset,
-        checkpoint=result.checkpoint,
-        root=result.root,
-        blob_servers=plan.blob_servers,
-        scoring=plan.scoring,
-        timing=plan.timing,
-        settlement=plan.settlement,
-    )
+    if run.open is None:
+        announce(tx, run)
+    else:
+        round_ = tx.need(f"round/{run.open}", Round)
+        lead = tx.get(f"lead/{round_.id}", Lead) or Lead(announcement=round_.id)
+        step(tx, run, round_, lead)
 
 
 def announce(tx: Transaction, run: Run) -> None:
@@ -90,15 +49,11 @@ def announce(tx: Transaction, run: Run) -> None:
         or replica.confirming is not None
     ):
         return
-    enrolled = sorted(run.enrolled.items())
-    workers = tuple(key for key, (_, _, enrolment) in enrolled if enrolment.role == "worker" and run.missed.get(key, 0) < MAX_MISSED)
-    validators = tuple(
-        ValidatorEntry(key, enrolment.oracle, enrolment.chain_end, enrolment.chain_length)
-        for key, (_, _, enrolment) in enrolled
-        if enrolment.role == "validator" and enrolment.oracle is not None and enrolment.chain_end is not None
+    workers, validators = listed(tx, run)
+    least_workers, least_validators = (
+        (run.manifest.min_workers, run.manifest.min_validators) if run.round == 0 else (1, run.manifest.threshold)
     )
-    least = run.manifest.min_workers if run.round == 0 else 1
-    if len(workers) < least or len(validators) < run.manifest.min_validators:
+    if len(workers) < least_workers or len(validators) < least_validators:
         return
     assert replica.state_id is not None
     body = Announcement(
@@ -113,22 +68,22 @@ def announce(tx: Transaction, run: Run) -> None:
     tx.say(f"announcement/{run.head}", body)
 
 
-def deadlines(now: UnixTime, manifest: RunManifest) -> Deadlines:
-    """The latest end of every phase of a round that opens now."""
-    timing = manifest.timing
-    commit_by = now + timing.commit_s
-    acknowledge_by = commit_by + timing.acknowledge_s
-    reveal_by = acknowledge_by + timing.reveal_s
-    hash_by = reveal_by + timing.verdict_s
-    verdict_by = hash_by + timing.grace_s
-    return Deadlines(
-        commit_by=UnixTime(commit_by),
-        acknowledge_by=UnixTime(acknowledge_by),
-        reveal_by=UnixTime(reveal_by),
-        hash_by=UnixTime(hash_by),
-        verdict_by=UnixTime(verdict_by),
-        attest_by=UnixTime(verdict_by + timing.attest_s),
-    )
+def listed(tx: Transaction, run: Run) -> tuple[tuple[Pubkey, ...], tuple[ValidatorEntry, ...]]:
+    """Whom the next round lists: everyone who enrolled, was not absent lately and did not contradict itself.
+
+    If there are more than fit, those who took part before come first, so that a crowd of newcomers does not displace them.
+    """
+    last = tx.get(f"round/{list(run.results)[-1]}", Round) if run.results else None
+    incumbent = {entry.pubkey for entry in last.announcement.validators} if last is not None else set()
+    workers = [key for key, (_, _, said) in run.enrolled.items() if said.role == "worker" and run.missed.get(key, 0) < MAX_MISSED]
+    workers.sort(key=lambda key: (key not in run.missed, run.missed.get(key, 0), key))
+    entries: dict[Pubkey, ValidatorEntry] = {}
+    for key, (_, _, said) in sorted(run.enrolled.items(), key=lambda item: (item[0] not in incumbent, item[0])):
+        if said.role == "validator" and key not in run.faulty and said.chain_length > run.round and said.oracle not in entries:
+            assert said.oracle is not None and said.endorsement is not None and said.chain_end is not None  # noqa: PT018 - fold_enrolment
+            entries[said.oracle] = ValidatorEntry(key, said.oracle, said.endorsement, said.chain_end, said.chain_length)
+    validators = sorted(list(entries.values())[:MAX_VALIDATORS], key=lambda entry: entry.pubkey)
+    return tuple(sorted(workers[:MAX_WORKERS])), tuple(validators)
 
 
 def step(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
@@ -136,33 +91,33 @@ def step(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
     limits = round_.announcement.deadlines
     expected = set(round_.acknowledgements)
     if lead.state is L.COLLECTING:
-        committed = {author for author, _, _ in round_.commitments.values()}
-        if committed >= set(round_.announcement.workers) or tx.now > limits.commit_by:
-            receipt(tx, run, round_, lead)
+        collect_commitments(tx, run, round_, lead)
     elif lead.state is L.RECEIPTED and round_.receipt is not None:
-        late = tx.now > (limits.attest_by if len(expected) >= run.manifest.threshold else limits.acknowledge_by)
-        if (len(expected) >= run.manifest.threshold and expected <= set(round_.attestations)) or late:
+        late = tx.now > (collect_by(run, round_) if len(expected) >= run.manifest.threshold else limits.acknowledge_by)
+        if (len(expected) >= run.manifest.threshold and expected <= round_.attested) or late:
             collect(tx, run, round_, lead)
     elif lead.state is L.AGGREGATING:
         aggregate(tx, run, round_, lead)
 
 
-def receipt(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
-    """Pin each worker's earliest commitment, canonically; with none there is nothing to do this round."""
-    earliest: dict[Pubkey, tuple[UnixTime, EventId]] = {}
+def collect_commitments(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
+    """Pin the commitment of each worker that made just one: with those of all, as soon as they are not dated in the future."""
+    by_author: dict[Pubkey, list[tuple[UnixTime, EventId]]] = {}
     for event_id, (author, created_at, _) in round_.commitments.items():
-        earliest[author] = min(earliest.get(author, (created_at, event_id)), (created_at, event_id))
-    if not earliest:
+        by_author.setdefault(author, []).append((created_at, event_id))
+    pins = [said[0] for said in by_author.values() if len(said) == 1]
+    commit_by = round_.announcement.deadlines.commit_by
+    when = receipt_time(commit_by, len(pins) == len(round_.announcement.workers), [created_at for created_at, _ in pins])
+    if tx.now > commit_by if when == commit_by else tx.now >= when:
+        receipt(tx, run, round_, lead, tuple(sorted(event_id for _, event_id in pins)), when)
+
+
+def receipt(tx: Transaction, run: Run, round_: Round, lead: Lead, pins: tuple[EventId, ...], when: UnixTime) -> None:
+    """The canonical receipt; with nothing to pin there is nothing to do this round."""
+    if not pins:
         close(tx, run, round_, lead)
         return
-    complete = len(earliest) == len(round_.announcement.workers)
-    body = Receipt(
-        run=run.id,
-        announcement=round_.id,
-        round=round_.announcement.round,
-        commitments=tuple(sorted(event_id for _, event_id in earliest.values())),
-    )
-    when = receipt_time(round_.announcement.deadlines.commit_by, complete, [created_at for created_at, _ in earliest.values()])
+    body = Receipt(run=run.id, announcement=round_.id, round=round_.announcement.round, commitments=pins)
     tx.say(f"{round_.id}/receipt", body, created_at=when)
     save(tx, lead, L.RECEIPTED)
 
@@ -178,25 +133,39 @@ def collect(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
 
 
 def aggregate(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
-    """Fetch the deltas, take the outer step, upload the new checkpoint, close."""
+    """Fetch the deltas, take the outer step, upload the new checkpoint, close. A delta that is not to be had in time is left out."""
     key = f"lead/{round_.id}"
     replica = tx.need("replica", Replica)
     deltas = [(worker, round_.reveals[worker].blob) for worker in sorted(lead.levels)]
     missing = [(worker, blob) for worker, blob in deltas if blob.sha256 not in lead.paths]
+    if missing and tx.now > aggregate_by(run, round_):
+        for worker, _ in missing:
+            lead = without(tx, round_, lead, worker, "its delta was not to be had in time")
+        aggregate(tx, run, round_, lead)
+        return
     for worker, blob in missing:
         tx.emit(Fetch(owner=key, name=f"delta:{blob.sha256}", blob=located(run, blob), whose=worker[:8]))
     if missing:
         return
-    if lead.outcome is None:
+    if not deltas:
+        close(tx, run, round_, lead)
+    elif lead.outcome is None:
         job = aggregate_job(tx, run, replica, deltas, lead.paths, len(pinned(round_)), "lead")
         tx.emit(Compute(owner=key, name="aggregate", job=job))
-        return
-    assert lead.outcome.checkpoint is not None
-    if not lead.outcome.checkpoint.urls:
+    elif lead.outcome.checkpoint is not None and not lead.outcome.checkpoint.urls:
         path = f"{tx.me.work_dir}/lead-{round_.announcement.round:05d}.safetensors"
         tx.emit(Upload(owner=key, name="checkpoint", blob=lead.outcome.checkpoint, path=path, servers=run.manifest.blob_servers))
-        return
-    close(tx, run, round_, lead)
+    else:
+        close(tx, run, round_, lead)
+
+
+def without(tx: Transaction, round_: Round, lead: Lead, worker: Pubkey, reason: str) -> Lead:
+    """The aggregate leaves one delta out."""
+    tx.withdraw(f"lead/{round_.id}", f"delta:{round_.reveals[worker].blob.sha256}")
+    tx.note("warning", "deltas_left_out", f"round {round_.announcement.round}: {worker[:8]}: {reason}")
+    lead = msgspec.structs.replace(lead, levels={key: level for key, level in lead.levels.items() if key != worker})
+    save(tx, lead)
+    return lead
 
 
 def close(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
@@ -216,8 +185,9 @@ def close(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
         run=run.id,
         announcement=round_.id,
         round=round_.announcement.round,
+        attestations=tuple(sorted(round_.attestations)) if accepted else (),
         accepted=accepted,
-        refused=refusals(run, round_, lead),
+        refused=refusals(run, round_, accepted),
         committed=len(pinned(round_)),
         state_id=state[0],
         root=state[1],
@@ -228,26 +198,26 @@ def close(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
 
 
 def entry(round_: Round, worker: Pubkey, weight: int, level: int) -> Accepted:
-    """One used delta with every attestation event that covers it."""
-    cited = tuple(sorted(event_id for event_id, _ in round_.attestations.values()))
-    return Accepted(worker=worker, delta=round_.reveals[worker].blob, weight=weight, level=level, attestations=cited)
+    """One used delta. Its worker's URLs are not repeated: the reveal has them, and a result must fit into an event."""
+    blob = round_.reveals[worker].blob
+    return Accepted(worker=worker, delta=BlobRef(blob.sha256, blob.size), weight=weight, level=level)
 
 
-def refusals(run: Run, round_: Round, lead: Lead) -> tuple[Refused, ...]:
+def refusals(run: Run, round_: Round, used: tuple[Accepted, ...]) -> tuple[Refused, ...]:
     """Every listed worker that is not used, and why, as far as the verdicts tell."""
     verdicts = [verdict for _, verdict in round_.verdicts.values()]
     told = standings(verdicts, pinned(round_), run.manifest.scoring, {}) if verdicts else {}
-    reasons = []
+    accepted, reasons = {item.worker for item in used}, []
     for worker in round_.announcement.workers:
-        if worker in lead.levels and lead.outcome is not None:
+        if worker in accepted:
             continue
         if worker not in pinned(round_):
-            reason = "no commitment in time"
+            reason = "no commitment in time, or more than one"
         elif worker not in round_.reveals:
             reason = "it was not revealed in time"
         else:
-            reason = (told[worker].reason if worker in told else None) or "too few attestations"
-        reasons.append(Refused(worker=worker, reason=reason))
+            reason = (told[worker].reason if worker in told else None) or "too few attestations, or its delta was not to be had"
+        reasons.append(Refused(worker=worker, reason=reason[:MAX_REASON]))
     return tuple(reasons)
 
 
@@ -258,15 +228,17 @@ def save(tx: Transaction, lead: Lead, state: LeadState | None = None) -> None:
 
 def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
     """Take an outcome of one of the coordinator's effects."""
-    if key == "preparation":
-        prepared(tx, name, outcome)
-        return
     lead = tx.get(key, Lead)
     if lead is None or lead.state is L.CLOSED:
         return
+    run, round_ = tx.need("run", Run), tx.need(f"round/{lead.announcement}", Round)
+    digest = Digest(name.partition(":")[2])
     match outcome:
         case Fetched(path=path):
-            save(tx, msgspec.structs.replace(lead, paths=with_item(lead.paths, Digest(name.partition(":")[2]), path)))
+            save(tx, msgspec.structs.replace(lead, paths=with_item(lead.paths, digest, path)))
+        case Failed(reason=reason) if name.startswith("delta:"):
+            for worker in [worker for worker in lead.levels if round_.reveals[worker].blob.sha256 == digest]:
+                lead = without(tx, round_, lead, worker, reason)
         case Computed(result=AggregateResult(error=None) as result):
             save(tx, msgspec.structs.replace(lead, outcome=result))
         case Uploaded(urls=urls) if lead.outcome is not None and lead.outcome.checkpoint is not None:
@@ -274,24 +246,7 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
             save(tx, msgspec.structs.replace(lead, outcome=msgspec.structs.replace(lead.outcome, checkpoint=blob)))
         case Failed(reason=reason) | Computed(result=AggregateResult(error=str(reason))):
             tx.note("fault", "aggregations_failed", f"{name}: {reason}; the round closes without using any work")
-            tx.withdraw(f"{key}#")
-            run = tx.need("run", Run)
-            close(tx, run, tx.need(f"round/{lead.announcement}", Round), msgspec.structs.replace(lead, levels={}, outcome=None))
+            tx.withdraw(key)
+            close(tx, run, round_, msgspec.structs.replace(lead, levels={}, outcome=None))
         case _:
             raise IllegalTransition(f"{key}: {name} ended with {type(outcome).__name__}")
-
-
-def prepared(tx: Transaction, name: str, outcome: Outcome) -> None:
-    """A step of the preparation ended."""
-    plan, row = tx.me.plan, tx.get("preparation", Preparation)
-    match outcome:
-        case Computed(result=BuildRunResult() as result) if plan is not None:
-            tx.put("preparation", Preparation(missing=result.blobs, manifest=built(plan, result)))
-            tx.note("info", "runs_built", f"built a run from {result.total_bytes} bytes of text")
-        case Uploaded() if row is not None:
-            digest = name.partition(":")[2]
-            tx.put("preparation", msgspec.structs.replace(row, missing=tuple(pair for pair in row.missing if pair[0].sha256 != digest)))
-        case Failed(reason=reason):
-            tx.note("fault", "runs_unprepared", f"the run cannot be prepared, {name}: {reason}")
-        case _:
-            raise IllegalTransition(f"preparation: {name} ended with {type(outcome).__name__}")

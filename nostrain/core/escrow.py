@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Container
+
 from nostrain.core.effects import LockTerms
 from nostrain.core.rows import Round, Run
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.messages import OracleItem
-from nostrain.units import Msat, Pubkey
+from nostrain.units import Digest, Msat, Pubkey
 
 
 def amounts(run: Run) -> tuple[Msat, ...]:
@@ -14,13 +16,17 @@ def amounts(run: Run) -> tuple[Msat, ...]:
     return (run.manifest.settlement.level_msat,) * len(run.manifest.scoring.levels_ppm)
 
 
-def oracles_of(round_: Round, payee: Pubkey) -> tuple[tuple[int, OracleItem], ...]:
-    """Every thermometer announced for `payee`, with its oracle's index: the 1-based position in the announcement's list."""
-    pairs = []
+def oracles_of(round_: Round, payee: Pubkey, only: Container[Digest] | None = None) -> tuple[tuple[int, OracleItem], ...]:
+    """One thermometer of each oracle announced for `payee`, with its oracle's index: the 1-based position in the announcement's list.
+
+    `only` are the digests of those that an offer is bound to.
+    """
+    pairs: list[tuple[int, OracleItem]] = []
     for index, entry in enumerate(round_.announcement.validators, start=1):
-        item = round_.oracles.get(entry.pubkey, {}).get(payee)
-        if item is not None:
-            pairs.append((index, item))
+        items = sorted(
+            (item for item in round_.oracles.get(entry.pubkey, {}).values() if item.payee == payee), key=lambda item: item.digest
+        )
+        pairs += [(index, item) for item in items if only is None or item.digest in only][:1]
     return tuple(pairs)
 
 

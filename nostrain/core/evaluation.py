@@ -9,8 +9,9 @@ import msgspec
 from nostrain.core.effects import Compute, Fetch
 from nostrain.core.rows import Duty, Replica, Round, Run
 from nostrain.core.run import located
-from nostrain.core.scoring import pinned
+from nostrain.core.scoring import MAX_REASON, pinned
 from nostrain.core.tables import DutyState, ReplicaState, advance
+from nostrain.core.timing import fetch_by
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.assignment import shard_index, window_seed
 from nostrain.protocol.digests import evaluation_seed, ranked
@@ -23,34 +24,65 @@ UNASSIGNED_SHARDS = 2
 """Shards that one validator draws its unassigned windows from in one round: few, so that little has to be fetched."""
 
 
-def worker_of(round_: Round, digest: Digest) -> Pubkey:
-    """Whose revealed delta has that digest."""
-    return next(worker for worker, reveal in round_.reveals.items() if reveal.blob.sha256 == digest)
+def workers_of(round_: Round, digest: Digest) -> list[Pubkey]:
+    """Who revealed the delta with that digest; more than one when it was copied."""
+    return [worker for worker, reveal in round_.reveals.items() if reveal.blob.sha256 == digest]
 
 
 def prepare(tx: Transaction, run: Run, round_: Round, duty: Duty) -> bool:
-    """Fetch what is missing; once all is here, evaluate. True when nothing was revealed, so that there is nothing to compute."""
+    """Fetch what is missing; once all is here, evaluate. True when there is nothing to compute: nothing was revealed, or is to be had.
+
+    The state to measure on is that of the announcement: a replica that has not caught up with it, or has left it, measures nothing.
+    """
     replica = tx.get("replica", Replica)
     if replica is None or replica.dataset is None or replica.state is not ReplicaState.READY or replica.confirming is not None:
         return False
+    if replica.state_id != round_.announcement.state_id:
+        return False
     revealed = [worker for worker in pinned(round_) if worker in round_.reveals and worker not in duty.bad]
+    fetch(tx, run, round_, duty, replica.dataset, revealed)
+    missing = {round_.reveals[worker].blob.sha256 for worker in revealed} - set(duty.paths)
+    if missing and tx.now > fetch_by(round_):
+        revealed = [worker for worker in revealed if round_.reveals[worker].blob.sha256 not in missing]
+        duty = give_up(tx, round_, duty, missing)
+    elif missing or not all_shown(tx, round_):
+        return False
     if not revealed:
         return True
+    if all(shard.sha256 in duty.paths for shard in shards_needed(round_, duty, replica.dataset, revealed)):
+        tx.put(f"duty/{round_.id}", msgspec.structs.replace(duty, state=advance("duty", duty.state, DutyState.EVALUATING)))
+        tx.emit(Compute(owner=f"duty/{round_.id}", name="evaluate", job=evaluate_job(tx, run, round_, duty, revealed)))
+    return False
+
+
+def all_shown(tx: Transaction, round_: Round) -> bool:
+    """Whether nothing more is to be waited for: every pinned delta was revealed, or the time for it is over."""
+    return set(pinned(round_)) <= set(round_.reveals) or tx.now > round_.announcement.deadlines.reveal_by
+
+
+def fetch(tx: Transaction, run: Run, round_: Round, duty: Duty, dataset: DatasetManifest, revealed: list[Pubkey]) -> None:
+    """Ask for the deltas as they are revealed, and for the shards to measure them on."""
     key = f"duty/{round_.id}"
-    missing = False
     for worker in revealed:
         blob = round_.reveals[worker].blob
         if blob.sha256 not in duty.paths:
             tx.emit(Fetch(owner=key, name=f"delta:{blob.sha256}", blob=located(run, blob), whose=worker[:8]))
-            missing = True
-    for shard in shards_needed(round_, duty, replica.dataset, revealed):
+    for shard in shards_needed(round_, duty, dataset, revealed) if revealed else ():
         if shard.sha256 not in duty.paths:
             tx.emit(Fetch(owner=key, name=f"shard:{shard.sha256}", blob=located(run, shard), whose="the dataset", must=True))
-            missing = True
-    if not missing:
-        tx.put(key, msgspec.structs.replace(duty, state=advance("duty", duty.state, DutyState.EVALUATING)))
-        tx.emit(Compute(owner=key, name="evaluate", job=evaluate_job(tx, run, round_, duty, revealed)))
-    return False
+
+
+def give_up(tx: Transaction, round_: Round, duty: Duty, missing: set[Digest]) -> Duty:
+    """Deltas that were promised and are not to be had: whoever promised them has none."""
+    bad = dict(duty.bad)
+    for digest in sorted(missing):
+        tx.withdraw(f"duty/{round_.id}", f"delta:{digest}")
+        for worker in workers_of(round_, digest):
+            bad[worker] = "its blob was not to be had in time"
+            tx.note("warning", "blobs_refused", f"delta of {worker[:8]}: {bad[worker]}")
+    duty = msgspec.structs.replace(duty, bad=bad)
+    tx.put(f"duty/{round_.id}", duty)
+    return duty
 
 
 def shards_needed(round_: Round, duty: Duty, dataset: DatasetManifest, revealed: list[Pubkey]) -> list[BlobRef]:
@@ -128,13 +160,19 @@ def earlier_deltas(tx: Transaction, round_: Round) -> tuple[tuple[Digest, str], 
     return tuple(sorted(found.items()))
 
 
+def plain(reason: str) -> str:
+    """Someone's words, fit to be published: printable, on one line, not too long."""
+    return "".join(letter if letter.isprintable() else " " for letter in reason)[:MAX_REASON]
+
+
 def verdict(run: Run, round_: Round, duty: Duty, result: EvaluateResult | None) -> Verdict:
     """One score for each pinned worker: the engine's, or why there is none."""
     measured = {score.worker: score for score in result.scores} if result is not None else {}
     scores = []
     for worker in pinned(round_):
         if worker in measured:
-            scores.append(msgspec.convert(msgspec.structs.asdict(measured[worker]), Score))
+            score = msgspec.convert(msgspec.structs.asdict(measured[worker]), Score)
+            scores.append(msgspec.structs.replace(score, error=plain(score.error) if score.error is not None else None))
         else:
             scores.append(Score(worker=worker, error=duty.bad.get(worker, "it was not revealed in time")))
     assert round_.receipt is not None and duty.salt is not None  # noqa: PT018 - an acknowledged duty has both

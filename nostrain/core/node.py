@@ -6,22 +6,21 @@ from typing import Final, assert_never
 
 import msgspec
 
-from nostrain.core import coordinator, enrolment, outbox, payee, payer, replica, validator, worker
+from nostrain.core import coordinator, enrolment, offers, outbox, payee, payer, preparation, replica, validator, worker
 from nostrain.core.effects import Effect, Outcome
 from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, Received, Tick
+from nostrain.core.pruning import prune
 from nostrain.core.round import fold_round
-from nostrain.core.rows import Chain, Identity, NodeState, Orphans, Outbox, Outstanding, Payee, Payer, Replica, Round, Run
-from nostrain.core.run import Orphan, fold_announcement, fold_enrolment, fold_manifest
-from nostrain.core.tables import PayeeState, PayerState
+from nostrain.core.rows import Chain, Identity, NodeState, Outstanding, Started, Waiting
+from nostrain.core.run import Equivocation, discredit, fold_announcement, fold_enrolment, fold_manifest
+from nostrain.core.timing import moments
 from nostrain.core.transaction import Note, Transaction
+from nostrain.core.waiting import Orphan, forget, keys_of, wait, waiting_for
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
-from nostrain.protocol.limits import MAX_ORPHANS
 from nostrain.protocol.manifest import RunManifest
-from nostrain.protocol.messages import Announcement, Choice, Enrolment, Invoices, Message, Offer, Openings
+from nostrain.protocol.messages import Announcement, Choice, Enrolment, Invoices, Message, Offer, Openings, Result
 from nostrain.units import UnixTime
 
-KEEP_ROUNDS: Final = 8
-"""Rounds whose rows are kept after their result: what plausibility checks, audits and late messages still need."""
 MAX_PASSES: Final = 64
 """Policies settle in a handful of passes; more means that two of them undo each other."""
 
@@ -58,7 +57,7 @@ def step(state: NodeState, input_: Input, now: UnixTime) -> Step:
             assert_never(input_)
     if tx.get("node", Identity) is not None:
         settle(tx)
-    effects = tuple(effect for effect in tx.emitted if tx.outstanding(effect.id) is not None)
+    effects = tuple(effect for effect in tx.emitted if tx.outstanding(effect.id) is effect)
     return Step(tx.result(), effects, tuple(tx.notes))
 
 
@@ -68,40 +67,37 @@ def boot(tx: Transaction, identity: Identity) -> None:
     if before is not None and before.pubkey != identity.pubkey:
         raise LocalProtocolError(f"the journal belongs to {before.pubkey}, the key is {identity.pubkey}")
     tx.put("node", identity)
+    tx.put("started", Started(tx.now))
 
 
 def receive(tx: Transaction, message: Message) -> None:
     """Fold a message, and after it whatever was waiting for it."""
-    waiting = tx.get("orphans", Orphans) or Orphans()
-    if any(orphan.id == message.id for orphan in waiting.messages):
+    if tx.get(f"waiting/{message.id}", Waiting) is not None:
         return
-    pending, progress = [*waiting.messages], fold(tx, message)
-    if progress is None:
-        pending.append(message)
-        if len(pending) > MAX_ORPHANS:
-            dropped = pending.pop(0)
-            tx.note("warning", "orphans_dropped", f"gave up waiting for what event {dropped.id[:8]} refers to")
-    while progress:
-        progress = False
-        for orphan in list(pending):
-            folded = fold(tx, orphan)
-            if folded is not None:
-                pending.remove(orphan)
-                progress = progress or folded
-    if tuple(pending) != waiting.messages:
-        tx.put("orphans", Orphans(tuple(pending)))
+    pending = [message]
+    while pending:
+        current = pending.pop(0)
+        if fold(tx, current):
+            pending += waiting_for(tx, keys_of(current))
+            if isinstance(current.body, Result) and tx.run is not None:
+                forget(tx, tx.run)
 
 
-def fold(tx: Transaction, message: Message) -> bool | None:
-    """Fold one message: True if it changed something, False if not, None if what it refers to is still missing."""
-    before = dict(tx.changed)
+def fold(tx: Transaction, message: Message) -> bool:
+    """Fold one message; whether that changed something for others. It is kept while what it refers to is missing."""
+    before = tx.version
     try:
         route(tx, message)
-    except Orphan:
-        return None
+    except Orphan as orphan:
+        wait(tx, message, orphan.missing)
+        return False
     except RemoteProtocolError as error:
         tx.note("warning", "messages_refused", str(error))
-    return tx.changed != before
+        if isinstance(error, Equivocation):
+            discredit(tx, message.author, str(error))
+    changed = tx.version != before
+    tx.delete(f"waiting/{message.id}")
+    return changed
 
 
 def route(tx: Transaction, message: Message) -> None:
@@ -116,10 +112,10 @@ def route(tx: Transaction, message: Message) -> None:
             fold_announcement(tx, message, body)
         case Offer():
             if message.author != tx.me.pubkey:
-                payee.fold_offer(tx, message, body)
+                offers.fold_offer(tx, message, body)
         case Openings():
             if message.author != tx.me.pubkey:
-                payee.fold_openings(tx, message, body)
+                offers.fold_openings(tx, message, body)
         case Choice() | Invoices():
             if message.author != tx.me.pubkey:
                 payer.fold(tx, message, body)
@@ -147,7 +143,9 @@ def finish(tx: Transaction, effect_id: str, outcome: Outcome) -> None:
             worker.done(tx, owner, effect.name, outcome)
         case "duty":
             validator.done(tx, owner, effect.name, outcome)
-        case "lead" | "preparation":
+        case "preparation":
+            preparation.done(tx, effect.name, outcome)
+        case "lead":
             coordinator.done(tx, owner, effect.name, outcome)
         case "payer":
             payer.done(tx, owner, effect.name, outcome)
@@ -160,56 +158,18 @@ def finish(tx: Transaction, effect_id: str, outcome: Outcome) -> None:
 def settle(tx: Transaction) -> None:
     """Let every policy decide until a whole pass changes nothing."""
     for _ in range(MAX_PASSES):
-        before = dict(tx.changed)
-        for machine in (enrolment, replica, coordinator, payer, validator, payee, worker, outbox):
+        before = tx.version
+        for machine in (enrolment, replica, preparation, coordinator, payer, validator, payee, worker, outbox):
             machine.decide(tx)
         prune(tx)
-        if tx.changed == before:
+        if tx.version == before:
             return
     raise LocalProtocolError("the policies do not come to rest")
 
 
-def prune(tx: Transaction) -> None:
-    """Drop the rows of rounds long closed, once no money hangs on them."""
-    run = tx.run
-    if run is None or run.round <= KEEP_ROUNDS:
-        return
-    for key in tx.keys("round/"):
-        round_ = tx.need(key, Round)
-        if round_.announcement.round > run.round - KEEP_ROUNDS or money_open(tx, round_):
-            continue
-        following = tx.get("replica", Replica)
-        if following is None or following.round < round_.announcement.round:
-            continue
-        tx.delete(key)
-        for prefix in (f"work/{round_.id}", f"duty/{round_.id}", f"lead/{round_.id}", f"payer/{round_.id}", f"payee/{round_.id}"):
-            for row in list(tx.keys(prefix)):
-                tx.delete(row)
-        for row in list(tx.keys("outbox/")):
-            if round_.id in row and tx.need(row, Outbox).stage in ("sent", "refused"):
-                tx.delete(row)
-
-
-def money_open(tx: Transaction, round_: Round) -> bool:
-    """Whether an escrow of the round has not ended."""
-    payers = (tx.need(key, Payer) for key in tx.keys(f"payer/{round_.id}"))
-    payees = (tx.need(key, Payee) for key in tx.keys(f"payee/{round_.id}"))
-    unpaid = any(level.state not in (PayerState.PAID, PayerState.FAILED) for row in payers for level in row.levels)
-    return unpaid or any(level.state not in (PayeeState.SETTLED, PayeeState.CANCELLED) for row in payees for level in row.levels)
-
-
 def next_deadline(state: NodeState, after: UnixTime) -> UnixTime | None:
     """The first moment after `after` at which time alone may change something: the shell's only timer."""
-    moments: list[int] = []
-    run = state.rows.get("run")
-    for key, row in state.rows.items():
-        if key.startswith("round/") and isinstance(row, Round):
-            limits = row.announcement.deadlines
-            moments += [at + 1 for at in msgspec.structs.astuple(limits)]
-            if isinstance(run, Run):
-                timing = run.manifest.timing
-                moments += [limits.attest_by + timing.grace_s + 1, limits.commit_by - timing.commit_s * 2 // 3 + 1]
-    return min((UnixTime(at) for at in moments if at > after), default=None)
+    return min((UnixTime(at) for at in moments(state) if at > after), default=None)
 
 
 def outstanding(state: NodeState) -> tuple[Effect, ...]:

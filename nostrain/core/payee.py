@@ -10,29 +10,32 @@ from typing import Final
 
 import msgspec
 
-from nostrain.core.effects import Cancel, CheckLocks, Draw, Drawn, Failed, HoldInvoice, Invoiced, Ok, Outcome, Settle, Unlock, Unlocked
-from nostrain.core.escrow import amounts, oracles_of, terms
+from nostrain.core.effects import Cancel, Draw, Drawn, Failed, HoldInvoice, Invoiced, Ok, Outcome, Settle, Unlock, Unlocked
+from nostrain.core.escrow import oracles_of, terms
 from nostrain.core.rows import Chain, Payee, PayeeLevel, Round, Run
-from nostrain.core.run import Orphan
+from nostrain.core.scoring import pinned
 from nostrain.core.tables import PayeeState, advance
+from nostrain.core.timing import SAFETY_BLOCKS, blocks_in, collect_by, release_by
 from nostrain.core.transaction import Transaction
-from nostrain.errors import IllegalTransition, RemoteProtocolError
-from nostrain.protocol.messages import AttestationItem, Choice, Invoices, Message, Offer, Openings, OracleItem
+from nostrain.errors import IllegalTransition
+from nostrain.protocol.messages import AttestationItem, Choice, Invoices, OracleItem
 from nostrain.units import BlockHeight, Digest, Msat
 
 Y = PayeeState
 ENDED = (Y.SETTLED, Y.CANCELLED)
-SAFETY_BLOCKS: Final = 24
-"""From so many blocks before an HTLC's expiry we cancel and never settle (design section 6, Deadlines)."""
+UNPAID = (Y.OFFERED, Y.CHECKED, Y.INVOICED)
 INVOICE_EXPIRY_S: Final = 3600
 
 
 def locked(tx: Transaction, run: Run, round_: Round) -> bool:
-    """Whether the money for our work is held: then, and only then, we commit. True in a run that is not paid."""
+    """Whether the money for our work is held, and long enough: then, and only then, we commit. True in a run that is not paid."""
     if run.manifest.settlement.mode == "none":
         return True
-    row = tx.get(f"payee/{round_.id}", Payee)
-    return row is not None and bool(row.levels) and all(level.state is Y.HELD for level in row.levels)
+    row, chain = tx.get(f"payee/{round_.id}", Payee), tx.get("height", Chain)
+    if row is None or chain is None or not row.levels:
+        return False
+    end = chain.height + blocks_in(collect_by(run, round_) - tx.now) + SAFETY_BLOCKS
+    return all(level.state is Y.HELD and level.cltv_expiry is not None and level.cltv_expiry >= end for level in row.levels)
 
 
 def decide(tx: Transaction) -> None:
@@ -80,62 +83,75 @@ def step_level(tx: Transaction, run: Run, round_: Round, key: str, index: int) -
     level = row.levels[index]
     if level.state in ENDED:
         return
-    chain = tx.get("height", Chain)
-    height = chain.height if chain is not None else BlockHeight(0)
-    expiring = level.cltv_expiry is not None and height + SAFETY_BLOCKS >= level.cltv_expiry
-    if level.state is Y.HELD and not expiring:
-        signed = attestations(round_, row, index + 1)
-        if len(signed) >= run.manifest.threshold:
-            row = moved(row, index, Y.RELEASABLE)
-            tx.put(key, row)
-            level = row.levels[index]
-    if level.state is Y.RELEASABLE and not expiring:
-        assert level.lock is not None
-        bound = terms(tx, run, round_, tx.me.pubkey, bound_oracles(round_, row))
-        scalars = tuple((oracle, item.scalars[: index + 1]) for oracle, item in attestations(round_, row, index + 1))
-        tx.emit(Unlock(owner=key, name=f"unlock:{index}", terms=bound, level=index + 1, lock=level.lock, scalars=scalars))
-    elif level.state is Y.SETTLING:
+    if expiring(tx, level):
+        cancel(tx, key, index)
+        return
+    signed = attestations(round_, row, index + 1)
+    if level.state is Y.HELD and len(signed) >= run.manifest.threshold:
+        row = moved(row, index, Y.RELEASABLE)
+        tx.put(key, row)
+        level = row.levels[index]
+    if level.state is Y.SETTLING:
         assert level.preimage is not None
         tx.emit(Settle(owner=key, name=f"settle:{index}", preimage=level.preimage))
-    elif expiring or hopeless(tx, run, round_, level):
+    elif tx.outstanding(f"{key}#unlock:{index}") is not None:
+        return
+    elif level.state is Y.RELEASABLE and len(signed) > level.tried:
+        assert level.lock is not None
+        tx.put(key, moved(row, index, Y.RELEASABLE, tried=len(signed)))
+        bound = terms(tx, run, round_, tx.me.pubkey, bound_oracles(round_, row))
+        scalars = tuple((oracle, item.scalars[: index + 1]) for oracle, item in signed)
+        tx.emit(Unlock(owner=key, name=f"unlock:{index}", terms=bound, level=index + 1, lock=level.lock, scalars=scalars))
+    elif hopeless(tx, run, round_, level):
         cancel(tx, key, index)
+
+
+def expiring(tx: Transaction, level: PayeeLevel) -> bool:
+    """Whether the HTLC is so close to its expiry that it must not be settled any more."""
+    chain = tx.get("height", Chain)
+    return chain is not None and level.cltv_expiry is not None and chain.height + SAFETY_BLOCKS >= level.cltv_expiry
 
 
 def hopeless(tx: Transaction, run: Run, round_: Round, level: PayeeLevel) -> bool:
     """Whether no attestation that could release the level is still to come, or the money was not there in time."""
-    deadlines, timing = round_.announcement.deadlines, run.manifest.timing
-    if level.state not in (Y.HELD, Y.RELEASABLE):
-        return tx.now > deadlines.commit_by or round_.result is not None
-    everyone = bool(round_.acknowledgements) and set(round_.acknowledgements) <= set(round_.attestations)
-    return tx.now > deadlines.attest_by + timing.grace_s or (round_.result is not None and everyone)
+    if level.state in UNPAID:
+        return tx.now > round_.announcement.deadlines.commit_by or round_.result is not None
+    if round_.receipt is not None and tx.me.pubkey not in pinned(round_):
+        return True
+    everyone = bool(round_.acknowledgements) and set(round_.acknowledgements) <= round_.attested
+    return tx.now > release_by(tx, run, round_) or (round_.result is not None and everyone)
 
 
 def cancel(tx: Transaction, key: str, index: int) -> None:
-    """Give the level's money back, if any was ever held."""
+    """Give the level's money back, if our invoice was sent. One that is being settled is cancelled only if our node says that it was not.
+
+    Before, the hash is just what the payer named: it may be that of another invoice of ours.
+    """
     row = tx.need(key, Payee)
     level = row.levels[index]
-    tx.withdraw(f"{key}#unlock:{index}")
-    tx.withdraw(f"{key}#invoice:{index}")
-    if level.lock is not None:
+    for name in ("unlock", "invoice", "settle"):
+        tx.withdraw(key, f"{name}:{index}")
+    if level.lock is not None and level.state not in (Y.OFFERED, Y.CHECKED):
         tx.emit(Cancel(owner=key, name=f"cancel:{index}", payment_hash=level.lock.payment_hash))
-    tx.put(key, moved(row, index, Y.CANCELLED))
+    if level.state is not Y.SETTLING:
+        tx.put(key, moved(row, index, Y.CANCELLED))
 
 
 def attestations(round_: Round, row: Payee, level: int) -> tuple[tuple[int, AttestationItem], ...]:
-    """Attestations of the offer's oracles that open `level`, with the oracle's index."""
-    found = []
-    for index, entry in enumerate(round_.announcement.validators, start=1):
-        announced = round_.oracles.get(entry.pubkey, {})
-        for item in round_.attestations[entry.pubkey][1].items if entry.pubkey in round_.attestations else ():
-            theirs = announced.get(item.payee)
-            if item.payee == row.payee and sum(item.digits) >= level and theirs is not None and theirs.digest in row.oracles:
-                found.append((index, item))
-    return tuple(found)
+    """Attestations of the offer's oracles that open `level`, one of each, with the oracle's index."""
+    bound = {(item.oracle, item.nonces): index for index, item in bound_oracles(round_, row)}
+    found: dict[int, AttestationItem] = {}
+    for _, attestation in round_.attestations.values():
+        for item in attestation.items:
+            index = bound.get((item.oracle, item.nonces))
+            if index is not None and item.payee == row.payee and sum(item.digits) >= level:
+                found[index] = item
+    return tuple(sorted(found.items()))
 
 
 def bound_oracles(round_: Round, row: Payee) -> tuple[tuple[int, OracleItem], ...]:
     """The oracles that the offer is bound to."""
-    return tuple(pair for pair in oracles_of(round_, row.payee) if pair[1].digest in row.oracles)
+    return oracles_of(round_, row.payee, row.oracles)
 
 
 def moved(row: Payee, index: int, state: PayeeState, **fields: object) -> Payee:
@@ -145,64 +161,13 @@ def moved(row: Payee, index: int, state: PayeeState, **fields: object) -> Payee:
     return msgspec.structs.replace(row, levels=(*row.levels[:index], after, *row.levels[index + 1 :]))
 
 
-def fold_offer(tx: Transaction, message: Message, offer: Offer) -> None:
-    """Check the offer against the manifest's schedule and the announced oracles; the first offer of a round counts."""
-    run, round_ = tx.need("run", Run), tx.get(f"round/{offer.announcement}", Round)
-    if round_ is None:
-        raise Orphan(offer.announcement)
-    key = f"payee/{round_.id}"
-    if message.author != run.coordinator or offer.payee != tx.me.pubkey:
-        raise RemoteProtocolError("offer", "not by the coordinator to us", whose=message.author[:8])
-    if tx.get(key, Payee) is not None:
-        return
-    known = {item.digest for _, item in oracles_of(round_, tx.me.pubkey)}
-    missing = [digest for digest in offer.oracles if digest not in known]
-    if missing:
-        raise Orphan(missing[0])
-    wanted = run.manifest.settlement.instances
-    whole = all(len(set(level)) == len(level) == wanted for level in offer.instances)
-    if offer.amounts_msat != amounts(run) or len(offer.instances) != len(offer.amounts_msat) or not whole:
-        raise RemoteProtocolError("offer", "does not follow the manifest's schedule", whose=message.author[:8])
-    if len(set(offer.oracles)) != len(offer.oracles) or len(offer.oracles) < run.manifest.threshold:
-        raise RemoteProtocolError("offer", f"is bound to {len(set(offer.oracles))} oracles", whose=message.author[:8])
-    tx.put(
-        key,
-        Payee(
-            announcement=round_.id,
-            payee=tx.me.pubkey,
-            offer_id=message.id,
-            instances=offer.instances,
-            amounts_msat=offer.amounts_msat,
-            oracles=offer.oracles,
-        ),
-    )
-
-
-def fold_openings(tx: Transaction, message: Message, body: Openings) -> None:
-    """The payer's answer to our choice: recompute everything before any work is risked on it."""
-    run, key = tx.need("run", Run), f"payee/{body.announcement}"
-    row = tx.get(key, Payee)
-    if row is None or not row.chosen:
-        raise Orphan(body.offer)
-    if message.author != run.coordinator or body.offer != row.offer_id:
-        raise RemoteProtocolError("openings", "of an offer that we did not answer", whose=message.author[:8])
-    if row.levels or row.refused is not None:
-        return
-    if len(body.locks) != len(row.instances) or len(body.seeds) != len(row.instances):
-        raise RemoteProtocolError("openings", "not one for each level", whose=message.author[:8])
-    round_ = tx.need(f"round/{body.announcement}", Round)
-    tx.put(key, msgspec.structs.replace(row, levels=tuple(PayeeLevel(Y.OFFERED, lock=lock) for lock in body.locks)))
-    tx.emit(
-        CheckLocks(
-            owner=key,
-            name="check",
-            terms=terms(tx, run, round_, tx.me.pubkey, bound_oracles(round_, row)),
-            instances=row.instances,
-            chosen=row.chosen,
-            seeds=body.seeds,
-            locks=body.locks,
-        )
-    )
+def refuse(tx: Transaction, run: Run, key: str, reason: str) -> None:
+    """The offer does not stand up to the check: nothing of it is used."""
+    row = tx.need(key, Payee)
+    tx.note("fault", "offers_refused", f"the offer of {run.coordinator[:8]} is refused as fraud: {reason}")
+    tx.put(key, msgspec.structs.replace(row, refused=reason))
+    for level in range(len(row.levels)):
+        cancel(tx, key, level)
 
 
 def hold_changed(tx: Transaction, payment_hash: Digest, state: str, amount_msat: Msat, cltv_expiry: BlockHeight | None) -> None:
@@ -210,50 +175,72 @@ def hold_changed(tx: Transaction, payment_hash: Digest, state: str, amount_msat:
     for key in tx.keys("payee/"):
         row = tx.need(key, Payee)
         for index, level in enumerate(row.levels):
-            if level.lock is None or level.lock.payment_hash != payment_hash or level.state in ENDED:
+            if level.lock is None or level.lock.payment_hash != payment_hash or level.state in (*ENDED, Y.OFFERED):
                 continue
             if state == "accepted" and level.state is Y.INVOICED and amount_msat >= row.amounts_msat[index]:
                 tx.put(key, moved(row, index, Y.HELD, cltv_expiry=cltv_expiry))
             elif state == "cancelled":
+                tx.withdraw(key, f"unlock:{index}")
+                tx.withdraw(key, f"settle:{index}")
                 tx.put(key, moved(row, index, Y.CANCELLED))
             return
 
 
 def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
     """Take an outcome of one of the escrow's effects."""
-    row, run = tx.need(key, Payee), tx.need("run", Run)
-    index = int(name.partition(":")[2] or 0)
+    row, run = tx.get(key, Payee), tx.run
+    if row is None or run is None:
+        return
+    what, _, number = name.partition(":")
     match outcome:
         case Drawn(data=data):
-            count = run.manifest.settlement.instances
-            chosen = tuple(int(data[start : start + 8], 16) % count for start in range(0, len(data), 8))
-            row = msgspec.structs.replace(row, chosen=chosen)
-            tx.put(key, row)
-            assert row.offer_id is not None
-            number = tx.need(f"round/{row.announcement}", Round).announcement.round
-            body = Choice(run=run.id, announcement=row.announcement, round=number, offer=row.offer_id, chosen=chosen)
-            tx.say(f"{key}/choice", body, recipient=run.coordinator)
+            choose(tx, run, key, row, data)
         case Ok() if name == "check":
             for level in range(len(row.levels)):
-                row = moved(row, level, Y.CHECKED)
+                if row.levels[level].state is Y.OFFERED:
+                    row = moved(row, level, Y.CHECKED)
             tx.put(key, row)
         case Failed(reason=reason) if name == "check":
-            tx.note("fault", "offers_refused", f"the offer of {run.coordinator[:8]} is refused as fraud: {reason}")
-            tx.put(key, msgspec.structs.replace(row, refused=reason))
-            for level in range(len(row.levels)):
-                cancel(tx, key, level)
-        case Invoiced(bolt11=bolt11):
-            if row.levels[index].state is Y.CHECKED:
-                tx.put(key, moved(row, index, Y.CHECKED, bolt11=bolt11))
-        case Unlocked(preimage=preimage):
-            tx.put(key, moved(row, index, Y.SETTLING, preimage=preimage))
-        case Ok() if name.startswith("settle:"):
-            tx.put(key, moved(row, index, Y.SETTLED))
-            tx.note("info", "levels_settled", f"level {index + 1} settled: {row.amounts_msat[index]} msat")
-        case Failed(reason=reason) if name.startswith(("unlock:", "settle:", "invoice:")):
-            tx.note("fault", "levels_lost", f"level {index + 1}, {name.partition(':')[0]}: {reason}")
-            cancel(tx, key, index)
-        case Ok() | Failed() if name.startswith("cancel:"):
-            pass
+            refuse(tx, run, key, reason)
+        case Invoiced() | Unlocked() | Ok() | Failed() if number.isdigit():
+            level_done(tx, key, row, what, int(number), outcome)
         case _:
             raise IllegalTransition(f"{key}: {name} ended with {type(outcome).__name__}")
+
+
+def choose(tx: Transaction, run: Run, key: str, row: Payee, data: str) -> None:
+    """Entropy decides which instance of each level is used; it is committed together with the choice."""
+    count = run.manifest.settlement.instances
+    chosen = tuple(int(data[start : start + 8], 16) % count for start in range(0, len(data), 8))
+    tx.put(key, msgspec.structs.replace(row, chosen=chosen))
+    assert row.offer_id is not None
+    round_ = tx.need(f"round/{row.announcement}", Round)
+    body = Choice(run=run.id, announcement=round_.id, round=round_.announcement.round, offer=row.offer_id, chosen=chosen)
+    tx.say(f"{key}/choice", body, recipient=run.coordinator)
+
+
+def level_done(tx: Transaction, key: str, row: Payee, what: str, index: int, outcome: Outcome) -> None:
+    """An effect of one level ended."""
+    level = row.levels[index]
+    match what, outcome:
+        case "invoice", Invoiced(bolt11=bolt11):
+            if level.state is Y.CHECKED:
+                tx.put(key, moved(row, index, Y.CHECKED, bolt11=bolt11))
+        case "unlock", Unlocked(preimage=preimage):
+            tx.put(key, moved(row, index, Y.SETTLING, preimage=preimage))
+        case "unlock", Failed(reason=reason):
+            # Another oracle's attestation may still open what these did not; only when none is left to come is the level lost.
+            tx.note("fault", "unlocks_failed", f"level {index + 1} does not open with {level.tried} attestations: {reason}")
+        case ("settle", Ok()) | ("cancel", Failed()) if level.state is Y.SETTLING:
+            tx.put(key, moved(row, index, Y.SETTLED))
+            tx.note("info", "levels_settled", f"level {index + 1} settled: {row.amounts_msat[index]} msat")
+        case "cancel", Ok() if level.state is Y.SETTLING:
+            tx.put(key, moved(row, index, Y.CANCELLED))
+            tx.note("fault", "levels_lost", f"level {index + 1} could not be settled before its expiry")
+        case "cancel", Ok() | Failed():
+            pass
+        case (("settle" | "invoice"), Failed(reason=reason)):
+            tx.note("fault", "levels_lost", f"level {index + 1}, {what}: {reason}")
+            tx.put(key, moved(row, index, Y.CANCELLED))
+        case _:
+            raise IllegalTransition(f"{key}: {what}:{index} ended with {type(outcome).__name__}")

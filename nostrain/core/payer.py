@@ -11,6 +11,7 @@ from nostrain.core.effects import Draw, DrawLocks, Drawn, LocksDrawn, LocksOpene
 from nostrain.core.escrow import amounts, oracles_of, terms
 from nostrain.core.rows import Payer, PayerLevel, Round, Run
 from nostrain.core.tables import PayerState, advance
+from nostrain.core.timing import oracles_by
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition, RemoteProtocolError
 from nostrain.protocol.messages import Choice, Invoices, Message, Offer, Openings, OracleItem
@@ -22,10 +23,10 @@ P = PayerState
 def decide(tx: Transaction) -> None:
     """Start an escrow with every worker of the open round whose thermometers are announced; emit what each row calls for."""
     run = tx.run
-    if run is None or run.halted or run.coordinator != tx.me.pubkey or run.manifest.settlement.mode != "hold":
+    if run is None or run.coordinator != tx.me.pubkey or run.manifest.settlement.mode != "hold":
         return
     round_ = tx.get(f"round/{run.open}", Round)
-    if round_ is not None and tx.now <= round_.announcement.deadlines.commit_by:
+    if round_ is not None and not run.halted and tx.now <= round_.announcement.deadlines.commit_by:
         for worker in round_.announcement.workers:
             if oracles_ready(tx, run, round_, worker) and tx.get(key_of(round_, worker), Payer) is None:
                 tx.put(key_of(round_, worker), Payer(announcement=round_.id, payee=worker))
@@ -41,22 +42,30 @@ def key_of(round_: Round, worker: Pubkey) -> str:
 
 def oracles_ready(tx: Transaction, run: Run, round_: Round, worker: Pubkey) -> bool:
     """All oracles have announced, or a third of the commit window has passed and at least t have."""
-    announced = len(oracles_of(round_, worker))
-    waited = tx.now > round_.announcement.deadlines.commit_by - run.manifest.timing.commit_s * 2 // 3
+    announced = len(trusted(run, round_, worker))
+    waited = tx.now > oracles_by(run, round_)
     return announced == len(round_.announcement.validators) or (waited and announced >= run.manifest.threshold)
+
+
+def trusted(run: Run, round_: Round, worker: Pubkey) -> tuple[tuple[int, OracleItem], ...]:
+    """The oracles that an offer may be bound to: those that did not contradict themselves, if there are enough of them."""
+    every = oracles_of(round_, worker)
+    honest = tuple(pair for pair in every if round_.announcement.validators[pair[0] - 1].pubkey not in run.faulty)
+    return honest if len(honest) >= run.manifest.threshold else every
 
 
 def used(round_: Round, row: Payer) -> tuple[tuple[int, OracleItem], ...]:
     """The oracles that this escrow's offer is bound to: those known when it was drawn."""
-    return tuple(pair for pair in oracles_of(round_, row.payee) if not row.oracles or pair[1].digest in row.oracles)
+    return oracles_of(round_, row.payee, row.oracles or None)
 
 
 def step(tx: Transaction, run: Run, round_: Round, key: str, row: Payer) -> None:
-    """Emit what the row calls for; give up what was never offered or invoiced in time."""
-    late = tx.now > round_.announcement.deadlines.commit_by
+    """Emit what the row calls for; give up what was never offered or invoiced in time, or before the run was halted."""
+    if tx.now > round_.announcement.deadlines.commit_by or round_.result is not None or run.halted:
+        give_up(tx, key, row)
+        return
     if not row.seeds:
-        if not late:
-            tx.emit(Draw(owner=key, name="seeds", size=32 * len(amounts(run))))
+        tx.emit(Draw(owner=key, name="seeds", size=32 * len(amounts(run))))
     elif row.levels[0].state is P.DRAWN:
         tx.emit(DrawLocks(owner=key, name="locks", terms=terms(tx, run, round_, row.payee, used(round_, row)), seeds=row.seeds))
     elif row.chosen and row.levels[0].lock is None:
@@ -75,8 +84,16 @@ def step(tx: Transaction, run: Run, round_: Round, key: str, row: Payer) -> None
             )
             tx.put(key, set_level(tx.need(key, Payer), index, state=P.PAYING))
             tx.emit(pay)
-        elif late and level.state in (P.DRAWN, P.OFFERED):
-            tx.put(key, set_level(tx.need(key, Payer), index, state=P.FAILED))
+
+
+def give_up(tx: Transaction, key: str, row: Payer) -> None:
+    """Nothing that is not being paid yet will be."""
+    for name in ("seeds", "locks", "open"):
+        tx.withdraw(key, name)
+    for index, level in enumerate(row.levels):
+        if level.state in (P.DRAWN, P.OFFERED, P.INVOICED):
+            row = set_level(row, index, state=P.FAILED)
+    tx.put(key, row)
 
 
 def set_level(row: Payer, index: int, *, state: PayerState, preimage: str | None = None) -> Payer:
@@ -88,12 +105,14 @@ def set_level(row: Payer, index: int, *, state: PayerState, preimage: str | None
 
 def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
     """Take an outcome of one of the escrow's effects."""
-    row, run = tx.need(key, Payer), tx.need("run", Run)
+    row, run = tx.get(key, Payer), tx.run
+    if row is None or run is None:
+        return
     round_ = tx.need(f"round/{row.announcement}", Round)
     match outcome:
         case Drawn(data=data):
             seeds = tuple(Digest(data[start : start + 64]) for start in range(0, len(data), 64))
-            digests = tuple(item.digest for _, item in oracles_of(round_, row.payee))
+            digests = tuple(item.digest for _, item in trusted(run, round_, row.payee))
             tx.put(key, msgspec.structs.replace(row, seeds=seeds, oracles=digests, levels=tuple(PayerLevel(P.DRAWN) for _ in seeds)))
         case LocksDrawn(instances=instances):
             offer(tx, run, round_, key, row, instances)
@@ -134,7 +153,7 @@ def fold(tx: Transaction, message: Message, body: Choice | Invoices) -> None:
     key = f"payer/{body.announcement}/{message.author}"
     row = tx.get(key, Payer)
     said = tx.said(f"{key}/offer")
-    if row is None or said is None or said.event_id != body.offer:
+    if row is None or said is None or said.event_id is None or said.event_id != body.offer:
         raise RemoteProtocolError(type(body).__name__.lower(), "answers no offer of ours", whose=message.author[:8])
     if isinstance(body, Choice):
         instances = tx.need("run", Run).manifest.settlement.instances

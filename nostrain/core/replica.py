@@ -51,9 +51,9 @@ def follow(tx: Transaction, run: Run, replica: Replica) -> None:
     if replica.state is ReplicaState.READY:
         replica = msgspec.structs.replace(replica, state=advance("replica", replica.state, ReplicaState.ADVANCING))
         tx.put(KEY, replica)
-    missing = [item for item in result.accepted if item.delta.sha256 not in replica.paths]
-    for item in missing:
-        tx.emit(Fetch(owner=KEY, name=f"delta:{item.delta.sha256}", blob=located(run, item.delta), whose=item.worker[:8], must=True))
+    missing = [(item.worker, round_.reveals[item.worker].blob) for item in result.accepted if item.delta.sha256 not in replica.paths]
+    for worker, blob in missing:
+        tx.emit(Fetch(owner=KEY, name=f"delta:{blob.sha256}", blob=located(run, blob), whose=worker[:8], must=True))
     if not missing:
         tx.emit(Compute(owner=KEY, name=f"aggregate:{replica.head}", job=outer_step(tx, run, replica, result)))
 
@@ -88,12 +88,20 @@ def aggregate_job(
 
 
 def arrived(tx: Transaction, run: Run, replica: Replica, round_: Round) -> None:
-    """The replica stands after this round's result; next it is confirmed in public."""
+    """The replica stands after this round's result; next it is confirmed in public: by whoever took part, and by anyone who is up to date."""
     assert round_.result is not None
+    me, announcement = tx.me.pubkey, round_.announcement
+    listed = me == run.coordinator or me in announcement.workers or any(entry.pubkey == me for entry in announcement.validators)
     tx.put(
         KEY,
         msgspec.structs.replace(
-            replica, head=round_.result[0], round=round_.announcement.round, paths={}, confirming=round_.id, validation_nanonats=None
+            replica,
+            head=round_.result[0],
+            round=announcement.round,
+            paths={},
+            confirming=round_.id if listed or run.head == round_.result[0] else None,
+            validation_nanonats=None,
+            unmeasured=False,
         ),
     )
 
@@ -103,7 +111,7 @@ def confirm(tx: Transaction, run: Run, replica: Replica) -> None:
     assert replica.confirming is not None
     if replica.dataset is None:
         return
-    if "validator" in tx.me.roles and replica.validation_nanonats is None:
+    if "validator" in tx.me.roles and replica.validation_nanonats is None and not replica.unmeasured:
         blob = replica.dataset.validation
         if blob.sha256 not in replica.paths:
             tx.emit(Fetch(owner=KEY, name="validation", blob=located(run, blob), whose="the dataset", must=True))
@@ -159,6 +167,9 @@ def done(tx: Transaction, name: str, outcome: Outcome) -> None:
             aggregate_done(tx, run, replica, aggregated)
         case Computed(result=ValidationResult(loss_nanonats=loss)):
             tx.put(KEY, msgspec.structs.replace(replica, validation_nanonats=loss))
+        case Failed(reason=reason) if name.startswith("validation:"):
+            tx.put(KEY, msgspec.structs.replace(replica, unmeasured=True))
+            tx.note("warning", "validations_failed", f"round {replica.round} is confirmed without its loss: {reason}")
         case Failed(reason=reason):
             diverge(tx, replica, f"{name}: {reason}")
         case _:
@@ -210,5 +221,5 @@ def weights(accepted: tuple[Accepted, ...]) -> tuple[int, ...]:
 
 def diverge(tx: Transaction, replica: Replica, reason: str) -> None:
     """We cannot follow any further; a person has to look."""
-    tx.put(KEY, msgspec.structs.replace(replica, state=ReplicaState.DIVERGED))
+    tx.put(KEY, msgspec.structs.replace(replica, state=advance("replica", replica.state, ReplicaState.DIVERGED)))
     tx.note("fault", "states_diverged", reason)

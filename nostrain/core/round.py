@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final, TypeVar
 
 import msgspec
 
+from nostrain.core.result import fold_confirmation, fold_result
 from nostrain.core.rows import Round, Run
-from nostrain.core.run import Orphan, halt, need_run, with_item
-from nostrain.core.scoring import attested_levels, pinned
+from nostrain.core.run import Equivocation, discredit, halt, need_run, with_item
+from nostrain.core.scoring import pinned
 from nostrain.core.tables import RoundPhase
 from nostrain.core.transaction import Transaction
+from nostrain.core.waiting import Orphan, receipt_key, word_key
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.digests import chain_reaches, commitment_digest, oracle_event_id, receipt_time, verdict_digest
 from nostrain.protocol.messages import (
@@ -20,6 +23,7 @@ from nostrain.protocol.messages import (
     Confirmation,
     Message,
     OracleAnnouncements,
+    OracleItem,
     Receipt,
     Result,
     Reveal,
@@ -27,15 +31,15 @@ from nostrain.protocol.messages import (
     Verdict,
     VerdictHash,
 )
-from nostrain.units import EventId, Pubkey
+from nostrain.units import Digest, EventId, Pubkey
 
 RoundBody = (
     OracleAnnouncements | Commitment | Receipt | Acknowledgement | Reveal | VerdictHash | Verdict | Attestation | Result | Confirmation
 )
 T = TypeVar("T")
 
-MAX_COMMITMENTS: Final = 4
-"""Commitments of one worker in one round that are remembered; the receipt pins at most one."""
+MAX_ALTERNATIVES: Final = 64
+"""Different commitments, attestations or thermometers of one author that are remembered in a round; honest authors have one."""
 
 
 def phase(round_: Round, run: Run) -> RoundPhase:
@@ -58,14 +62,14 @@ def fold_round(tx: Transaction, message: Message, body: RoundBody) -> None:
     run = need_run(tx, body.run)
     round_ = tx.get(f"round/{body.announcement}", Round)
     if round_ is None:
-        if body.announcement in run.results or (isinstance(body, Confirmation) and body.result == run.id):
-            return  # long closed; or of the manifest, which observers read and no machine needs
+        if body.round <= run.round:
+            return  # not kept any more; or a confirmation of the manifest, which observers read and no machine needs
         raise Orphan(body.announcement)
     if body.round != round_.announcement.round:
         raise RemoteProtocolError("message", f"says round {body.round} of an announcement of round {round_.announcement.round}")
     match body:
         case OracleAnnouncements():
-            after = fold_oracles(round_, message, body)
+            after = fold_oracles(run, round_, message, body)
         case Commitment():
             after = fold_commitment(round_, message, body)
         case Receipt():
@@ -86,23 +90,30 @@ def fold_round(tx: Transaction, message: Message, body: RoundBody) -> None:
             fold_result(tx, run, round_, message, body)
             return
     tx.put(f"round/{round_.id}", after)
+    if isinstance(body, OracleAnnouncements) and repeats_itself(tx, after, message.author):
+        discredit(tx, message.author, "it announced one event twice, or a nonce twice")
+    if isinstance(body, Attestation) and sum(author == message.author for author, _ in after.attestations.values()) > 1:
+        discredit(tx, message.author, "it attested twice")
 
 
-def first(said: object, message: Message, word: T) -> dict[Pubkey, T]:
-    """`said` with `word` as its author's first; the same again is nothing new, another one is an equivocation and does not count."""
-    known: dict[Pubkey, T] = dict(said)  # type: ignore[call-overload]
-    before = known.setdefault(message.author, word)
-    if before != word:
-        raise RemoteProtocolError(type(message.body).__name__.lower(), "contradicts what its author said before", whose=message.author[:8])
+def first(known: Mapping[Pubkey, T], message: Message, word: T, before: object) -> Mapping[Pubkey, T]:
+    """`known` with `word` as its author's first. `before` is the body that the author said before, if any: the same again is nothing new."""
+    if before is None:
+        return with_item(known, message.author, word)
+    if before != message.body:
+        raise Equivocation(said(message), "contradicts what its author said before", whose=message.author[:8])
     return known
+
+
+def said(message: Message) -> str:
+    """The kind of thing that was said, for error messages."""
+    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in type(message.body).__name__).strip()
 
 
 def worker(round_: Round, message: Message) -> Pubkey:
     """The author, if the announcement lists it as a worker."""
     if message.author not in round_.announcement.workers:
-        raise RemoteProtocolError(
-            type(message.body).__name__.lower(), "by someone who is no worker of this round", whose=message.author[:8]
-        )
+        raise RemoteProtocolError(said(message), "by someone who is no worker of this round", whose=message.author[:8])
     return message.author
 
 
@@ -111,37 +122,58 @@ def validator(round_: Round, message: Message) -> ValidatorEntry:
     for entry in round_.announcement.validators:
         if entry.pubkey == message.author:
             return entry
-    raise RemoteProtocolError(type(message.body).__name__.lower(), "by someone who is no validator of this round", whose=message.author[:8])
+    raise RemoteProtocolError(said(message), "by someone who is no validator of this round", whose=message.author[:8])
 
 
 def need_receipt(round_: Round, receipt: EventId) -> Receipt:
     """The round's receipt if it is the one named. Raises Orphan before it is known, RemoteProtocolError for another one."""
     if round_.receipt is None:
-        raise Orphan(receipt)
+        raise Orphan(receipt_key(round_.id))
     if round_.receipt[0] != receipt:
         raise RemoteProtocolError("message", f"names another receipt, {receipt[:8]}")
     return round_.receipt[1]
 
 
-def fold_oracles(round_: Round, message: Message, body: OracleAnnouncements) -> Round:
-    """Thermometers of one validator; several events may carry them. A nonce that was seen before voids the announcement."""
+def fold_oracles(run: Run, round_: Round, message: Message, body: OracleAnnouncements) -> Round:
+    """Thermometers of one validator; several events may carry them.
+
+    One that announces an event twice contradicts itself: both are kept, since an offer may be bound to either.
+    """
     entry = validator(round_, message)
     known = dict(round_.oracles.get(message.author, {}))
-    nonces = {nonce for items in round_.oracles.values() for item in items.values() for nonce in item.nonces}
     for item in body.items:
-        if item.oracle != entry.oracle:
-            raise RemoteProtocolError("oracle announcement", "by another key than the validator enrolled", whose=message.author[:8])
-        if item.payee not in round_.announcement.workers or item.event_id != oracle_event_id(round_.id, item.payee):
-            raise RemoteProtocolError(
-                "oracle announcement", f"for event {item.event_id[:40]!r}, which is none of this round", whose=message.author[:8]
-            )
-        if known.get(item.payee) == item:
-            continue
-        if item.payee in known or nonces & set(item.nonces) or len(set(item.nonces)) != len(item.nonces):
-            raise RemoteProtocolError("oracle announcement", "reuses a nonce or announces one event twice", whose=message.author[:8])
-        nonces.update(item.nonces)
-        known[item.payee] = item
+        problem = thermometer_problem(run, round_, entry, item)
+        if item.digest not in known and sum(other.payee == item.payee for other in known.values()) >= MAX_ALTERNATIVES:
+            problem = "announces one event too often"
+        if problem is not None:
+            raise RemoteProtocolError("oracle announcement", problem, whose=message.author[:8])
+        known[item.digest] = item
     return msgspec.structs.replace(round_, oracles=with_item(round_.oracles, message.author, known))
+
+
+def repeats_itself(tx: Transaction, round_: Round, author: Pubkey) -> bool:
+    """Whether a validator announced one event in two ways, or one nonce for two events: then it can be made to sign anything."""
+    nonces: dict[str, Digest] = {}
+    for key in tx.keys("round/"):
+        row = tx.need(key, Round)
+        for item in row.oracles.get(author, {}).values():
+            if any(nonces.setdefault(nonce, item.digest) != item.digest for nonce in item.nonces):
+                return True
+    items = list(round_.oracles.get(author, {}).values())
+    return len({item.payee for item in items}) != len(items)
+
+
+def thermometer_problem(run: Run, round_: Round, entry: ValidatorEntry, item: OracleItem) -> str | None:
+    """Why an oracle announcement is none of this round's, or None."""
+    if item.oracle != entry.oracle:
+        return "by another key than the validator's oracle"
+    if item.payee not in round_.announcement.workers or item.event_id != oracle_event_id(round_.id, item.payee):
+        return f"for event {item.event_id[:40]!r}, which is none of this round"
+    if len(set(item.nonces)) != len(item.nonces) or len(item.nonces) != len(run.manifest.scoring.levels_ppm):
+        return f"with {len(set(item.nonces))} nonces for {len(run.manifest.scoring.levels_ppm)} levels"
+    if item.maturity != round_.announcement.deadlines.attest_by:
+        return "of another maturity than the round's end"
+    return None
 
 
 def fold_commitment(round_: Round, message: Message, body: Commitment) -> Round:
@@ -152,8 +184,8 @@ def fold_commitment(round_: Round, message: Message, body: Commitment) -> Round:
     if body.state_id != round_.announcement.state_id:
         raise RemoteProtocolError("commitment", f"trained from state {body.state_id[:8]}, not the announced one", whose=message.author[:8])
     mine = sum(author == message.author for author, _, _ in round_.commitments.values())
-    if message.id not in round_.commitments and mine >= MAX_COMMITMENTS:
-        raise RemoteProtocolError("commitment", f"more than {MAX_COMMITMENTS} in one round", whose=message.author[:8])
+    if message.id not in round_.commitments and mine >= MAX_ALTERNATIVES:
+        raise RemoteProtocolError("commitment", f"more than {MAX_ALTERNATIVES} in one round", whose=message.author[:8])
     said = with_item(round_.commitments, message.id, (message.author, message.created_at, body))
     return msgspec.structs.replace(round_, commitments=said)
 
@@ -182,28 +214,32 @@ def fold_acknowledgement(round_: Round, message: Message, body: Acknowledgement)
     """A validator's acknowledgement with the right link of its chain."""
     entry = validator(round_, message)
     need_receipt(round_, body.receipt)
-    if body.round > entry.chain_length or not chain_reaches(body.link, body.round, entry.chain_end):
+    said_before = round_.acknowledgements.get(message.author)
+    if said_before is None and (body.round > entry.chain_length or not chain_reaches(body.link, body.round, entry.chain_end)):
         raise RemoteProtocolError(
             "acknowledgement", f"link {body.link[:8]} is not number {body.round} of its chain", whose=message.author[:8]
         )
-    return msgspec.structs.replace(round_, acknowledgements=first(round_.acknowledgements, message, body))
+    acknowledgements = first(round_.acknowledgements, message, body, said_before)
+    return msgspec.structs.replace(round_, acknowledgements=acknowledgements)
 
 
 def fold_reveal(run: Run, round_: Round, message: Message, body: Reveal) -> Round:
-    """A reveal that opens its author's pinned commitment; the commitment binds one blob, so everyone keeps the same reveal."""
+    """A reveal that opens its author's pinned commitment; the commitment binds one blob, so everyone keeps the same one, whatever its URLs."""
     worker(round_, message)
     if round_.receipt is None:
-        raise Orphan("the receipt")
+        raise Orphan(receipt_key(round_.id))
     commitment = round_.commitments.get(body.commitment)
     if commitment is None or commitment[0] != message.author or body.commitment not in round_.receipt[1].commitments:
         raise RemoteProtocolError("reveal", "of a commitment that is not its author's, or not pinned", whose=message.author[:8])
-    if body.blob.size > run.manifest.max_delta_bytes:
+    if not 1 <= body.blob.size <= run.manifest.max_delta_bytes:
         raise RemoteProtocolError(
             "reveal", f"promises {body.blob.size} bytes, {run.manifest.max_delta_bytes} is the limit", whose=message.author[:8]
         )
     if commitment_digest(message.author, round_.id, body.salt, body.blob) != commitment[2].commitment:
         raise RemoteProtocolError("reveal", f"blob {body.blob.sha256[:8]} is not what was committed to", whose=message.author[:8])
-    return msgspec.structs.replace(round_, reveals=first(round_.reveals, message, body))
+    if message.author in round_.reveals:
+        return round_
+    return msgspec.structs.replace(round_, reveals=with_item(round_.reveals, message.author, body))
 
 
 def fold_hash(round_: Round, message: Message, body: VerdictHash) -> Round:
@@ -211,10 +247,10 @@ def fold_hash(round_: Round, message: Message, body: VerdictHash) -> Round:
     validator(round_, message)
     need_receipt(round_, body.receipt)
     if message.author not in round_.acknowledgements:
-        raise Orphan("an acknowledgement")
+        raise Orphan(word_key(round_.id, Acknowledgement, message.author))
     if message.created_at > round_.announcement.deadlines.hash_by:
         raise RemoteProtocolError("verdict hash", "after the deadline", whose=message.author[:8])
-    return msgspec.structs.replace(round_, hashes=first(round_.hashes, message, body))
+    return msgspec.structs.replace(round_, hashes=first(round_.hashes, message, body, round_.hashes.get(message.author)))
 
 
 def fold_verdict(round_: Round, message: Message, body: Verdict) -> Round:
@@ -223,92 +259,31 @@ def fold_verdict(round_: Round, message: Message, body: Verdict) -> Round:
     need_receipt(round_, body.receipt)
     announced = round_.hashes.get(message.author)
     if announced is None:
-        raise Orphan("the hash of a verdict")
+        raise Orphan(word_key(round_.id, VerdictHash, message.author))
     if message.created_at > round_.announcement.deadlines.verdict_by:
         raise RemoteProtocolError("verdict", "after the deadline", whose=message.author[:8])
     if announced.digest != verdict_digest(message.author, body):
         raise RemoteProtocolError("verdict", "is not the one whose hash was published", whose=message.author[:8])
     if tuple(score.worker for score in body.scores) != pinned(round_) or body.state_id != round_.announcement.state_id:
         raise RemoteProtocolError("verdict", "does not score exactly the pinned workers on the announced state", whose=message.author[:8])
-    return msgspec.structs.replace(round_, verdicts=first(round_.verdicts, message, (message.id, body)))
+    if message.author in round_.verdicts:
+        return round_
+    return msgspec.structs.replace(round_, verdicts=with_item(round_.verdicts, message.author, (message.id, body)))
 
 
 def fold_attestation(round_: Round, message: Message, body: Attestation) -> Round:
     """Attestations that answer the validator's own announcements, digit by digit, with prefix outcomes."""
-    entry = validator(round_, message)
+    entry, whose = validator(round_, message), message.author[:8]
     need_receipt(round_, body.receipt)
-    announced = round_.oracles.get(message.author, {})
+    promised = {(item.payee, item.event_id, item.nonces) for item in round_.oracles.get(message.author, {}).values()}
     for item in body.items:
-        announcement = announced.get(item.payee)
-        if announcement is None:
-            raise Orphan(item.event_id)
-        if (item.oracle, item.event_id, item.nonces) != (entry.oracle, announcement.event_id, announcement.nonces):
-            raise RemoteProtocolError("attestation", f"does not answer the announcement for {item.payee[:8]}", whose=message.author[:8])
-        if list(item.digits) != sorted(item.digits, reverse=True):
-            raise RemoteProtocolError("attestation", f"digits {item.digits} are no thermometer", whose=message.author[:8])
+        if item.oracle != entry.oracle or list(item.digits) != sorted(item.digits, reverse=True):
+            raise RemoteProtocolError("attestation", f"for {item.payee[:8]} by another key, or no thermometer", whose=whose)
+        if (item.payee, item.event_id, item.nonces) not in promised:
+            raise Orphan(word_key(round_.id, OracleAnnouncements, message.author))
     if tuple(item.payee for item in body.items) != pinned(round_):
-        raise RemoteProtocolError("attestation", "does not cover exactly the pinned workers", whose=message.author[:8])
-    return msgspec.structs.replace(round_, attestations=first(round_.attestations, message, (message.id, body)))
-
-
-def fold_confirmation(run: Run, round_: Round, message: Message, body: Confirmation) -> Round:
-    """What someone computed from the result. Kept for participants only."""
-    known = {entry.pubkey for entry in round_.announcement.validators} | set(round_.announcement.workers) | {run.coordinator}
-    if message.author not in known and message.author not in run.enrolled:
-        raise RemoteProtocolError("confirmation", "by someone who takes no part", whose=message.author[:8])
-    if round_.result is None:
-        raise Orphan(body.result)
-    return msgspec.structs.replace(round_, confirmations=first(round_.confirmations, message, (body.state_id, body.root)))
-
-
-def fold_result(tx: Transaction, run: Run, round_: Round, message: Message, body: Result) -> None:
-    """Close the round and move the chain on, if the result uses nothing but attested work (decision 4)."""
-    if message.author != run.coordinator:
-        raise RemoteProtocolError("result", "not by the coordinator", whose=message.author[:8])
-    if round_.result is not None:
-        if round_.result[0] != message.id:
-            halt(tx, run, f"the coordinator gave two results for round {body.round}")
-        return
-    problem = void_reason(run, round_, body)
-    if problem is not None:
-        halt(tx, run, f"the result of round {body.round} is void: {problem}")
-        return
-    tx.put(f"round/{round_.id}", msgspec.structs.replace(round_, result=(message.id, body)))
-    spoke = set(pinned(round_))
-    missed = {key: 0 if key in spoke else run.missed.get(key, 0) + 1 for key in round_.announcement.workers}
-    tx.put(
-        "run",
-        msgspec.structs.replace(
-            run, head=message.id, round=body.round, results=with_item(run.results, round_.id, message.id), missed={**run.missed, **missed}
-        ),
-    )
-    used = ", ".join(item.worker[:8] for item in body.accepted) or "nobody"
-    tx.note("info", "rounds_closed", f"round {body.round} closed: state {body.state_id[:8]}, uses the work of {used}")
-
-
-def void_reason(run: Run, round_: Round, body: Result) -> str | None:
-    """Why the result may not be used by anyone, or None. Raises Orphan while something that it cites is missing."""
-    workers = [item.worker for item in body.accepted]
-    if workers != sorted(set(workers)):
-        return "its list is not sorted, or repeats a worker"
-    if not workers:
-        return None if body.state_id == round_.announcement.state_id else "it uses no work but changes the state"
-    if round_.receipt is None:
-        raise Orphan("the receipt")
-    if body.committed != len(round_.receipt[1].commitments):
-        return f"it divides by {body.committed}, {len(round_.receipt[1].commitments)} commitments are pinned"
-    known = {event_id for event_id, _ in round_.attestations.values()}
-    cited = {item.worker: frozenset(item.attestations) for item in body.accepted}
-    missing = sorted(set().union(*cited.values()) - known)
-    if missing:
-        raise Orphan(missing[0])
-    levels = attested_levels(round_, run.manifest.threshold, cited)
-    for item in body.accepted:
-        if levels.get(item.worker, 0) < 1 or levels[item.worker] != item.level:
-            return f"level {item.level} of {item.worker[:8]} is not attested by {run.manifest.threshold} validators"
-        reveal = round_.reveals.get(item.worker)
-        if reveal is None:
-            raise Orphan("a reveal")
-        if reveal.blob.sha256 != item.delta.sha256:
-            return f"the delta of {item.worker[:8]} is not the one that it revealed"
-    return None
+        raise RemoteProtocolError("attestation", "does not cover exactly the pinned workers", whose=whose)
+    mine = sum(author == message.author for author, _ in round_.attestations.values())
+    if message.id not in round_.attestations and mine >= MAX_ALTERNATIVES:
+        raise RemoteProtocolError("attestation", f"more than {MAX_ALTERNATIVES} in one round", whose=whose)
+    return msgspec.structs.replace(round_, attestations=with_item(round_.attestations, message.id, (message.author, body)))

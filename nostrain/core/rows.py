@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
@@ -64,17 +64,23 @@ class Identity(msgspec.Struct, frozen=True, tag="identity"):
 
 
 class Run(msgspec.Struct, frozen=True, tag="run"):
-    """Row `run`: the run that we follow. `head` is the last element of the chain that is closed: the manifest or a result."""
+    """Row `run`: the run that we follow. `head` is the last element of the chain that is closed, the manifest or a result; `state_id` its state.
+
+    `announcements` (by parent) and `results` (by announcement) go back as far as the rounds that are kept. `faulty` names validators that
+    contradicted themselves, and how.
+    """
 
     id: EventId
     coordinator: Pubkey
     manifest: RunManifest
     head: EventId
+    state_id: Digest
     round: int = 0
     enrolled: Mapping[Pubkey, tuple[EventId, UnixTime, Enrolment]] = {}
     announcements: Mapping[EventId, EventId] = {}
     results: Mapping[EventId, EventId] = {}
     missed: Mapping[Pubkey, int] = {}
+    faulty: Mapping[Pubkey, str] = {}
     halted: str | None = None
 
     @property
@@ -91,21 +97,27 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
 class Round(msgspec.Struct, frozen=True, tag="round"):
     """Row `round/<announcement id>`: what has been said in a round, first word of each author.
 
-    Commitments are kept by id: a worker that commits twice must not split our view from the receipt's.
+    Commitments and attestations are kept by event id, thermometers by the digest of their TLV: someone who says two things must not split our
+    view from that of others who heard the other one first (docs/adr/0015).
     """
 
     id: EventId
     announcement: Announcement
-    oracles: Mapping[Pubkey, Mapping[Pubkey, OracleItem]] = {}
+    oracles: Mapping[Pubkey, Mapping[Digest, OracleItem]] = {}
     commitments: Mapping[EventId, tuple[Pubkey, UnixTime, Commitment]] = {}
     receipt: tuple[EventId, Receipt] | None = None
     acknowledgements: Mapping[Pubkey, Acknowledgement] = {}
     reveals: Mapping[Pubkey, Reveal] = {}
     hashes: Mapping[Pubkey, VerdictHash] = {}
     verdicts: Mapping[Pubkey, tuple[EventId, Verdict]] = {}
-    attestations: Mapping[Pubkey, tuple[EventId, Attestation]] = {}
+    attestations: Mapping[EventId, tuple[Pubkey, Attestation]] = {}
     result: tuple[EventId, Result] | None = None
     confirmations: Mapping[Pubkey, tuple[Digest, Digest]] = {}
+
+    @property
+    def attested(self) -> frozenset[Pubkey]:
+        """Validators that have attested."""
+        return frozenset(author for author, _ in self.attestations.values())
 
 
 class Replica(msgspec.Struct, frozen=True, tag="replica"):
@@ -122,6 +134,7 @@ class Replica(msgspec.Struct, frozen=True, tag="replica"):
     paths: Mapping[Digest, str] = {}
     confirming: EventId | None = None
     validation_nanonats: int | None = None
+    unmeasured: bool = False
 
 
 class WorkerMemory(msgspec.Struct, frozen=True, tag="worker_memory"):
@@ -146,7 +159,10 @@ class Submission(msgspec.Struct, frozen=True, tag="submission"):
 
 
 class Duty(msgspec.Struct, frozen=True, tag="duty"):
-    """Row `duty/<announcement id>`: our work as a validator of a round. `paths` maps digests to local files, `bad` workers to reasons."""
+    """Row `duty/<announcement id>`: our work as a validator of a round. `paths` maps digests to local files, `bad` workers to reasons.
+
+    `heard` are the validators whose verdict hash we had when we opened our verdict: a later hash may be of a copied one.
+    """
 
     announcement: EventId
     state: DutyState = DutyState.ANNOUNCING
@@ -154,6 +170,7 @@ class Duty(msgspec.Struct, frozen=True, tag="duty"):
     salt: Digest | None = None
     paths: Mapping[Digest, str] = {}
     bad: Mapping[Pubkey, str] = {}
+    heard: tuple[Pubkey, ...] = ()
     verdict: Verdict | None = None
     verdicts: tuple[EventId, ...] = ()
     reason: str | None = None
@@ -198,12 +215,13 @@ class Payer(msgspec.Struct, frozen=True, tag="payer"):
 
 
 class PayeeLevel(msgspec.Struct, frozen=True):
-    """One level as its payee sees it."""
+    """One level as its payee sees it. `tried`: how many attestations were last taken to open it."""
 
     state: PayeeState
     lock: LevelLock | None = None
     bolt11: str | None = None
     cltv_expiry: BlockHeight | None = None
+    tried: int = 0
     preimage: str | None = None
 
 
@@ -238,10 +256,18 @@ class Outbox(msgspec.Struct, frozen=True, tag="outbox"):
     stage: Literal["draft", "signed", "sent", "refused"] = "draft"
 
 
-class Orphans(msgspec.Struct, frozen=True, tag="orphans"):
-    """Row `orphans`: verified messages that refer to something not seen yet, oldest first."""
+class Started(msgspec.Struct, frozen=True, tag="started"):
+    """Row `started`: when this process booted. What happened while it was down has not been heard at once."""
 
-    messages: tuple[Message, ...] = ()
+    at: UnixTime
+
+
+class Waiting(msgspec.Struct, frozen=True, tag="waiting"):
+    """Row `waiting/<event id>`: a verified message that refers to something not seen yet, `missing`."""
+
+    message: Message
+    missing: str
+    since: UnixTime
 
 
 class Outstanding(msgspec.Struct, frozen=True, tag="outstanding"):
@@ -264,12 +290,34 @@ Row = (
     | Payee
     | Chain
     | Outbox
-    | Orphans
+    | Started
+    | Waiting
     | Outstanding
 )
 
 
 class NodeState(msgspec.Struct, frozen=True):
-    """All rows. A step shares every row that it did not change with the state before."""
+    """All rows. A step shares every row that it did not change with the state before.
+
+    `groups` is an index made from `rows`: the sorted keys of each group, the part of a key before its first slash.
+    """
 
     rows: Mapping[str, Row] = {}
+    groups: Mapping[str, tuple[str, ...]] = {}
+
+    def __post_init__(self) -> None:
+        if self.rows and not self.groups:
+            msgspec.structs.force_setattr(self, "groups", grouped(self.rows))
+
+
+def group_of(key: str) -> str:
+    """The group that a row key belongs to."""
+    return key.partition("/")[0]
+
+
+def grouped(keys: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    """The sorted keys of each group."""
+    groups: dict[str, list[str]] = {}
+    for key in sorted(keys):
+        groups.setdefault(group_of(key), []).append(key)
+    return {group: tuple(members) for group, members in groups.items()}

@@ -7,20 +7,24 @@ from typing import TypeVar
 
 import msgspec
 
+from nostrain.core.bounds import manifest_problem
 from nostrain.core.rows import Replica, Round, Run
+from nostrain.core.timing import deadlines
 from nostrain.core.transaction import Transaction
+from nostrain.core.waiting import Orphan
 from nostrain.errors import RemoteProtocolError
-from nostrain.protocol.limits import MAX_ROUNDS, MAX_VALIDATORS, MAX_WORKERS
+from nostrain.protocol.digests import initial_state_id
+from nostrain.protocol.limits import MAX_ENROLLED, MAX_VALIDATORS, MAX_WORKERS
 from nostrain.protocol.manifest import BlobRef, RunManifest
 from nostrain.protocol.messages import Announcement, Enrolment, Message
-from nostrain.units import EventId
+from nostrain.units import EventId, Pubkey
 
 K = TypeVar("K")
 V = TypeVar("V")
 
 
-class Orphan(Exception):
-    """The message refers to an event that has not been seen yet."""
+class Equivocation(RemoteProtocolError):
+    """Two statements of one author that cannot both stand."""
 
 
 def with_item(mapping: Mapping[K, V], key: K, value: V) -> dict[K, V]:
@@ -30,7 +34,8 @@ def with_item(mapping: Mapping[K, V], key: K, value: V) -> dict[K, V]:
 
 def located(run: Run, blob: BlobRef) -> BlobRef:
     """`blob` with the run's own servers as further hints."""
-    return msgspec.structs.replace(blob, urls=(*blob.urls, *(f"{server}/{blob.sha256}" for server in run.manifest.blob_servers)))
+    servers = tuple(f"{server}/{blob.sha256}" for server in run.manifest.blob_servers)
+    return msgspec.structs.replace(blob, urls=tuple(dict.fromkeys((*blob.urls, *servers))))
 
 
 def fold_manifest(tx: Transaction, message: Message, manifest: RunManifest) -> None:
@@ -45,24 +50,15 @@ def fold_manifest(tx: Transaction, message: Message, manifest: RunManifest) -> N
         return
     if wanted_run and wanted_coordinator:
         check_manifest(message, manifest)
-        tx.put("run", Run(id=message.id, coordinator=message.author, manifest=manifest, head=message.id))
+        state_id = initial_state_id(manifest.root)
+        tx.put("run", Run(id=message.id, coordinator=message.author, manifest=manifest, head=message.id, state_id=state_id))
         tx.put("replica", Replica(head=message.id))
         tx.note("info", "runs_joined", f"run {manifest.name} ({message.id[:8]}) by {message.author[:8]}: {manifest.rounds} rounds")
 
 
 def check_manifest(message: Message, manifest: RunManifest) -> None:
     """Raises RemoteProtocolError naming the first thing that cannot be."""
-    problem = None
-    if not 1 <= manifest.rounds <= MAX_ROUNDS:
-        problem = f"{manifest.rounds} rounds"
-    elif not 1 <= manifest.threshold <= manifest.min_validators <= MAX_VALIDATORS:
-        problem = f"threshold {manifest.threshold} of {manifest.min_validators} validators"
-    elif not 1 <= manifest.min_workers <= MAX_WORKERS:
-        problem = f"{manifest.min_workers} workers"
-    elif list(manifest.scoring.levels_ppm) != sorted(set(manifest.scoring.levels_ppm)) or not manifest.scoring.levels_ppm:
-        problem = "levels do not increase"
-    elif manifest.scoring.floor_nanonats < 1:
-        problem = "the floor of the normalizer is not positive"
+    problem = manifest_problem(manifest)
     if problem is not None:
         raise RemoteProtocolError(f"manifest {message.id[:8]}", problem, whose=message.author[:8])
 
@@ -73,9 +69,11 @@ def fold_enrolment(tx: Transaction, message: Message, enrolment: Enrolment) -> N
     if enrolment.role == "validator" and (enrolment.oracle is None or enrolment.chain_end is None or enrolment.chain_length < 1):
         raise RemoteProtocolError("enrolment", "a validator without oracle key or hash chain", whose=message.author[:8])
     known = run.enrolled.get(message.author)
+    if known is None and len(run.enrolled) >= MAX_ENROLLED:
+        raise RemoteProtocolError("enrolment", f"{MAX_ENROLLED} have enrolled already", whose=message.author[:8])
     if known is not None:
         _, created_at, before = known
-        if (before.role, before.oracle, before.chain_end) != (enrolment.role, enrolment.oracle, enrolment.chain_end):
+        if terms_of(before) != terms_of(enrolment):
             raise RemoteProtocolError("enrolment", "contradicts an earlier one", whose=message.author[:8])
         if created_at >= message.created_at:
             return
@@ -84,6 +82,11 @@ def fold_enrolment(tx: Transaction, message: Message, enrolment: Enrolment) -> N
     tx.put("run", msgspec.structs.replace(run, enrolled=enrolled, missed=missed))
     if known is None:
         tx.note("info", "enrolments", f"{enrolment.role} {enrolment.name} ({message.author[:8]}) enrolled")
+
+
+def terms_of(enrolment: Enrolment) -> tuple[object, ...]:
+    """What an author may not change any more."""
+    return enrolment.role, enrolment.oracle, enrolment.chain_end, enrolment.chain_length
 
 
 def fold_announcement(tx: Transaction, message: Message, announcement: Announcement) -> None:
@@ -97,33 +100,38 @@ def fold_announcement(tx: Transaction, message: Message, announcement: Announcem
             halt(tx, run, f"the coordinator announced two rounds on {announcement.parent[:8]}")
         return
     if announcement.parent != run.head:
+        if announcement.round <= run.round:
+            return  # of a part of the chain that is not kept any more
         raise Orphan(announcement.parent)
-    check_announcement(run, announcement)
+    check_announcement(run, message, announcement)
     tx.put(f"round/{message.id}", Round(id=message.id, announcement=announcement))
     tx.put("run", msgspec.structs.replace(run, announcements=with_item(run.announcements, announcement.parent, message.id)))
     tx.note("info", "rounds_opened", f"round {announcement.round} open on state {announcement.state_id[:8]}")
 
 
-def check_announcement(run: Run, announcement: Announcement) -> None:
-    """Raises RemoteProtocolError when the announcement does not continue the chain or lists someone as they did not enrol."""
-    if announcement.round != run.round + 1:
-        raise RemoteProtocolError("announcement", f"round {announcement.round} after round {run.round}")
+def check_announcement(run: Run, message: Message, announcement: Announcement) -> None:
+    """Raises RemoteProtocolError when the announcement does not continue the chain, or is not the only one that its date allows.
+
+    It is not compared with enrolments: two of us may have seen different ones.
+    """
+    problem = None
     keys = [entry.pubkey for entry in announcement.validators]
-    if list(announcement.workers) != sorted(set(announcement.workers)) or keys != sorted(set(keys)):
-        raise RemoteProtocolError("announcement", "its lists are not sorted, or repeat a key")
-    if len(keys) > MAX_VALIDATORS or len(announcement.workers) > MAX_WORKERS:
-        raise RemoteProtocolError("announcement", "too many participants")
-    if len(keys) < run.manifest.threshold:
-        raise RemoteProtocolError("announcement", f"{len(keys)} validators cannot reach the threshold {run.manifest.threshold}")
-    for entry in announcement.validators:
-        known = run.enrolled.get(entry.pubkey)
-        if known is None:
-            raise Orphan(entry.pubkey)
-        enrolment = known[2]
-        if (enrolment.oracle, enrolment.chain_end, enrolment.chain_length) != (entry.oracle, entry.chain_end, entry.chain_length):
-            raise RemoteProtocolError("announcement", f"lists validator {entry.pubkey[:8]} with another key or chain than it enrolled with")
-    if any(worker not in run.enrolled for worker in announcement.workers):
-        raise Orphan("a worker's enrolment")
+    if announcement.round != run.round + 1 or announcement.round > run.manifest.rounds:
+        problem = f"round {announcement.round} after round {run.round} of {run.manifest.rounds}"
+    elif announcement.state_id != run.state_id:
+        problem = f"opens on state {announcement.state_id[:8]}, the chain stands on {run.state_id[:8]}"
+    elif announcement.deadlines != deadlines(message.created_at, run.manifest):
+        problem = "its deadlines are not those of the manifest"
+    elif list(announcement.workers) != sorted(set(announcement.workers)) or keys != sorted(set(keys)):
+        problem = "its lists are not sorted, or repeat a key"
+    elif set(announcement.workers) & set(keys):
+        problem = "it lists someone as worker and validator"
+    elif not 1 <= len(announcement.workers) <= MAX_WORKERS or not run.manifest.threshold <= len(keys) <= MAX_VALIDATORS:
+        problem = f"{len(announcement.workers)} workers and {len(keys)} validators"
+    elif len({entry.oracle for entry in announcement.validators}) != len(keys):
+        problem = "two of its validators have one oracle key"
+    if problem is not None:
+        raise RemoteProtocolError("announcement", problem, whose=message.author[:8])
 
 
 def need_run(tx: Transaction, run_id: EventId) -> Run:
@@ -141,3 +149,10 @@ def halt(tx: Transaction, run: Run, reason: str) -> None:
     if run.halted is None:
         tx.put("run", msgspec.structs.replace(run, halted=reason))
         tx.note("fault", "runs_halted", f"run {run.id[:8]} halted: {reason}")
+
+
+def discredit(tx: Transaction, author: Pubkey, reason: str) -> None:
+    """Remember that a validator contradicted itself: a coordinator does not list it again."""
+    run = tx.run
+    if run is not None and author not in run.faulty:
+        tx.put("run", msgspec.structs.replace(run, faulty=with_item(run.faulty, author, reason)))

@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from math import isqrt
+from typing import Final
 
 import msgspec
 
@@ -14,6 +15,9 @@ from nostrain.core.rows import Round
 from nostrain.protocol.manifest import ScoringSpec
 from nostrain.protocol.messages import Score, Verdict
 from nostrain.units import PPM, EventId, Ppm, Pubkey
+
+MAX_REASON: Final = 120
+"""Characters of a reason that is passed on: part of it may be someone else's words."""
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -80,17 +84,24 @@ def thermometer(level: int, levels: int) -> tuple[int, ...]:
     return (1,) * level + (0,) * (levels - level)
 
 
-def attested_levels(round_: Round, threshold: int, cited: Mapping[Pubkey, frozenset[EventId]] | None = None) -> dict[Pubkey, int]:
-    """For each payee the highest level that at least `threshold` validators attested.
-
-    With `cited`, only the attestation events named for that payee count.
-    """
-    votes: dict[Pubkey, list[int]] = {}
-    for event_id, attestation in round_.attestations.values():
+def attested_levels(round_: Round, threshold: int) -> dict[Pubkey, int]:
+    """For each payee the highest level that at least `threshold` validators attested."""
+    votes: dict[Pubkey, dict[Pubkey, int]] = {}
+    for author, attestation in round_.attestations.values():
         for item in attestation.items:
-            if cited is None or event_id in cited.get(item.payee, frozenset()):
-                votes.setdefault(item.payee, []).append(sum(item.digits))
-    return {payee: sorted(levels, reverse=True)[threshold - 1] if len(levels) >= threshold else 0 for payee, levels in votes.items()}
+            of_payee = votes.setdefault(item.payee, {})
+            of_payee[author] = max(of_payee.get(author, 0), sum(item.digits))
+    ranked = {payee: sorted(levels.values(), reverse=True) for payee, levels in votes.items()}
+    return {payee: levels[threshold - 1] if len(levels) >= threshold else 0 for payee, levels in ranked.items()}
+
+
+def attesting(round_: Round, payee: Pubkey, level: int, cited: Container[EventId]) -> frozenset[Pubkey]:
+    """The validators whose attestations, among those `cited`, say that `payee` reached `level`."""
+    return frozenset(
+        author
+        for event_id, (author, attestation) in round_.attestations.items()
+        if event_id in cited and any(item.payee == payee and sum(item.digits) >= level for item in attestation.items)
+    )
 
 
 def provenance_milli_z(scores: Sequence[Score]) -> int | None:

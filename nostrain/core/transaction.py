@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Literal, TypeVar
 
 import msgspec
 
 from nostrain.core.effects import Effect
-from nostrain.core.rows import Identity, NodeState, Outbox, Outstanding, Row, Run
+from nostrain.core.rows import Identity, NodeState, Outbox, Outstanding, Row, Run, group_of
 from nostrain.errors import LocalProtocolError
 from nostrain.protocol.messages import Body
 from nostrain.units import Pubkey, UnixTime
@@ -25,12 +25,13 @@ class Note(msgspec.Struct, frozen=True):
 
 
 class Transaction:
-    """Mutable for the length of one step; nothing of it survives an exception."""
+    """Mutable for the length of one step; nothing of it survives an exception. `version` counts the changes made so far."""
 
     def __init__(self, state: NodeState, now: UnixTime) -> None:
         self.now = now
-        self._before = state.rows
-        self.changed: dict[str, Row | None] = {}
+        self.version = 0
+        self._before, self._groups = state.rows, state.groups
+        self._changed: dict[str, Row | None] = {}
         self.emitted: list[Effect] = []
         self.notes: list[Note] = []
 
@@ -44,9 +45,16 @@ class Transaction:
         """The run that we follow, if one was found."""
         return self.get("run", Run)
 
+    def _row(self, key: str) -> Row | None:
+        return self._changed[key] if key in self._changed else self._before.get(key)
+
+    def _set(self, key: str, row: Row | None) -> None:
+        self._changed[key] = row
+        self.version += 1
+
     def get(self, key: str, kind: type[RowT]) -> RowT | None:
         """The row under `key`, or None."""
-        row = self.changed[key] if key in self.changed else self._before.get(key)
+        row = self._row(key)
         if row is not None and not isinstance(row, kind):
             raise LocalProtocolError(f"row {key} is a {type(row).__name__}, not a {kind.__name__}")
         return row
@@ -60,27 +68,28 @@ class Transaction:
 
     def put(self, key: str, row: Row) -> None:
         """Write a row; writing what is there already changes nothing."""
-        present = self.changed[key] if key in self.changed else self._before.get(key)
-        if present is None or present != row:
-            self.changed[key] = row
+        present = self._row(key)
+        if present is not row and present != row:
+            self._set(key, row)
 
     def delete(self, key: str) -> None:
         """Remove a row if it is there."""
-        if key in self._before:
-            self.changed[key] = None
-        else:
-            self.changed.pop(key, None)
+        if self._row(key) is not None:
+            self._set(key, None)
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        """Keys of present rows that start with `prefix`, sorted."""
-        present = {key for key in self._before if key.startswith(prefix)} | {k for k in self.changed if k.startswith(prefix)}
-        return iter(sorted(key for key in present if self.changed.get(key, self) is not None))
+    def keys(self, prefix: str) -> list[str]:
+        """Keys of present rows that start with `prefix`, sorted. What precedes its first slash is a whole group's name."""
+        group, changed = group_of(prefix), self._changed
+        new = [key for key, row in changed.items() if row is not None and key.startswith(prefix) and key not in self._before]
+        new = [key for key in new if group_of(key) == group]
+        kept = [key for key in self._groups.get(group, ()) if key.startswith(prefix) and changed.get(key, self) is not None]
+        return sorted(kept + new) if new else kept
 
     def emit(self, effect: Effect) -> None:
         """Ask the shell for `effect`, unless it is outstanding already."""
         key = f"effect/{effect.id}"
-        if self.get(key, Outstanding) is None:
-            self.changed[key] = Outstanding(effect)
+        if self._row(key) is None:
+            self._set(key, Outstanding(effect))
             self.emitted.append(effect)
 
     def outstanding(self, effect_id: str) -> Effect | None:
@@ -88,17 +97,17 @@ class Transaction:
         row = self.get(f"effect/{effect_id}", Outstanding)
         return row.effect if row else None
 
-    def withdraw(self, prefix: str) -> None:
-        """Take back every outstanding effect whose id starts with `prefix`; the shell cancels what it is running of them."""
-        for key in list(self.keys(f"effect/{prefix}")):
-            self.delete(key)
-        self.emitted = [effect for effect in self.emitted if not effect.id.startswith(prefix)]
+    def withdraw(self, owner: str, name: str | None = None) -> None:
+        """Take back one outstanding effect of a machine, or all of them; the shell cancels what it is running of them."""
+        for key in self.keys(f"effect/{owner}#"):
+            if name is None or key == f"effect/{owner}#{name}":
+                self.delete(key)
 
     def say(self, key: str, body: Body, *, recipient: Pubkey | None = None, created_at: UnixTime | None = None) -> bool:
         """Put `body` into the outbox under `key`, once; whether it was new. The outbox machine signs and sends it."""
-        if self.get(f"outbox/{key}", Outbox) is not None:
+        if self._row(f"outbox/{key}") is not None:
             return False
-        self.changed[f"outbox/{key}"] = Outbox(created_at=self.now if created_at is None else created_at, recipient=recipient, body=body)
+        self._set(f"outbox/{key}", Outbox(created_at=self.now if created_at is None else created_at, recipient=recipient, body=body))
         return True
 
     def said(self, key: str) -> Outbox | None:
@@ -111,9 +120,19 @@ class Transaction:
 
     def result(self) -> NodeState:
         """The state after the step."""
-        rows: dict[str, Row] = {key: row for key, row in self._before.items() if key not in self.changed}
-        rows.update({key: row for key, row in self.changed.items() if row is not None})
-        return NodeState(rows)
+        if not self._changed:
+            return NodeState(self._before, self._groups)
+        rows: dict[str, Row] = {**self._before}
+        stale: set[str] = set()
+        for key, row in self._changed.items():
+            if (row is None) is (key in rows):
+                stale.add(group_of(key))
+            if row is None:
+                rows.pop(key, None)
+            else:
+                rows[key] = row
+        groups = {**self._groups} | {group: tuple(self.keys(group)) for group in stale}
+        return NodeState(rows, {group: keys for group, keys in groups.items() if keys})
 
 
 def changes(before: NodeState, after: NodeState) -> Mapping[str, Row | None]:

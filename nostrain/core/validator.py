@@ -34,7 +34,7 @@ from nostrain.units import Digest
 D = DutyState
 ENDED = (D.ATTESTED, D.SILENT)
 ITEMS_PER_EVENT = min(16, MAX_ORACLE_ITEMS)
-"""Keeps an event of oracle announcements with four digits well below MAX_EVENT_BYTES."""
+"""Keeps an event of oracle announcements well below MAX_EVENT_BYTES."""
 
 
 def decide(tx: Transaction) -> None:
@@ -58,34 +58,48 @@ def may_begin(tx: Transaction, round_: Round) -> bool:
 
 
 def step(tx: Transaction, run: Run, round_: Round, duty: Duty) -> None:
-    """Emit what the duty's state calls for; fall silent when its time is over."""
-    deadlines = round_.announcement.deadlines
+    """Emit what the duty's state calls for; fall silent when its time is over.
+
+    A result does not end the duty once workers may have shown their deltas on the strength of our acknowledgement: a coordinator that
+    closes a round early would have the work for nothing.
+    """
+    limits, key = round_.announcement.deadlines, f"duty/{round_.id}"
+    closed = round_.result is not None and (bool(round_.result[1].accepted) or duty.state in (D.ANNOUNCING, D.ANNOUNCED))
+    overdue = late(tx, round_, duty)
+    if closed:
+        silent(tx, duty, "the round closed first")
+    elif overdue is not None:
+        silent(tx, duty, overdue)
+    elif duty.state is D.ANNOUNCING:
+        announce(tx, run, round_)
+    elif duty.state is D.ANNOUNCED and round_.receipt is not None:
+        acknowledge(tx, run, round_, duty)
+    elif duty.state is D.ACKNOWLEDGED:
+        if evaluation.prepare(tx, run, round_, duty):
+            hashed(tx, run, round_, tx.need(key, Duty), None)
+    elif duty.state is D.HASHED:
+        if set(round_.acknowledgements) <= set(round_.hashes) or tx.now > limits.hash_by:
+            assert duty.verdict is not None
+            tx.say(f"{round_.id}/verdict", duty.verdict)
+            save(tx, msgspec.structs.replace(duty, heard=tuple(sorted(round_.hashes))), D.OPENED)
+    elif duty.state is D.OPENED and (set(duty.heard) <= set(round_.verdicts) or tx.now > limits.verdict_by):
+        attest(tx, run, round_, duty)
+
+
+def late(tx: Transaction, round_: Round, duty: Duty) -> str | None:
+    """Why it is too late for what the duty's state calls for; None while there is time."""
+    limits = round_.announcement.deadlines
     match duty.state:
-        case _ if round_.result is not None:
-            silent(tx, duty, "the round closed first")
-        case D.ANNOUNCING:
-            announce(tx, run, round_)
-        case D.ANNOUNCED if round_.receipt is not None:
-            if tx.now > deadlines.acknowledge_by:
-                silent(tx, duty, "late: the receipt came after the time to acknowledge it")
-            else:
-                acknowledge(tx, run, round_, duty)
-        case D.ACKNOWLEDGED:
-            shown = set(pinned(round_)) <= set(round_.reveals) or tx.now > deadlines.reveal_by
-            if shown and evaluation.prepare(tx, run, round_, duty):
-                hashed(tx, run, round_, duty, None)
-        case D.EVALUATING if tx.now > deadlines.hash_by:
-            silent(tx, duty, "late: the evaluation took longer than the round allows")
-        case D.HASHED:
-            if set(round_.acknowledgements) <= set(round_.hashes) or tx.now > deadlines.hash_by:
-                assert duty.verdict is not None
-                tx.say(f"{round_.id}/verdict", duty.verdict)
-                save(tx, duty, D.OPENED)
-        case D.OPENED:
-            if set(round_.hashes) <= set(round_.verdicts) or tx.now > deadlines.verdict_by:
-                attest(tx, run, round_, duty)
+        case D.ANNOUNCED if tx.now > limits.acknowledge_by:
+            return "late: no receipt came in the time to acknowledge it"
+        case D.ACKNOWLEDGED | D.EVALUATING if tx.now > limits.hash_by:
+            return "late: the evaluation took longer than the round allows"
+        case D.HASHED if tx.now > limits.verdict_by:
+            return "late: the time to open the verdict is over"
+        case D.OPENED if tx.now > limits.attest_by:
+            return "late: the time to attest is over"
         case _:
-            pass
+            return None
 
 
 def announce(tx: Transaction, run: Run, round_: Round) -> None:
@@ -103,11 +117,10 @@ def announce(tx: Transaction, run: Run, round_: Round) -> None:
 
 def announced(tx: Transaction, run: Run, round_: Round, duty: Duty, items: tuple[OracleItem, ...]) -> None:
     """Publish the announcements, as many events as it takes."""
-    for start in range(0, len(items), ITEMS_PER_EVENT):
-        body = OracleAnnouncements(
-            run=run.id, announcement=round_.id, round=round_.announcement.round, items=items[start : start + ITEMS_PER_EVENT]
-        )
-        tx.say(f"{round_.id}/oracles/{start // ITEMS_PER_EVENT}", body)
+    fit = ITEMS_PER_EVENT
+    for part, start in enumerate(range(0, len(items), fit)):
+        body = OracleAnnouncements(run=run.id, announcement=round_.id, round=round_.announcement.round, items=items[start : start + fit])
+        tx.say(f"{round_.id}/oracles/{part}", body)
     save(tx, duty, D.ANNOUNCED)
 
 
@@ -128,20 +141,21 @@ def acknowledge(tx: Transaction, run: Run, round_: Round, duty: Duty) -> None:
 
 def attest(tx: Transaction, run: Run, round_: Round, duty: Duty) -> None:
     """The levels that follow from the verdicts that there are: the same set gives every validator the same levels."""
-    if len(round_.verdicts) < run.manifest.threshold:
-        silent(tx, duty, f"{len(round_.verdicts)} verdicts, {run.manifest.threshold} are needed")
+    used = {author: round_.verdicts[author] for author in duty.heard if author in round_.verdicts}
+    if len(used) < run.manifest.threshold:
+        silent(tx, duty, f"{len(used)} verdicts, {run.manifest.threshold} are needed")
         return
     workers = pinned(round_)
     spec = run.manifest.scoring
     history = provenance_refusals(rounds_before(tx, round_), round_, spec)
-    standing = standings([verdict for _, verdict in round_.verdicts.values()], workers, spec, history)
-    own = round_.oracles.get(tx.me.pubkey, {})
+    standing = standings([verdict for _, verdict in used.values()], workers, spec, history)
+    own = {item.payee: item for item in round_.oracles.get(tx.me.pubkey, {}).values()}
     if set(workers) - set(own):
         silent(tx, duty, "our oracle announcements never came back from the relays")
         return
     outcomes = tuple((own[worker].tlv, worker, thermometer(standing[worker].level, len(spec.levels_ppm))) for worker in workers)
     tx.emit(OracleAttest(owner=f"duty/{round_.id}", name="attest", outcomes=outcomes))
-    duty = msgspec.structs.replace(duty, verdicts=tuple(sorted(event_id for event_id, _ in round_.verdicts.values())))
+    duty = msgspec.structs.replace(duty, verdicts=tuple(sorted(event_id for event_id, _ in used.values())))
     save(tx, duty, D.ATTESTING)
 
 
@@ -153,7 +167,7 @@ def rounds_before(tx: Transaction, round_: Round) -> list[Round]:
 
 def silent(tx: Transaction, duty: Duty, reason: str) -> None:
     """Say nothing more in this round."""
-    tx.withdraw(f"duty/{duty.announcement}#")
+    tx.withdraw(f"duty/{duty.announcement}")
     save(tx, msgspec.structs.replace(duty, reason=reason), D.SILENT)
     tx.note("warning", "duties_missed", f"we fall silent in this round: {reason}")
 
@@ -181,10 +195,12 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
         case Fetched(path=path):
             save(tx, msgspec.structs.replace(duty, paths=with_item(duty.paths, Digest(name.partition(":")[2]), path)))
         case Failed(reason=reason) if name.startswith("delta:"):
-            worker = evaluation.worker_of(round_, Digest(name.partition(":")[2]))
-            tx.note("warning", "blobs_refused", f"delta of {worker[:8]}: {reason}")
-            save(tx, msgspec.structs.replace(duty, bad=with_item(duty.bad, worker, f"its blob cannot be had: {reason}"[:200])))
-        case Failed(reason=reason) if name == "attest":
+            told = evaluation.plain(f"its blob cannot be had: {reason}")
+            workers = evaluation.workers_of(round_, Digest(name.partition(":")[2]))
+            for worker in workers:
+                tx.note("warning", "blobs_refused", f"delta of {worker[:8]}: {reason}")
+            save(tx, msgspec.structs.replace(duty, bad={**duty.bad, **dict.fromkeys(workers, told)}))
+        case Failed(reason=reason) if name in ("attest", "evaluate"):
             silent(tx, duty, reason)
         case Computed(result=EvaluateResult() as result):
             hashed(tx, run, round_, duty, result)

@@ -61,7 +61,9 @@ def step(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
         elif len(round_.acknowledgements) >= run.manifest.threshold:
             assert mine.delta is not None and mine.delta_path is not None  # noqa: PT018 - set by TRAINED
             save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.UPLOADING)))
-            tx.emit(Upload(owner=f"work/{round_.id}", name="upload", blob=mine.delta, path=mine.delta_path, servers=run.manifest.blob_servers))
+            tx.emit(
+                Upload(owner=f"work/{round_.id}", name="upload", blob=mine.delta, path=mine.delta_path, servers=run.manifest.blob_servers)
+            )
     elif mine.state is S.UPLOADING and mine.urls:
         reveal(tx, run, round_, mine)
 
@@ -139,7 +141,7 @@ def close(tx: Transaction, round_: Round, mine: Submission) -> None:
     """The result is known: if it uses our delta, the private state that produced it becomes ours; otherwise the round's work is dropped."""
     assert round_.result is not None
     result = round_.result[1]
-    tx.withdraw(f"work/{round_.id}#")
+    tx.withdraw(f"work/{round_.id}")
     if any(item.worker == tx.me.pubkey for item in result.accepted) and mine.state is S.REVEALED:
         save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.ACCEPTED)))
         tx.put("worker", WorkerMemory(state_path=mine.state_out))
@@ -150,7 +152,7 @@ def close(tx: Transaction, round_: Round, mine: Submission) -> None:
 
 def refuse(tx: Transaction, mine: Submission, reason: str) -> None:
     """End the submission without use."""
-    tx.withdraw(f"work/{mine.announcement}#")
+    tx.withdraw(f"work/{mine.announcement}")
     save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.REFUSED), reason=reason))
     tx.note("warning", "submissions_refused", f"our submission was not used: {reason}")
 

@@ -9,7 +9,7 @@ from nostrain.wire.nip19 import npub
 
 
 def show_status(status: Status) -> None:
-    """One fact a line."""
+    """One fact a line; names that strangers chose are kept from commanding the terminal."""
     run = status.run
     lines = [
         ("daemon", f"{status.name}, {', '.join(status.roles)}, version {status.version}"),
@@ -19,15 +19,20 @@ def show_status(status: Status) -> None:
     if status.blobs_url is not None:
         lines.append(("blobs", status.blobs_url))
     if run is None:
-        lines.append(("run", "none found yet"))
+        lines.append(("run", "none found yet" if set(status.roles) != {"blobs"} else "none: this daemon only serves blobs"))
     else:
         lines.append(("run", f"{run.name} {run.id[:16]}, round {run.round} of {run.rounds} closed, {run.phase}"))
         lines += [("halted", run.halted)] if run.halted else []
     lines += [("state", f"{status.state_id[:16]} ({status.replica})")] if status.state_id else []
     lines += [("submission", status.submission)] if status.submission else []
     lines += [("duty", status.duty)] if status.duty else []
-    lines.append(("waiting for", ", ".join(effect.rpartition("#")[2] for effect in status.outstanding) or "the others"))
+    if run is not None:
+        lines.append(("waiting for", ", ".join(effect.rpartition("#")[2] for effect in status.outstanding) or "the others"))
+    lines += [("", f"{name}: {count}") for name, count in sorted(status.counters.items())]
     for label, text in lines:
-        click.echo(f"{label:>12}  {text}")
-    for name, count in sorted(status.counters.items()):
-        click.echo(f"{'':>12}  {name}: {count}")
+        click.echo(f"{label:>12}  {printable(text)}")
+
+
+def printable(text: str) -> str:
+    """`text` without control characters."""
+    return "".join(char if char.isprintable() else "?" for char in text)

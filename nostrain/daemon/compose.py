@@ -2,154 +2,153 @@
 
 from __future__ import annotations
 
+import errno
 import logging
+import os
 import random
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+import sqlite3
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 import trio
 
-import nostrain
 from nostrain.blobs.app import blossom_app
 from nostrain.blobs.client import BlossomClient
 from nostrain.blobs.policy import BlobLimits
 from nostrain.blobs.store import BlobStore
-from nostrain.config.schema import DaemonConfig
-from nostrain.core.round import phase
-from nostrain.core.rows import Duty, Identity, Replica, Round, Run, RunPlan, Submission
+from nostrain.config.schema import DaemonConfig, EngineConfig
+from nostrain.core.rows import Identity, NodeState, RunPlan
 from nostrain.daemon.clock import OsEntropy, SystemClock
 from nostrain.daemon.ports import Ports
-from nostrain.daemon.runtime import Runtime, outstanding_ids
+from nostrain.daemon.runtime import Runtime
+from nostrain.daemon.status import Node
+from nostrain.daemon.storage import load_state
+from nostrain.daemon.uploads import RunStore, RunUploads
 from nostrain.engine import EngineProcess, EngineSettings
-from nostrain.errors import ConfigError
+from nostrain.errors import ConfigError, Unavailable
 from nostrain.http.server import serve
+from nostrain.journal.lock import WriterLock
 from nostrain.journal.sqlite import SqliteJournal
 from nostrain.keys.oracle import DlcOracle
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import open_root
-from nostrain.nostr.pool import RelayPool, open_pool
-from nostrain.protocol.messages import Commitment
-from nostrain.units import Digest, Pubkey
-from nostrain.wire.control import RunStatus, Status
+from nostrain.nostr.pool import open_pool
+from nostrain.units import Pubkey
 
 log = logging.getLogger("nostrain.daemon")
 
 NODE_ROLES = ("coordinator", "worker", "validator")
-
-
-@dataclass
-class Node:
-    """A composed node: `runtime` is None in a daemon that only serves blobs."""
-
-    config: DaemonConfig
-    signer: NostrSigner
-    engine: EngineProcess
-    pool: RelayPool | None
-    runtime: Runtime | None
-    blobs_url: str | None
-
-    def status(self) -> Status:
-        """What `nostrain-ctl status` shows."""
-        rows = self.runtime.state.rows if self.runtime else {}
-        run, replica = rows.get("run"), rows.get("replica")
-        run_status, work, duty = None, None, None
-        if isinstance(run, Run):
-            round_ = rows.get(f"round/{run.open}")
-            current = phase(round_, run).value if isinstance(round_, Round) else ("finished" if run.finished else "between rounds")
-            run_status = RunStatus(run.id, run.manifest.name, run.coordinator, run.round, run.manifest.rounds, current, run.halted)
-            work, duty = rows.get(f"work/{run.open}"), rows.get(f"duty/{run.open}")
-        return Status(
-            name=self.config.name,
-            pubkey=self.signer.pubkey,
-            roles=self.config.roles,
-            version=nostrain.__version__,
-            relays_connected=self.pool.connected if self.pool else (),
-            run=run_status,
-            state_id=replica.state_id if isinstance(replica, Replica) else None,
-            replica=replica.state.value if isinstance(replica, Replica) else None,
-            submission=work.state.value if isinstance(work, Submission) else None,
-            duty=duty.state.value if isinstance(duty, Duty) else None,
-            outstanding=tuple(outstanding_ids(self.runtime.state)) if self.runtime else (),
-            counters={
-                **(self.runtime.counters if self.runtime else {}),
-                **{f"relay {k}": v for k, v in (self.pool.counts if self.pool else {}).items()},
-            },
-            engine_starts=self.engine.starts,
-            blobs_url=self.blobs_url,
-        )
-
-
-class Enrolled:
-    """Upload policy of our blob server: ourselves, and workers of the run that committed to something; each blob no larger than the run allows."""
-
-    def __init__(self, me: Pubkey) -> None:
-        self._me = me
-        self.runtime: Runtime | None = None
-
-    def allow(self, pubkey: Pubkey, digest: Digest, size: int) -> str | None:
-        """As `blobs.policy.UploadPolicy`."""
-        if pubkey == self._me:
-            return None
-        run = self.runtime.state.rows.get("run") if self.runtime else None
-        if not isinstance(run, Run):
-            return "this server follows no run yet"
-        if size > run.manifest.max_delta_bytes:
-            return f"{size} bytes, {run.manifest.max_delta_bytes} is the limit of the run"
-        return None if self._committed(pubkey) else "you have no commitment in a recent round of the run"
-
-    def _committed(self, pubkey: Pubkey) -> bool:
-        assert self.runtime is not None
-        rounds = (row for row in self.runtime.state.rows.values() if isinstance(row, Round))
-        entries: list[tuple[Pubkey, int, Commitment]] = [entry for row in rounds for entry in row.commitments.values()]
-        return any(author == pubkey for author, _, _ in entries)
+ENGINE_MODULE: Final = "nostrain.learning"
+_PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE})
 
 
 @asynccontextmanager
 async def open_node(config: DaemonConfig) -> AsyncIterator[Node]:
-    """Open everything the configuration asks for. Raises ConfigError with what to mend; closes all of it in reverse order."""
+    """Open everything the configuration asks for; close all of it in reverse order.
+
+    Raises ConfigError with what to mend; Unavailable when a later start may work, say on a full disk.
+    """
     data = config.data_path
     root = open_root(data)
     signer, clock = NostrSigner(root), SystemClock()
     async with AsyncExitStack() as stack:
-        store = BlobStore(data / "blobs", clock)
+        with opening(data):
+            stack.callback(WriterLock(data / "nostraind.lock").release)
+            work_dir = clean_work_dir(data)
+            store = RunStore(data / "blobs", clock)
         stack.callback(store.close)
-        policy = Enrolled(signer.pubkey)
+        node = any(role in NODE_ROLES for role in config.roles)
+        journal = stack.enter_context(SqliteJournal.open(data / "journal.sqlite")) if node else None
+        state = own_state(journal, signer.pubkey) if journal is not None else NodeState()
+        # The policy knows the journal's state before the first upload is asked for: a refusal is final for whoever gets it.
+        policy = RunUploads(signer.pubkey, config.join.coordinator)  # type: ignore[arg-type]
+        policy.state = lambda: state
         url = await open_blob_server(stack, config, store, policy, clock) if "blobs" in config.roles else None
-        settings = EngineSettings(python=config.engine.python, threads=config.engine.threads, job_timeout_s=config.engine.job_timeout_s)
-        engine = await stack.enter_async_context(EngineProcess.open(settings))
-        node = Node(config, signer, engine, None, None, url)
-        if any(role in NODE_ROLES for role in config.roles):
-            servers = config.blobs.servers or ((url,) if url else ())
-            local = [base for base in (*config.blobs.servers, url) if base is not None] if url else []
-            client = await stack.enter_async_context(BlossomClient(store, servers, signer, clock, local_urls=local))
+        engine = await stack.enter_async_context(EngineProcess.open(engine_settings(config.engine, work_dir)))
+        composed = Node(config, signer.pubkey, engine, blobs_url=url)
+        if journal is not None:
+            servers, ours = advertised(config.blobs.servers, url)
+            client = await stack.enter_async_context(BlossomClient(store, servers, signer, clock, local_urls=ours))
             oracle = DlcOracle(root, data) if "validator" in config.roles else None
             if oracle is not None:
                 stack.callback(oracle.close)
-            journal = stack.enter_context(SqliteJournal.open(data / "journal.sqlite"))
-            node.pool = await stack.enter_async_context(open_pool(config.relays, signer=signer, rng=random.Random()))
-            ports = Ports(clock, OsEntropy(), signer, oracle, node.pool, client, engine, journal)
-            node.runtime = policy.runtime = Runtime(ports, identity(config, signer.pubkey, servers))
-        yield node
+            pool = composed.pool = await stack.enter_async_context(open_pool(config.relays, signer=signer, rng=random.Random()))
+            ports = Ports(clock, OsEntropy(), signer, oracle, pool, client, engine, journal)
+            runtime = composed.runtime = Runtime(ports, identity(config, signer.pubkey, servers, work_dir), state=state)
+            policy.state = lambda: runtime.state
+        yield composed
 
 
-async def open_blob_server(stack: AsyncExitStack, config: DaemonConfig, store: BlobStore, policy: Enrolled, clock: SystemClock) -> str:
-    """Serve the store; the URL it is bound to."""
+@contextmanager
+def opening(folder: Path) -> Iterator[None]:
+    """Trouble with the data folder: what passes by itself is Unavailable, the rest is for the operator to mend."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _PASSING:
+            raise Unavailable(f"data folder {folder}: {error}") from error
+        raise ConfigError("data_dir", str(folder), f"cannot be used: {error}", "Check the folder, its owner and its disk") from error
+    except sqlite3.OperationalError as error:
+        raise Unavailable(f"data folder {folder}: {error}") from error
+    except sqlite3.DatabaseError as error:
+        raise ConfigError("data_dir", str(folder), f"the index of blobs is damaged: {error}", "Move the folder blobs away") from error
+
+
+def clean_work_dir(data: Path) -> Path:
+    """The folder in which the engine writes, made if need be, without what a killed engine left half-written there."""
+    work_dir = (data / "work").absolute()
+    work_dir.mkdir(exist_ok=True)
+    for leftover in work_dir.glob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+    return work_dir
+
+
+def own_state(journal: SqliteJournal, pubkey: Pubkey) -> NodeState:
+    """The journal's state. Raises ConfigError when it is another key's: its promises cannot be kept with ours."""
+    state = load_state(journal.load())
+    before = state.rows.get("node")
+    if isinstance(before, Identity) and before.pubkey != pubkey:
+        reason = f"its journal belongs to the key {before.pubkey[:8]}, its root.key is that of {pubkey[:8]}"
+        raise ConfigError("data_dir", "root.key", reason, "Restore the root.key that belongs to the journal, or use an empty data_dir")
+    return state
+
+
+def engine_settings(config: EngineConfig, work_dir: Path) -> EngineSettings:
+    """The engine under its guard (`daemon.guard`), so that it neither outlives nor overtakes this daemon."""
+    guard = (config.python or sys.executable, "-P", "-m", "nostrain.daemon.guard")
+    command = (*guard, str(work_dir / "engine.lock"), str(os.getpid()), ENGINE_MODULE)
+    return EngineSettings(threads=config.threads, job_timeout_s=config.job_timeout_s, command=command)
+
+
+async def open_blob_server(stack: AsyncExitStack, config: DaemonConfig, store: BlobStore, policy: RunUploads, clock: SystemClock) -> str:
+    """Serve the store; the URL it is bound to. Raises ConfigError."""
     limits = BlobLimits(max_blob=config.blobs.max_bytes, quota=config.blobs.quota)
     app = blossom_app(store, policy, clock, limits=limits)
     nursery = await stack.enter_async_context(trio.open_nursery())
     stack.callback(nursery.cancel_scope.cancel)
-    bound: str = await nursery.start(serve, app, config.blobs.bind)
+    try:
+        bound: str = await nursery.start(serve, app, config.blobs.bind)
+    except ConfigError as error:
+        raise ConfigError("blobs.bind", error.value, error.reason, f"{error.fix[0].upper()}{error.fix[1:]}") from None
     log.info("blobs are served on %s", bound)
     return bound
 
 
-def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...]) -> Identity:
-    """The node that the configuration describes; makes its work folder."""
-    work_dir = (config.data_path / "work").absolute()
-    work_dir.mkdir(exist_ok=True)
+def advertised(servers: tuple[str, ...], bound: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The servers that we name to others, and which of them is our own under the very address it is bound to.
+
+    When servers are named and ours is not among them by that address, it is behind one of their names, or not meant for others.
+    """
+    if not servers:
+        return ((bound,), (bound,)) if bound is not None else ((), ())
+    return servers, tuple(server for server in servers if server.rstrip("/") == bound)
+
+
+def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], work_dir: Path) -> Identity:
+    """The node that the configuration describes."""
     roles: list[Literal["coordinator", "worker", "validator"]] = []
     for role in config.roles:
         if role != "blobs":
@@ -166,13 +165,15 @@ def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...]) -> 
 
 
 def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path) -> RunPlan | None:
-    """The run that a coordinator is to publish. Raises ConfigError for one that this version cannot settle."""
+    """The run that a coordinator is to publish. Raises ConfigError for one that this version cannot settle, or whose text is not there."""
     if config.coordinator is None:
         return None
     run = config.coordinator.run
     if run.settlement.mode != "none":
         reason = "this version has no Lightning client yet"
         raise ConfigError("coordinator.run.settlement.mode", run.settlement.mode, reason, 'Set it to "none"')
+    if run.text and not Path(run.text).is_dir():
+        raise ConfigError("coordinator.run.text", run.text, "no such folder", "Name a folder of text, or leave it out")
     return RunPlan(
         name=run.name,
         rounds=run.rounds,

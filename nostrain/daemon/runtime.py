@@ -9,18 +9,19 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import trio
 
 from nostrain.core import node
-from nostrain.core.effects import Effect
+from nostrain.core.effects import Effect, Outcome
 from nostrain.core.inputs import Boot, Done, Input, Received, Tick
 from nostrain.core.rows import Identity, NodeState, Outstanding
 from nostrain.core.transaction import Note
 from nostrain.daemon.ports import Ports
 from nostrain.daemon.runners import perform
 from nostrain.daemon.storage import Logged, batch_of, load_state
-from nostrain.errors import RemoteProtocolError, Unavailable
+from nostrain.errors import NostrainError, RemoteProtocolError, Unavailable
 from nostrain.ports.journal import Batch
 from nostrain.protocol.event import Event
 from nostrain.units import UnixTime
@@ -31,24 +32,46 @@ log = logging.getLogger("nostrain.node")
 BATCH = 64
 """Inputs that one commit takes at most."""
 QUEUE = 1024
-"""Inputs that may wait; feeds block when it is full."""
-DISK_RETRY_S = 2.0
+"""Inputs that may wait; feeds and effects block when it is full. The loop itself never puts anything in, so it cannot wait for itself."""
+DISK_RETRY_S = 1.0
+DISK_RETRY_MAX_S = 15.0
+AGAIN_S = 5.0
+"""Pause before an effect that just ended is run once more because the machines asked for the very same again."""
 
 LEVELS = {"info": logging.INFO, "warning": logging.WARNING, "fault": logging.ERROR}
+
+
+@dataclass(eq=False)
+class Running:
+    """One run of one effect: the same effect, withdrawn and listed again, is another one."""
+
+    effect: Effect
+    scope: trio.CancelScope
+
+
+@dataclass(eq=False)
+class Ended:
+    """A run came to its outcome. Whether anybody still wants it is decided when its turn in the queue comes."""
+
+    running: Running
+    outcome: Outcome
 
 
 class Runtime:
     """One node. `run` returns only by cancellation or with the error that ended it."""
 
-    def __init__(self, ports: Ports, identity: Identity, *, observe: Callable[[Note], None] | None = None) -> None:
+    def __init__(
+        self, ports: Ports, identity: Identity, *, state: NodeState | None = None, observe: Callable[[Note], None] | None = None
+    ) -> None:
+        """`state`: what `load_state` read from the journal, if that was done already. Raises ConfigError when this version cannot read it."""
         self.ports = ports
         self.identity = identity
-        self.state: NodeState = load_state(ports.journal.load())
+        self.state: NodeState = load_state(ports.journal.load()) if state is None else state
         self.counters: Counter[str] = Counter()
         self.changed = trio.Event()
         self._observe = observe
-        self._send, self._inputs = trio.open_memory_channel[Input](QUEUE)
-        self._running: dict[str, tuple[Effect, trio.CancelScope]] = {}
+        self._send, self._inputs = trio.open_memory_channel[Input | Ended](QUEUE)
+        self._running: dict[str, Running] = {}
 
     async def put(self, input_: Input) -> None:
         """Hand in an input; waits while the queue is full. Cancellable: then it was not taken."""
@@ -71,16 +94,17 @@ class Runtime:
             self._observe(note)
 
     async def run(self) -> None:
-        """Boot, resume what was outstanding, then take inputs until cancelled."""
+        """Boot, resume what is still outstanding after it, then take inputs until cancelled."""
+        since = self.ports.clock.now()
         async with trio.open_nursery() as nursery:
-            for effect in node.outstanding(self.state):
-                self._start(nursery, effect)
-            self._send.send_nowait(Boot(self.identity))
-            nursery.start_soon(self._timer)
+            # Boot goes before everything, also before what feeds have queued: no machine decides without knowing who it is.
+            await self._take(nursery, [Boot(self.identity)])
+            self._follow_effects(nursery, {})
+            nursery.start_soon(self._timer, since)
             while True:
                 await self._take(nursery, await self._collect())
 
-    async def _collect(self) -> list[Input]:
+    async def _collect(self) -> list[Input | Ended]:
         """At least one input, and whatever else is waiting."""
         inputs = [await self._inputs.receive()]
         while len(inputs) < BATCH:
@@ -90,13 +114,17 @@ class Runtime:
                 break
         return inputs
 
-    async def _take(self, nursery: trio.Nursery, inputs: list[Input]) -> None:
+    async def _take(self, nursery: trio.Nursery, items: list[Input | Ended]) -> None:
         """Step every input; commit once; then, and only then, act."""
         now, state = self.ports.clock.now(), self.state
         logged: list[Logged] = []
         notes: list[Note] = []
-        for input_ in inputs:
-            step = node.step(state, input_, now)
+        ended: dict[str, Effect] = {}
+        for item in items:
+            input_ = self._done(item, state, ended) if isinstance(item, Ended) else item
+            step = self._step(state, input_, now) if input_ is not None else None
+            if input_ is None or step is None:
+                continue
             notes += step.notes
             if step.state.rows != state.rows:
                 logged.append(Logged(now, input_))
@@ -106,46 +134,80 @@ class Runtime:
         if logged:
             await self._commit(batch_of(logged, self.state, state))
             self.state = state
-            self._follow_effects(nursery)
+            self._follow_effects(nursery, ended)
             self.changed.set()
             self.changed = trio.Event()
 
+    def _done(self, item: Ended, state: NodeState, ended: dict[str, Effect]) -> Done | None:
+        """The input that an outcome makes, or None when its effect was withdrawn, perhaps for another of the same id, while it waited."""
+        effect = item.running.effect
+        if self._running.get(effect.id) is not item.running:
+            return None
+        del self._running[effect.id]
+        row = state.rows.get(f"effect/{effect.id}")
+        if not isinstance(row, Outstanding) or row.effect != effect:
+            return None
+        ended[effect.id] = effect
+        return Done(effect.id, item.outcome)
+
+    def _step(self, state: NodeState, input_: Input, now: UnixTime) -> node.Step | None:
+        """One step; None for a message that breaks the machines.
+
+        `node.step` is pure, so dropping a message is always possible; and it must be dropped: relays would deliver it again to the restarted
+        process, for ever, and to everyone at once.
+        """
+        try:
+            return node.step(state, input_, now)
+        except NostrainError:
+            raise
+        except Exception as error:
+            if not isinstance(input_, Received):
+                raise
+            message = input_.message
+            said = f"event {message.id[:8]} from {message.author[:8]} broke the machines and is dropped: {type(error).__name__}: {error}"
+            self.note(Note("fault", "messages_broken", said))
+            log.debug("how event %s broke them", message.id, exc_info=True)
+            return None
+
     async def _commit(self, batch: Batch) -> None:
         """Write the batch; with a full disk, wait for room: nothing was done yet, so nothing is lost."""
+        delay = DISK_RETRY_S
         while True:
             try:
                 await self.ports.offload(lambda: self.ports.journal.commit(batch))
             except Unavailable as error:
-                self.note(Note("fault", "commits_delayed", f"the journal cannot be written, waiting: {error}"))
-                await trio.sleep(DISK_RETRY_S)
+                self.note(Note("fault", "commits_delayed", f"the journal cannot be written, again in {delay:.0f} s: {error}"))
+                await trio.sleep(delay)
+                delay = min(delay * 2, DISK_RETRY_MAX_S)
             else:
+                if delay > DISK_RETRY_S:
+                    log.info("the journal can be written again")
                 return
 
-    def _follow_effects(self, nursery: trio.Nursery) -> None:
-        """Start what is newly listed, cancel what is listed no longer."""
+    def _follow_effects(self, nursery: trio.Nursery, ended: dict[str, Effect]) -> None:
+        """Start what is newly listed, cancel what is listed no longer. `ended`: what this commit took the outcomes of."""
         listed = {effect.id: effect for effect in node.outstanding(self.state)}
-        for effect_id, (effect, scope) in list(self._running.items()):
-            if listed.get(effect_id) != effect:
-                scope.cancel()
+        for effect_id, running in list(self._running.items()):
+            if listed.get(effect_id) != running.effect:
+                running.scope.cancel()
                 del self._running[effect_id]
         for effect_id, effect in listed.items():
             if effect_id not in self._running:
-                self._start(nursery, effect)
+                running = self._running[effect_id] = Running(effect, trio.CancelScope())
+                nursery.start_soon(self._perform, running, AGAIN_S if ended.get(effect_id) == effect else 0.0)
 
-    def _start(self, nursery: trio.Nursery, effect: Effect) -> None:
-        scope = trio.CancelScope()
-        self._running[effect.id] = (effect, scope)
-        nursery.start_soon(self._perform, effect, scope)
-
-    async def _perform(self, effect: Effect, scope: trio.CancelScope) -> None:
+    async def _perform(self, running: Running, delay: float) -> None:
         """Run one effect and hand its outcome back, unless it was withdrawn meanwhile."""
-        with scope:
-            await self.put(Done(effect.id, await perform(effect, self.ports)))
+        with running.scope:
+            await trio.sleep(delay)
+            outcome = await perform(running.effect, self.ports)
+            await self._send.send(Ended(running, outcome))
 
-    async def _timer(self) -> None:
-        """A Tick at every deadline that the state names."""
-        last: UnixTime = self.ports.clock.now()
+    async def _timer(self, since: UnixTime) -> None:
+        """A Tick at every deadline after `since` that the state names. A clock that is set back makes its deadlines come again."""
+        last = since
         while True:
+            last = min(last, self.ports.clock.now())
             changed = self.changed
             deadline = node.next_deadline(self.state, last)
             async with trio.open_nursery() as nursery:

@@ -2,39 +2,72 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import sys
 import tempfile
-from contextlib import ExitStack
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import trio
 from rich.console import Console
 
-from nostrain.devnet import reference, report
-from nostrain.devnet.layout import Options
+from nostrain.devnet import reference, report, table
+from nostrain.devnet.export import export_model
+from nostrain.devnet.layout import Options, longest_socket
 from nostrain.devnet.supervisor import Devnet, cancelled_by_signals, open_devnet
 from nostrain.errors import NostrainError, Unavailable
 
 EXIT_FAILED = 1
+EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
+MAX_SOCKET_PATH = 107
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where things go. `root` holds every participant's folder; it is kept after a success only if `keep`."""
+
+    root: Path
+    keep: bool
+    json_path: Path | None = None
+    with_reference: bool = False
 
 
 def run(options: Options, *, keep: Path | None, json_path: Path | None, with_reference: bool) -> int:
-    """Run to the end; the process's exit code."""
-    if options.text is not None and not options.text.is_dir():
-        print(f"nostrain-ctl devnet: --text {options.text}: not a folder", file=sys.stderr)
-        return 2
-    with ExitStack() as stack:
-        root = keep or Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nostrain-devnet-")))
+    """Run to the end; the process's exit code. After a failure everything is kept, and the person is told where."""
+    try:
+        root = keep if keep is not None else Path(tempfile.mkdtemp(prefix="nostrain-devnet-"))
         root.mkdir(parents=True, exist_ok=True)
-        if any(root.iterdir()):
-            print(f"nostrain-ctl devnet: --keep {root}: the folder is not empty; a devnet starts from nothing", file=sys.stderr)
-            return 2
-        return trio.run(supervise, root.absolute(), options, json_path, with_reference)
+        problem = usage_problem(options, root.absolute(), json_path)
+    except OSError as error:
+        problem = f"--keep: {error}"
+    if problem is not None:
+        print(f"nostrain-ctl devnet: {problem}", file=sys.stderr)
+        return EXIT_USAGE
+    outputs = Outputs(root.absolute(), keep is not None, json_path, with_reference)
+    code = trio.run(supervise, options, outputs)
+    if keep is None and code != EXIT_FAILED:
+        shutil.rmtree(root, ignore_errors=True)
+    return code
 
 
-async def supervise(root: Path, options: Options, json_path: Path | None, with_reference: bool) -> int:
+def usage_problem(options: Options, root: Path, json_path: Path | None) -> str | None:
+    """What would only fail after minutes of work, found before it begins."""
+    if options.text is not None and not options.text.is_dir():
+        return f"--text {options.text}: not a folder"
+    if any(root.iterdir()):
+        return f"--keep {root}: the folder is not empty; a devnet starts from nothing"
+    if longest_socket(root, options) > MAX_SOCKET_PATH:
+        return f"--keep {root}: too long for the control sockets in it, whose paths may have {MAX_SOCKET_PATH} bytes; choose a shorter one"
+    if json_path is not None and not os.access(json_path.absolute().parent, os.W_OK):
+        return f"--json {json_path}: its folder is not there or cannot be written"
+    return None
+
+
+async def supervise(options: Options, outputs: Outputs) -> int:
     """The run under supervision, from the first process to the report."""
     begin = trio.current_time()
 
@@ -44,12 +77,18 @@ async def supervise(root: Path, options: Options, json_path: Path | None, with_r
     code = EXIT_INTERRUPTED
     async with cancelled_by_signals():
         try:
-            code = await main_job(root, options, json_path, with_reference, tell)
-        except* NostrainError as group:
+            code = await main_job(options, outputs, tell)
+        except* (NostrainError, OSError) as group:
             for error in flatten(group):
                 print(f"nostrain-ctl devnet: {error}", file=sys.stderr)
+            print(where(outputs), file=sys.stderr)
             code = EXIT_FAILED
     return code
+
+
+def where(outputs: Outputs) -> str:
+    """Where a person finds what the daemons wrote."""
+    return f"logs, configurations and journals: {outputs.root}/<name>/"
 
 
 def flatten(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
@@ -57,52 +96,65 @@ def flatten(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
     return [leaf for error in group.exceptions for leaf in (flatten(error) if isinstance(error, BaseExceptionGroup) else [error])]
 
 
-async def main_job(root: Path, options: Options, json_path: Path | None, with_reference: bool, tell: Any) -> int:
+async def main_job(options: Options, outputs: Outputs, tell: Callable[[str], None]) -> int:
     """Start, watch, stop, compare, report."""
+    root = outputs.root
     problem: str | None = None
     async with open_devnet(root, options, tell) as devnet:
         try:
-            await devnet.wait_for(
-                lambda: devnet.observer.done or (devnet.observer.run is not None and devnet.observer.run.halted is not None)
-            )
+            await devnet.wait_for(lambda: devnet.observer.over)
         except Unavailable as error:
             problem = str(error)
         extra: dict[str, Any] = {"daemons": await statuses(devnet)}
-    if with_reference and problem is None:
+    if outputs.with_reference and problem is None:
         tell("repeating the run in one process")
         extra["reference"] = await reference.compare(devnet.observer, root / "coordinator" / "work" / "run", root / "reference")
-    return conclude(devnet, extra, problem, json_path)
+    if outputs.keep:
+        model = export_model(devnet.observer, root / "coordinator" / "blobs", root / "model")
+        extra["model"] = None if model is None else str(model)
+    return conclude(devnet, extra, problem, outputs)
 
 
 async def statuses(devnet: Devnet) -> dict[str, Any]:
     """What each daemon counted, by name; None for one that does not answer."""
-    found: dict[str, Any] = {}
-    for participant in devnet.participants:
+    found: dict[str, Any] = dict.fromkeys(one.name for one in devnet.participants)
+
+    async def ask(name: str) -> None:
         try:
-            status = (await devnet.status(participant.name)).status
+            status = (await devnet.status(name)).status
         except Unavailable:
-            status = None
-        found[participant.name] = None if status is None else {"counters": status.counters, "engine_starts": status.engine_starts}
+            return
+        if status is not None:
+            found[name] = {"counters": status.counters, "engine_starts": status.engine_starts}
+
+    async with trio.open_nursery() as nursery:
+        for participant in devnet.participants:
+            nursery.start_soon(ask, participant.name)
     return found
 
 
-def conclude(devnet: Devnet, extra: dict[str, Any], problem: str | None, json_path: Path | None) -> int:
-    """Table, JSON, verdict."""
-    console = Console(width=None if sys.stdout.isatty() else 120)
+def conclude(devnet: Devnet, extra: dict[str, Any], problem: str | None, outputs: Outputs) -> int:
+    """Table, JSON, where everything is, verdict."""
+    console = Console(width=min(table.WIDTH, Console().width) if sys.stdout.isatty() else table.WIDTH)
     data = report.build(devnet.observer, devnet.participants, extra)
     problems = ([problem] if problem else []) + report.agreement(devnet.observer)
+    if data["rounds"]:
+        table.show(data, console)
     if "reference" in extra:
         compared = extra["reference"]["rounds"]
         differing = [str(entry["round"]) for entry in compared if not entry["match"]]
-        console.print(f"reference loop: {len(compared) - len(differing)} of {len(compared)} rounds have the same digest")
+        print(f"reference loop: {len(compared) - len(differing)} of {len(compared)} rounds have the same digest")
         problems += [f"the reference loop differs in round {', '.join(differing)}"] if differing else []
     data["faults"] = [*data["faults"], *problems]
-    if data["rounds"]:
-        report.show(data, console)
-    if json_path is not None:
-        report.write(data, json_path)
+    if outputs.json_path is not None:
+        report.write(data, outputs.json_path)
+        print(f"report: {outputs.json_path}")
+    if extra.get("model"):
+        print(f"model: {extra['model']} (LlamaForCausalLM.from_pretrained opens it)")
+    if problems or outputs.keep:
+        print(where(outputs))
     for line in problems:
-        console.print(f"FAILED: {line}", style="bold red", markup=False)
+        print(f"FAILED: {line}")
     if not problems:
-        console.print(f"every round closed, and all {len(devnet.participants)} participants computed the same checkpoint in each")
+        print(f"every round closed, and all {len(devnet.participants)} participants computed the same checkpoint in each")
     return EXIT_FAILED if problems else 0

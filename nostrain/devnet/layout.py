@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import msgspec
+
 from nostrain.hashes import tagged_hash
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import open_root
+from nostrain.protocol.manifest import TimingSpec
 from nostrain.units import Pubkey
 
 Role = Literal["coordinator", "validator", "worker"]
@@ -27,6 +31,10 @@ class Options:
     text: Path | None = None
     model: str = "tiny"
     threads: int = 1
+    timing: TimingSpec | None = None
+    """Deadlines of the run's phases, when not the defaults."""
+    stall_s: float | None = None
+    """Longest silence on the relay, when not what follows from the deadlines."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,19 @@ class Participant:
         return self.folder / "nostraind.log"
 
 
+def roles_of(options: Options) -> list[tuple[str, Role]]:
+    """Name and role of every participant, in the order to start them."""
+    roles: list[tuple[str, Role]] = [("coordinator", "coordinator")]
+    roles += [(f"validator-{index}", "validator") for index in range(1, options.validators + 1)]
+    roles += [(f"worker-{index}", "worker") for index in range(1, options.workers + 1)]
+    return roles
+
+
+def longest_socket(root: Path, options: Options) -> int:
+    """Bytes of the longest path of a control socket under `root`: the system allows 107."""
+    return max(len(os.fsencode(root / name / "control.sock")) for name, _ in roles_of(options))
+
+
 def free_port() -> int:
     """A TCP port on loopback that nobody uses now."""
     with socket.socket() as probe:
@@ -67,12 +88,9 @@ def lay_out(root: Path, options: Options, relay: str) -> list[Participant]:
 
     Keys follow from the seed, so that a devnet can be repeated: they are worth nothing anywhere else.
     """
-    roles: list[tuple[str, Role]] = [("coordinator", "coordinator")]
-    roles += [(f"validator-{index}", "validator") for index in range(1, options.validators + 1)]
-    roles += [(f"worker-{index}", "worker") for index in range(1, options.workers + 1)]
     blobs = f"127.0.0.1:{free_port()}"
     participants = []
-    for name, role in roles:
+    for name, role in roles_of(options):
         folder = root / name
         folder.mkdir(parents=True, exist_ok=True)
         secret = open_root(folder, lambda size, name=name: devnet_secret(options.seed, name)[:size])  # type: ignore[misc]
@@ -116,4 +134,7 @@ def config_text(participant: Participant, options: Options, relay: str, blobs: s
             f"min_validators = {options.validators}",
             f"threshold = {options.validators // 2 + 1}",
         ]
+        if options.timing is not None:
+            lines += ["", "[coordinator.run.timing]"]
+            lines += [f"{key} = {value}" for key, value in msgspec.structs.asdict(options.timing).items()]
     return "\n".join(lines) + "\n"

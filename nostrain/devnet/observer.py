@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import cast
+from typing import Final, cast
 
 from nostrain.core import node
 from nostrain.core.inputs import Boot, Received
@@ -24,6 +24,17 @@ from nostrain.units import Pubkey, UnixTime
 from nostrain.wire.messages import read_message_untrusted
 
 WATCHER = Pubkey("00" * 32)
+
+PHASES: Final = {
+    "committed": "train",
+    "acknowledged": "acknowledge",
+    "revealed": "reveal",
+    "scored": "validate",
+    "attested": "attest",
+    "closed": "aggregate",
+    "confirmed": "confirm",
+}
+"""The milestone that ends each phase of a round, in order, and the phase's name in lines and report. The first begins at `announced`."""
 
 
 @dataclass
@@ -48,7 +59,7 @@ class Observer:
         self.counters: Counter[str] = Counter()
         self.faults: list[str] = []
         self.events = 0
-        self._tell = tell
+        self._print = tell
         self._started = time.monotonic()
 
     @property
@@ -66,17 +77,30 @@ class Observer:
         self.events += 1
         try:
             message = read_message_untrusted(event)
+            step = node.step(self.state, Received(message), self._now())
         except RemoteProtocolError as error:
             self.faults.append(str(error))
             return
-        step = node.step(self.state, Received(message), self._now())
+        except Exception as error:  # a stranger's event may break the machines, but not the watch over them
+            self._fault(f"event {event.id[:8]} from {self.name(event.pubkey)} broke the observer: {type(error).__name__}: {error}")
+            return
         for note in step.notes:
             self.counters[note.counter] += 1
             if note.level != "info":
-                self.faults.append(note.text)
-                self._tell(f"! {note.text}")
+                self._fault(note.text)
         self.state = step.state
         self._watch(message)
+
+    def _fault(self, text: str) -> None:
+        self.faults.append(text)
+        self._tell(f"! {text}")
+
+    def _tell(self, line: str) -> None:
+        """One line, whatever strangers wrote into it."""
+        self._print("".join(char if char.isprintable() else "?" for char in line))
+
+    def _tell_phase(self, number: int, milestone: str, text: str) -> None:
+        self._tell(f"round {number} {PHASES.get(milestone, 'open'):<11} {text}")
 
     def _now(self) -> UnixTime:
         return UnixTime(int(time.time()))
@@ -114,30 +138,30 @@ class Observer:
             "acknowledged": len(round_.acknowledgements) >= run.manifest.threshold,
             "revealed": round_.receipt is not None and set(pinned(round_)) <= set(round_.reveals),
             "scored": bool(acknowledged) and acknowledged <= set(round_.verdicts),
-            "attested": bool(acknowledged) and acknowledged <= set(round_.attestations),
+            "attested": bool(acknowledged) and acknowledged <= round_.attested,
             "closed": round_.result is not None,
         }
         lines = {
-            "announced": f"open: {len(workers)} workers train on state {round_.announcement.state_id[:8]}",
+            "announced": f"{len(workers)} workers train on state {round_.announcement.state_id[:8]}",
             "committed": f"{len(pinned(round_))} of {len(workers)} commitments pinned",
-            "acknowledged": "receipt acknowledged, deltas may be shown",
-            "revealed": f"{len(round_.reveals)} deltas revealed, {sum(r.blob.size for r in round_.reveals.values())} bytes",
-            "scored": f"{len(round_.verdicts)} verdicts",
-            "attested": f"{len(round_.attestations)} attestations",
+            "acknowledged": "deltas may be shown",
+            "revealed": f"{len(round_.reveals)} deltas, {sum(r.blob.size for r in round_.reveals.values())} bytes",
+            "scored": f"{len(round_.verdicts)} of {len(acknowledged)} verdicts",
+            "attested": f"{len(round_.attested)} of {len(acknowledged)} attestations",
             "closed": self._closing(round_),
         }
         for milestone, true in reached.items():
             if true and milestone not in watched.seen:
                 watched.seen[milestone] = self.elapsed()
-                self._tell(f"round {watched.number}: {lines[milestone]}")
+                self._tell_phase(watched.number, milestone, lines[milestone])
 
     def _closing(self, round_: Round) -> str:
         if round_.result is None:
             return ""
         body = round_.result[1]
         if phase(round_, cast("Run", self.run)) is RoundPhase.ABORTED:
-            return "closed without using any work"
-        return f"closed: {len(body.accepted)} deltas used, state {body.state_id[:8]}"
+            return "no work could be used"
+        return f"{len(body.accepted)} deltas used, state {body.state_id[:8]}"
 
     def _confirmed(self, watched: Watched) -> None:
         """Say it once everyone who takes part has published the same state."""
@@ -146,7 +170,7 @@ class Observer:
             watched.seen["confirmed"] = self.elapsed()
             states = {(c.state_id, c.root) for c in watched.confirmations.values()}
             agreed = "all on the same state" if len(states) == 1 else f"! {len(states)} DIFFERENT states"
-            self._tell(f"round {watched.number}: {len(watched.confirmations)} confirmations, {agreed}")
+            self._tell_phase(watched.number, "confirmed", f"{len(watched.confirmations)} computed it themselves, {agreed}")
 
     def expected(self, round_: Round) -> set[Pubkey]:
         """Everyone who should confirm a round's result: the coordinator and all who are listed."""
@@ -161,6 +185,11 @@ class Observer:
             return False
         last = self.rounds.get(run.manifest.rounds)
         return last is not None and set(last.confirmations) >= self.expected(last.round)
+
+    @property
+    def over(self) -> bool:
+        """Whether there is nothing more to wait for: done, or halted."""
+        return self.done or (self.run is not None and self.run.halted is not None)
 
     def name(self, pubkey: Pubkey) -> str:
         """A participant's name in this devnet, or the start of its key."""

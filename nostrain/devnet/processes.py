@@ -30,6 +30,14 @@ class Child:
         """None while it runs."""
         return self.process.poll()
 
+    @property
+    def ending(self) -> str:
+        """How it ended, in words."""
+        code = self.exit_code
+        if code is None:
+            return "still runs"
+        return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+
 
 class Processes:
     """Children by name. Use `stop_all` in a finally: it shields itself from cancellation."""
@@ -40,7 +48,9 @@ class Processes:
     async def start(self, name: str, command: Sequence[str], log: Path) -> Child:
         """Start `command` in a session of its own, output appended to `log`."""
         with log.open("ab") as output:
-            environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+            # Settings of ours may be in the environment for a daemon of this machine's own; they are not meant for these.
+            ours = {name: value for name, value in os.environ.items() if not name.startswith("NOSTRAIN_")}
+            environment = {**ours, "PYTHONUNBUFFERED": "1"}
             process: trio.Process = await trio.lowlevel.open_process(
                 list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment
             )

@@ -1,33 +1,22 @@
-"""The report of a devnet run: the JSON that `--json` writes and the table that a person sees."""
+"""The report of a devnet run: the data that `--json` writes and that `devnet.table` shows, and what is wrong with the run."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from pathlib import Path
 from statistics import median
 from typing import Any, cast
 
 import msgspec
-from rich.console import Console
-from rich.table import Table
 
 from nostrain.core.rows import Run
 from nostrain.core.scoring import attested_levels, pinned, standings
 from nostrain.devnet.layout import Participant
-from nostrain.devnet.observer import Observer, Watched
+from nostrain.devnet.observer import PHASES, Observer, Watched
 from nostrain.protocol.messages import Confirmation
 
 SCHEMA = 1
-PHASES = (
-    ("train", "announced", "committed"),
-    ("acknowledge", "committed", "acknowledged"),
-    ("reveal", "acknowledged", "revealed"),
-    ("validate", "revealed", "scored"),
-    ("attest", "scored", "attested"),
-    ("aggregate", "attested", "closed"),
-    ("confirm", "closed", "confirmed"),
-)
-"""Name of each phase, and the milestones between which it lies."""
 
 
 def bits_per_byte(confirmations: list[Confirmation]) -> float | None:
@@ -75,9 +64,10 @@ def one_round(observer: Observer, watched: Watched) -> dict[str, Any]:
 
 
 def seconds(watched: Watched) -> dict[str, float]:
-    """Seconds in each phase, as the observer saw the events arrive."""
-    seen = watched.seen
-    return {name: round(max(seen[end] - seen[start], 0.0), 3) for name, start, end in PHASES if start in seen and end in seen}
+    """Seconds in each phase, as the observer saw the events arrive: from the end of the phase before to its own."""
+    seen, phases = watched.seen, [("announced", "open"), *PHASES.items()]
+    pairs = [(start, end, name) for (start, _), (end, name) in itertools.pairwise(phases) if start in seen and end in seen]
+    return {name: round(max(seen[end] - seen[start], 0.0), 3) for start, end, name in pairs}
 
 
 def workers(observer: Observer, watched: Watched) -> dict[str, Any]:
@@ -132,36 +122,6 @@ def agreement(observer: Observer) -> list[str]:
         if wrong:
             problems.append(f"round {number}: another state was computed by {', '.join(wrong)}")
     return problems
-
-
-def show(report: dict[str, Any], console: Console) -> None:
-    """The table at the end."""
-    table = Table(title="devnet: held-out loss and what each worker's delta was worth")
-    for column, justify in (
-        ("round", "right"),
-        ("bits/byte", "right"),
-        ("ratio", "right"),
-        ("seconds", "right"),
-        ("digest", "left"),
-        ("level (score)", "left"),
-    ):
-        table.add_column(column, justify="right" if justify == "right" else "left")
-    initial = report["initial_val_bpb"]
-    table.add_row("0", f"{initial:.3f}" if initial is not None else "-", "", "", "", "")
-    for entry in report["rounds"]:
-        digests = set(entry["digests"].values())
-        scores = "  ".join(
-            f"{w['level']} ({w['score_ppm'] / 1e6:.2f})" + ("" if w["reason"] is None else " ✗") for w in entry["workers"].values()
-        )
-        table.add_row(
-            str(entry["round"]),
-            f"{entry['val_bpb']:.3f}" if entry["val_bpb"] is not None else "-",
-            f"{entry['ratio_fp32']:.0f}×" if entry["ratio_fp32"] else "-",
-            f"{sum(entry['seconds'].values()):.1f}",
-            f"{min(digests)[:8]} ×{len(entry['digests'])}" if len(digests) == 1 else f"{len(digests)} DIFFER",
-            scores,
-        )
-    console.print(table)
 
 
 def write(report: dict[str, Any], path: Path) -> None:

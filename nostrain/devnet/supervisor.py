@@ -13,11 +13,13 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import msgspec
 import trio
 
 from nostrain.devnet.layout import Options, Participant, lay_out
 from nostrain.devnet.observer import Observer
 from nostrain.devnet.processes import Processes, start_relay
+from nostrain.devnet.waiting import awaited, longest_silence
 from nostrain.errors import RemoteProtocolError, Unavailable
 from nostrain.nostr.pool import open_pool
 from nostrain.protocol.event import Filter
@@ -25,8 +27,9 @@ from nostrain.wire import kinds
 from nostrain.wire.control import Answer, Request, parse_answer_untrusted
 
 STAGGER_S = 1.0
-STALL_S = 420.0
-"""Longest silence on the relay before the run is given up: more than all phases of a round together."""
+POLL_S = 0.5
+ASK_S = 5.0
+MOST_BLAMED = 3
 
 
 class Devnet:
@@ -36,6 +39,8 @@ class Devnet:
         self.root, self.options = root, options
         self.processes, self.participants, self.observer = processes, participants, observer
         self.changed = trio.Event()
+        self.heard = trio.current_time()
+        """When the last event came."""
 
     def participant(self, name: str) -> Participant:
         """The participant of that name."""
@@ -51,22 +56,30 @@ class Devnet:
         await self.processes.kill(name)
 
     async def wait_for(self, condition: Callable[[], bool]) -> None:
-        """Return when `condition` holds. Raises Unavailable when a process ended by itself or nothing happens any more."""
+        """Return when `condition` holds. Raises Unavailable, naming who, when a process ended by itself or nothing happens any more."""
         while not condition():
-            changed, before = self.changed, self.observer.events
-            with trio.move_on_after(STALL_S):
-                while not changed.is_set():
-                    self.check()
-                    with trio.move_on_after(1):
-                        await changed.wait()
-            if self.observer.events == before:
-                raise Unavailable(f"nothing was said on the relay for {STALL_S:.0f} s")
+            self.check()
+            limit = self.options.stall_s or longest_silence(self.observer)
+            if trio.current_time() - self.heard > limit:
+                raise Unavailable(f"nothing was said on the relay for {limit:.0f} s: {self.blame()}")
+            changed = self.changed
+            with trio.move_on_after(POLL_S):
+                await changed.wait()
 
     def check(self) -> None:
         """Raises Unavailable naming a process that ended by itself, with the last line of its log."""
         for child in self.processes.dead():
-            log = self.root / "relay.log" if child.name == "relay" else self.participant(child.name).log
-            raise Unavailable(f"{child.name} ended with code {child.exit_code}: {last_line(log)}")
+            raise Unavailable(f"{child.name} {child.ending}; its log ends: {last_line(self.log_of(child.name))}")
+
+    def blame(self) -> str:
+        """Whom the run waits for, and what they said last in their logs."""
+        names, what = awaited(self.observer, self.participants)
+        logs = [f"; the log of {name} ends: {last_line(self.log_of(name))}" for name in names[:MOST_BLAMED]]
+        return f"{what}, waiting for {', '.join(names)}{''.join(logs)}"
+
+    def log_of(self, name: str) -> Path:
+        """The log of a process."""
+        return self.root / "relay.log" if name == "relay" else self.participant(name).log
 
     async def status(self, name: str) -> Answer:
         """What a daemon says of itself on its control socket. Raises Unavailable."""
@@ -79,6 +92,7 @@ class Devnet:
             events = await stack.enter_async_context(pool.subscribe([wanted]))
             async for event in events:
                 self.observer.take(event)
+                self.heard = trio.current_time()
                 changed, self.changed = self.changed, trio.Event()
                 changed.set()
 
@@ -106,10 +120,8 @@ async def open_devnet(root: Path, options: Options, tell: Callable[[str], None])
 
 async def ask(path: Path, request: Request) -> Answer:
     """One request to a control socket. Raises Unavailable when nobody answers sense there."""
-    import msgspec
-
     try:
-        with trio.fail_after(10):
+        with trio.fail_after(ASK_S):
             async with await trio.open_unix_socket(str(path)) as stream:
                 await stream.send_all(msgspec.json.encode(request) + b"\n")
                 data = b""

@@ -24,6 +24,8 @@ from nostrain.sparseloco.aggregate import cap_weights, sparse_step, step_weights
 from nostrain.sparseloco.delta import Delta
 from nostrain.units import Ppm
 
+NOT_FINITE = "its step makes the loss infinite or no number"
+
 
 @dataclass(frozen=True, slots=True)
 class _Bench:
@@ -53,9 +55,12 @@ def evaluate(job: EvaluateJob) -> EvaluateResult:
         _losses_with(model, delta, step_weights([cap], job.outer, job.committed)[0], bench.windows, batch)
         for (_, delta), cap in zip(valid, caps, strict=True)
     ]
-    scored = iter(_scores(job, valid, caps, bench, before, after))
+    finite = [at for at, losses in enumerate(after) if np.isfinite(losses).all()]
+    kept = _Bench(bench.windows, bench.unassigned, [bench.assigned[at] for at in finite])
+    measured = _scores(job, [valid[at] for at in finite], [caps[at] for at in finite], kept, before, [after[at] for at in finite])
+    by_worker = {score.worker: score for score in measured}
     scores = tuple(
-        next(scored) if isinstance(delta, Delta) else CandidateScore(worker=candidate.worker, error=delta)
+        by_worker.get(candidate.worker, CandidateScore(worker=candidate.worker, error=delta if isinstance(delta, str) else NOT_FINITE))
         for candidate, delta in zip(job.candidates, read, strict=True)
     )
     tokens = (1 + len(valid)) * len(bench.windows) * job.training.sequence_length

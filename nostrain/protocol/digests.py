@@ -59,6 +59,11 @@ def receipt_time(commit_by: UnixTime, complete: bool, created: Sequence[UnixTime
     return min(commit_by, max(created)) if complete and created else commit_by
 
 
+def endorsed_text(run: EventId, chain_end: Digest, chain_length: int) -> str:
+    """What an oracle key endorses beside its Nostr key (`crypto.oracle.verify_endorsement`): the run and the hash chain's end and length."""
+    return f"{run}/{chain_end}/{chain_length}"
+
+
 def oracle_event_id(announcement: EventId, payee: Pubkey, attempt: int = 0) -> str:
     """DLC event id of one worker's thermometer in one round (design section 6)."""
     return f"nostrain/1/{announcement}/{payee}/{attempt}"

@@ -5,11 +5,15 @@ from __future__ import annotations
 from typing import Final
 
 MAX_EVENT_BYTES: Final = 16 * 1024
-MAX_WORKERS: Final = 100
-MAX_VALIDATORS: Final = 32
-MAX_LEVELS: Final = 16
+MAX_WORKERS: Final = 20
+MAX_VALIDATORS: Final = 8
+MAX_LEVELS: Final = 4
+"""The three together keep every event of a round below MAX_EVENT_BYTES: one attestation event covers all workers (tests/wire/test_messages.py)."""
+MAX_ENROLLED: Final = 1024
+MAX_URLS: Final = 4
+MAX_URL: Final = 256
 MAX_ORACLE_ITEMS: Final = 25
 MAX_ROUNDS: Final = 100_000
 MAX_BLOB_BYTES: Final = 1 << 40
-MAX_ORPHANS: Final = 512
-"""Events kept while what they refer to has not arrived yet."""
+MAX_PARAMETERS: Final = 1 << 38
+MAX_TENSORS: Final = 4096

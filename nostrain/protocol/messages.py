@@ -29,10 +29,11 @@ class Enrolment(msgspec.Struct, frozen=True, tag_field="type", tag="enrolment"):
 
 
 class ValidatorEntry(msgspec.Struct, frozen=True):
-    """A validator as the announcement lists it: what its enrolment said."""
+    """A validator as the announcement lists it. The endorsement by its oracle key makes the entry whole: no other event is needed to believe it."""
 
     pubkey: Pubkey
     oracle: Pubkey
+    endorsement: str
     chain_end: Digest
     chain_length: int
 
@@ -192,13 +193,12 @@ class Attestation(msgspec.Struct, frozen=True, tag_field="type", tag="attestatio
 
 
 class Accepted(msgspec.Struct, frozen=True):
-    """A delta that the result uses: its weight c_i (1/65536), the level it reached and the attestations that say so."""
+    """A delta that the result uses: its weight c_i (1/65536) and the level it reached."""
 
     worker: Pubkey
     delta: BlobRef
     weight: int
     level: int
-    attestations: tuple[EventId, ...]
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -209,11 +209,12 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True, tag_field="type", tag="result"):
-    """Kind 8656: closes a round. `accepted` is sorted by worker; with none accepted the state stays as it was."""
+    """Kind 8656: closes a round. `accepted` is sorted by worker and rests on the cited attestations alone; with none accepted the state stays."""
 
     run: EventId
     announcement: EventId
     round: int
+    attestations: tuple[EventId, ...]
     accepted: tuple[Accepted, ...]
     refused: tuple[Refused, ...]
     committed: int

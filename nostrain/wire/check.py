@@ -14,10 +14,14 @@ from typing import Any, Final, get_args, get_origin, get_type_hints
 import msgspec
 
 from nostrain.errors import RemoteProtocolError
+from nostrain.protocol.limits import MAX_BLOB_BYTES, MAX_URL, MAX_URLS
+from nostrain.protocol.manifest import BlobRef
 from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey, UnixTime, is_hex32
 
 MAX_ITEMS: Final = 4096
-MAX_TEXT: Final = 4096
+MAX_TEXT: Final = 16_384
+MAX_WORDS: Final = 256
+"""Characters of a text that a person may see: names, reasons."""
 MAX_INTEGER: Final = 1 << 62
 MAX_TIME: Final = 1 << 40
 
@@ -41,6 +45,8 @@ def for_type(kind: Any) -> Check:
         return one_of(tuple(for_type(option) for option in get_args(kind) if option is not type(None)), get_args(kind))
     if origin is tuple:
         return items(get_args(kind))
+    if kind is BlobRef:
+        return blob
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return fields(kind)
     while hasattr(kind, "__supertype__"):
@@ -76,9 +82,20 @@ def integer(value: Any, path: str) -> None:
 
 
 def text(value: Any, path: str) -> None:
-    """Any other text."""
-    if len(value) > MAX_TEXT:
+    """Any other text: printable, on one line, so that it can stand in a log; short where a person reads it."""
+    if len(value) > (MAX_WORDS if path.endswith((".name", ".reason", ".error", ".engine")) else MAX_TEXT):
         fail(path, f"has {len(value)} characters")
+    if not value.isprintable():
+        fail(path, "has characters that do not print")
+
+
+def blob(value: BlobRef, path: str) -> None:
+    """A blob that could be one, with few and short URLs."""
+    hex32(value.sha256, f"{path}.sha256")
+    if not 0 < value.size <= MAX_BLOB_BYTES:
+        fail(f"{path}.size", f"is {value.size}")
+    if len(value.urls) > MAX_URLS or any(len(url) > MAX_URL or not url.isprintable() for url in value.urls):
+        fail(f"{path}.urls", f"are more than {MAX_URLS}, longer than {MAX_URL} characters, or do not print")
 
 
 def items(kinds: tuple[Any, ...]) -> Check:

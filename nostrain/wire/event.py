@@ -107,7 +107,7 @@ def _decode(data: bytes | str | dict[str, Any]) -> Event:
         if len(raw) > MAX_EVENT_BYTES:
             raise _Reason(f"{len(raw)} bytes, at most {MAX_EVENT_BYTES} are allowed")
         event = _EVENTS.decode(raw)
-        json.loads(raw, object_pairs_hook=_refuse_repeated)  # msgspec silently takes the last of repeated members
+        json.loads(raw, object_pairs_hook=refuse_repeated)  # msgspec silently takes the last of repeated members
         return event
     except msgspec.ValidationError as error:
         raise _Reason(short_reason(error)) from error
@@ -120,7 +120,8 @@ def short_reason(error: Exception) -> str:
     return ascii(str(error))[1:-1][:160]
 
 
-def _refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+def refuse_repeated(pairs: list[tuple[str, Any]]) -> None:
+    """For `json.loads(object_pairs_hook=…)`: raises ValueError when an object gives a member twice, which readers resolve differently."""
     if len({name for name, _ in pairs}) != len(pairs):
         raise ValueError("a member is given twice")
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import json
 from typing import Any, Final
 
 import msgspec
@@ -16,12 +17,14 @@ import msgspec
 from nostrain.crypto.oracle import verify_endorsement
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.protocol import messages as m
+from nostrain.protocol.digests import endorsed_text
 from nostrain.protocol.event import Draft, Event, Tags
 from nostrain.protocol.limits import MAX_EVENT_BYTES, MAX_LEVELS, MAX_ORACLE_ITEMS, MAX_WORKERS
 from nostrain.protocol.manifest import RunManifest
 from nostrain.units import Digest, EventId, Pubkey, UnixTime
 from nostrain.wire import dlc, kinds
 from nostrain.wire.check import check_values
+from nostrain.wire.event import refuse_repeated, short_reason
 
 
 class TlvItem(msgspec.Struct, frozen=True):
@@ -90,6 +93,8 @@ CONTENT_OF: Final[dict[int, Any]] = {
     kinds.INVOICES: m.Invoices,
 }
 VERSION: Final = 1
+EVENT_FRAME_BYTES: Final = 400
+"""Of an event's JSON, what is neither tags nor content: id, key, signature, names."""
 
 
 class _Version(msgspec.Struct):
@@ -101,10 +106,11 @@ def draft(body: m.Body, created_at: UnixTime) -> Draft:
     content: Any = body
     if isinstance(body, m.OracleAnnouncements | m.Attestation):
         content = {**msgspec.to_builtins(body), "items": [{"payee": item.payee, "tlv": item.tlv} for item in body.items]}
-    text = msgspec.json.encode(content).decode()
-    if len(text) > MAX_EVENT_BYTES - 1024:
-        raise LocalProtocolError(f"a {type(body).__name__} of {len(text)} bytes is too large for an event")
-    return Draft(created_at=created_at, kind=KIND_OF[type(body)], tags=tags_of(body), content=text)
+    tags, text = tags_of(body), msgspec.json.encode(content).decode()
+    size = len(msgspec.json.encode((tags, text))) + EVENT_FRAME_BYTES
+    if size > MAX_EVENT_BYTES:
+        raise LocalProtocolError(f"a {type(body).__name__} of {size} bytes is too large for an event")
+    return Draft(created_at=created_at, kind=KIND_OF[type(body)], tags=tags, content=text)
 
 
 def tags_of(body: m.Body) -> Tags:
@@ -140,11 +146,12 @@ def read_message_untrusted(event: Event) -> m.Message:
     try:
         if msgspec.json.decode(event.content, type=_Version).v != VERSION:
             raise RemoteProtocolError(what, "is of an unknown version", whose=whose)
+        json.loads(event.content, object_pairs_hook=refuse_repeated)
         content = msgspec.json.decode(event.content, type=content_type)
         check_values(content)
         body = understood(content, event)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise RemoteProtocolError(what, f"content: {error}", whose=whose) from None
+    except (msgspec.DecodeError, ValueError, RecursionError) as error:
+        raise RemoteProtocolError(what, f"content: {short_reason(error)}", whose=whose) from None
     except RemoteProtocolError as error:
         raise RemoteProtocolError(what, error.reason, whose=whose) from None
     missing = [tag for tag in tags_of(body) if tag not in event.tags]
@@ -165,8 +172,13 @@ def understood(content: Any, event: Event) -> m.Body:
             attested = tuple(attestation_item_untrusted(item.payee, item.tlv) for item in content.items)
             return m.Attestation(content.run, content.announcement, content.round, content.receipt, content.verdicts, attested)
         case m.Enrolment(oracle=oracle, endorsement=endorsement) if oracle is not None:
-            if endorsement is None or not verify_endorsement(oracle, event.pubkey, content.run, endorsement):
-                raise RemoteProtocolError("enrolment", "the oracle key does not endorse its author")
+            if content.chain_end is None or endorsement is None:
+                raise RemoteProtocolError("enrolment", "an oracle key without endorsement or hash chain")
+            check_endorsement(content.run, m.ValidatorEntry(event.pubkey, oracle, endorsement, content.chain_end, content.chain_length))
+            return content
+        case m.Announcement():
+            for entry in content.validators:
+                check_endorsement(content.run, entry)
             return content
         case RunManifest():
             limit(len(content.scoring.levels_ppm), MAX_LEVELS, "levels")
@@ -174,6 +186,12 @@ def understood(content: Any, event: Event) -> m.Body:
         case _:
             body: m.Body = content
             return body
+
+
+def check_endorsement(run: EventId, entry: m.ValidatorEntry) -> None:
+    """Raises RemoteProtocolError when the oracle key does not endorse the validator's key and hash chain for this run."""
+    if not verify_endorsement(entry.oracle, entry.pubkey, endorsed_text(run, entry.chain_end, entry.chain_length), entry.endorsement):
+        raise RemoteProtocolError("validator", f"the oracle key does not endorse {entry.pubkey[:8]} and its hash chain")
 
 
 def limit(count: int, most: int, what: str) -> None:

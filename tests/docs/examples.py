@@ -28,7 +28,18 @@ from nostrain.keys.store import RootSecret
 from nostrain.protocol import messages as m
 from nostrain.protocol.digests import commitment_digest, initial_state_id, oracle_event_id, receipt_time, verdict_digest
 from nostrain.protocol.event import Event
-from nostrain.protocol.manifest import BlobRef, CodecSpec, ModelSpec, OuterSpec, RunManifest, SettlementSpec, TensorSpec
+from nostrain.protocol.manifest import (
+    BlobRef,
+    CodecSpec,
+    ModelSpec,
+    OuterSpec,
+    RunManifest,
+    ScoringSpec,
+    SettlementSpec,
+    TensorSpec,
+    TimingSpec,
+    TrainingSpec,
+)
 from nostrain.sparseloco.aggregate import next_state_id
 from nostrain.sparseloco.container import encoded_size
 from nostrain.sparseloco.layout import plan
@@ -159,8 +170,11 @@ class Examples:
             checkpoint=blob("checkpoint 0", 297_824),
             root=root,
             blob_servers=(BLOBS,),
+            training=TrainingSpec(inner_steps=30, batch_size=4, sequence_length=128, learning_rate_ppb=3_000_000, warmup_steps=60),
             codec=CODEC,
             outer=OUTER,
+            scoring=ScoringSpec(unassigned_tokens=16_384, assigned_tokens=1_024, validation_tokens=16_384, floor_nanonats=100_000),
+            timing=TimingSpec(commit_s=90, acknowledge_s=30, reveal_s=30, verdict_s=90, attest_s=30, grace_s=5),
             settlement=SettlementSpec(mode="hold", level_msat=Msat(250_000), fee_msat=Msat(100_000), instances=2),
         )
         self.run = self._say("manifest", COORDINATOR, self.manifest, 0).id

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -179,6 +180,26 @@ def test_garbage_is_a_score_with_an_error(small_run: SmallRun, trained: Trained,
     assert reasons[3] is not None
     alone = evaluated(evaluate_job(small_run, (honest[0], honest[2])))
     assert (result.scores[0], result.scores[4]) == alone.scores
+
+
+def test_a_step_that_breaks_the_model_is_a_score_with_an_error(
+    small_run: SmallRun, trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Losses that are no numbers refuse the one candidate, and leave the others' scores and the engine alone."""
+    from nostrain.learning import evaluate as module
+
+    offered = candidates(small_run, trained)
+    measure, calls = module._losses_with, iter(range(len(offered)))
+
+    def broken_first(*arguments: Any) -> Any:
+        losses = measure(*arguments)
+        return losses * float("nan") if next(calls) == 0 else losses
+
+    monkeypatch.setattr(module, "_losses_with", broken_first)
+    scores = evaluated(evaluate_job(small_run, offered)).scores
+    assert scores[0].error == module.NOT_FINITE
+    assert [score.error for score in scores[1:]] == [None, None]
+    assert all(score.gain > 0 for score in scores[1:])
 
 
 def test_nobody_valid_is_no_error(small_run: SmallRun, trained: Trained, tmp_path: Path) -> None:

@@ -2,30 +2,70 @@
 
 from __future__ import annotations
 
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 import msgspec
 
-from nostrain.core.effects import DatasetRead, Fetch, FetchDataset, Fetched, Outcome, Upload, Uploaded
+from nostrain.core.effects import DatasetRead, Failed, Fetch, FetchDataset, Fetched, Outcome, Upload, Uploaded
 from nostrain.daemon.ports import Ports
-from nostrain.errors import RemoteProtocolError
+from nostrain.errors import LocalProtocolError, RemoteProtocolError, Unavailable
+from nostrain.protocol.limits import MAX_BLOB_BYTES
 from nostrain.protocol.manifest import DatasetManifest
 from nostrain.wire.check import check_values
 
+MAX_DATASET_BYTES: Final = 4 << 20
+"""The largest dataset manifest that is fetched and parsed: 4096 shards with room to spare."""
+
 
 async def run(effect: Fetch | FetchDataset | Upload, ports: Ports) -> Outcome:
-    """Raises Unavailable; RemoteProtocolError when the bytes are not that blob, of that size."""
-    if isinstance(effect, Upload):
+    """Raises Unavailable, also when our own disk is full or unreadable; RemoteProtocolError when a source serves something else.
+
+    What the digest already decides is final and `Failed`: no other source could serve other bytes.
+    """
+    with own_disk():
+        if isinstance(effect, Upload):
+            return await upload(effect, ports)
+        if isinstance(effect, FetchDataset) and effect.blob.size > MAX_DATASET_BYTES:
+            return Failed(f"a dataset manifest of {effect.blob.size} bytes, at most {MAX_DATASET_BYTES} are read")
+        return await fetch(effect, ports)
+
+
+async def upload(effect: Upload, ports: Ports) -> Outcome:
+    """A file that is not what was committed any more ends what hangs on it, not the daemon: after a restart it would be no better."""
+    try:
         return Uploaded(await ports.blobs.put(Path(effect.path), effect.blob.sha256, effect.servers))
+    except LocalProtocolError as error:
+        return Failed(str(error))
+
+
+async def fetch(effect: Fetch | FetchDataset, ports: Ports) -> Outcome:
+    """The blob's path, or what the dataset manifest in it says."""
     blob = effect.blob
     path = await ports.blobs.get(blob.sha256, blob.urls, blob.size)
     size = await ports.offload(lambda: path.stat().st_size)
     if size != blob.size:
-        whose = effect.whose if isinstance(effect, Fetch) else ""
-        raise RemoteProtocolError(f"blob {blob.sha256[:8]}", f"has {size} bytes, {blob.size} were promised", whose=whose)
+        return Failed(f"blob {blob.sha256[:8]} has {size} bytes, {blob.size} were promised")
     if isinstance(effect, Fetch):
         return Fetched(str(path))
-    return DatasetRead(read_dataset_untrusted(await ports.offload(path.read_bytes)))
+    try:
+        return DatasetRead(read_dataset_untrusted(await ports.offload(path.read_bytes)))
+    except RemoteProtocolError as error:
+        return Failed(str(error))
+
+
+@contextmanager
+def own_disk() -> Iterator[None]:
+    """Trouble with our own files is Unavailable: it is waited for, as for a server."""
+    try:
+        yield
+    except OSError as error:
+        raise Unavailable(f"our own disk: {error}") from error
+    except sqlite3.OperationalError as error:
+        raise Unavailable(f"our own index of blobs: {error}") from error
 
 
 def read_dataset_untrusted(data: bytes) -> DatasetManifest:
@@ -37,4 +77,7 @@ def read_dataset_untrusted(data: bytes) -> DatasetManifest:
     check_values(dataset)
     if not dataset.shards:
         raise RemoteProtocolError("dataset manifest", "has no shards")
+    for shard in (*dataset.shards, dataset.validation):
+        if not 1 <= shard.size <= MAX_BLOB_BYTES:
+            raise RemoteProtocolError("dataset manifest", f"has a shard of {shard.size} bytes")
     return dataset

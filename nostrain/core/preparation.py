@@ -1,0 +1,76 @@
+"""What a coordinator decides before its run exists: build dataset and first checkpoint, upload them, publish the manifest."""
+
+from __future__ import annotations
+
+import msgspec
+
+from nostrain.core.effects import Compute, Computed, Failed, Outcome, Upload, Uploaded
+from nostrain.core.rows import Preparation, RunPlan
+from nostrain.core.transaction import Transaction
+from nostrain.errors import ConfigError, IllegalTransition
+from nostrain.protocol.jobs import BuildRunJob, BuildRunResult
+from nostrain.protocol.manifest import ModelSpec, RunManifest
+
+KEY = "preparation"
+
+
+def decide(tx: Transaction) -> None:
+    """Take the run that the operator planned one step closer to its manifest."""
+    plan, row = tx.me.plan, tx.get(KEY, Preparation) or Preparation()
+    if "coordinator" not in tx.me.roles or plan is None or tx.run is not None:
+        return
+    if row.manifest is None:
+        tx.emit(Compute(owner=KEY, name="build", job=build_job(plan)))
+        return
+    for blob, path in row.missing:
+        tx.emit(Upload(owner=KEY, name=f"upload:{blob.sha256}", blob=blob, path=path, servers=plan.blob_servers))
+    if not row.missing:
+        tx.say("manifest", row.manifest)
+
+
+def build_job(plan: RunPlan) -> BuildRunJob:
+    """The job that cuts the text and draws the first checkpoint."""
+    return BuildRunJob(
+        text=plan.text,
+        model=ModelSpec(),
+        seed=plan.seed,
+        shard_bytes=plan.shard_bytes,
+        validation_bytes=plan.validation_bytes,
+        out_dir=f"{plan.work_dir}/run",
+    )
+
+
+def built(plan: RunPlan, result: BuildRunResult) -> RunManifest:
+    """The manifest of a run that was just built."""
+    return RunManifest(
+        name=plan.name,
+        rounds=plan.rounds,
+        min_workers=plan.min_workers,
+        min_validators=plan.min_validators,
+        threshold=plan.threshold,
+        model=ModelSpec(),
+        tensors=result.tensors,
+        dataset=result.dataset,
+        checkpoint=result.checkpoint,
+        root=result.root,
+        blob_servers=plan.blob_servers,
+        scoring=plan.scoring,
+        timing=plan.timing,
+        settlement=plan.settlement,
+    )
+
+
+def done(tx: Transaction, name: str, outcome: Outcome) -> None:
+    """A step of the preparation ended. Raises ConfigError when the operator's run cannot be prepared: the next start tries again."""
+    plan, row = tx.me.plan, tx.get(KEY, Preparation) or Preparation()
+    match outcome:
+        case Computed(result=BuildRunResult() as result) if plan is not None:
+            tx.put(KEY, Preparation(missing=result.blobs, manifest=built(plan, result)))
+            tx.note("info", "runs_built", f"built a run from {result.total_bytes} bytes of text")
+        case Uploaded():
+            digest = name.partition(":")[2]
+            tx.put(KEY, msgspec.structs.replace(row, missing=tuple(pair for pair in row.missing if pair[0].sha256 != digest)))
+        case Failed(reason=reason):
+            raise ConfigError("coordinator.run", plan.name if plan else "", f"{name}: {reason}", "Mend the run's settings and start again")
+        case _:
+            raise IllegalTransition(f"{KEY}: {name} ended with {type(outcome).__name__}")

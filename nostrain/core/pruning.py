@@ -1,0 +1,68 @@
+"""Forgetting: rows of rounds long closed go, once no money hangs on them, so that a long run does not make the state grow."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from nostrain.core.rows import Outbox, Payee, Payer, Replica, Round
+from nostrain.core.tables import PayeeState, PayerState
+from nostrain.core.transaction import Transaction
+from nostrain.core.waiting import forget
+from nostrain.units import EventId
+
+KEEP_ROUNDS: Final = 8
+"""Rounds whose rows are kept after their result: what plausibility checks, audits and late messages still need."""
+MACHINES: Final = ("work", "duty", "lead", "payer", "payee")
+
+
+def prune(tx: Transaction) -> None:
+    """Drop every round that is KEEP_ROUNDS behind and that nobody here still works on."""
+    run, replica = tx.run, tx.get("replica", Replica)
+    if run is None or replica is None or run.round <= KEEP_ROUNDS:
+        return
+    done = []
+    for key in tx.keys("round/"):
+        round_ = tx.need(key, Round)
+        number = round_.announcement.round
+        followed = replica.round >= number and replica.confirming != round_.id
+        if number <= run.round - KEEP_ROUNDS and followed and not money_open(tx, round_.id):
+            done.append(round_)
+    for round_ in done:
+        drop(tx, round_)
+    if done:
+        dropped = {round_.id for round_ in done}
+        announcements = {parent: child for parent, child in run.announcements.items() if child not in dropped}
+        results = {announcement: result for announcement, result in run.results.items() if announcement not in dropped}
+        run = msgspec.structs.replace(run, announcements=announcements, results=results)
+        tx.put("run", run)
+        forget(tx, run)
+
+
+def drop(tx: Transaction, round_: Round) -> None:
+    """Delete everything about one round, and take back what was still to be done for it."""
+    tx.delete(f"round/{round_.id}")
+    for machine in MACHINES:
+        for key in tx.keys(f"{machine}/{round_.id}"):
+            tx.withdraw(key)
+            tx.delete(key)
+    for key in tx.keys("outbox/"):
+        if round_.id in key or key == f"outbox/announcement/{round_.announcement.parent}":
+            tx.withdraw(key)
+            tx.delete(key)
+    old = f"outbox/enrolment/{round_.announcement.round}"
+    if tx.get(old, Outbox) is not None:
+        tx.withdraw(old)
+        tx.delete(old)
+
+
+def money_open(tx: Transaction, announcement: EventId) -> bool:
+    """Whether an escrow of the round has not ended, or is still being given back."""
+    payers = (tx.need(key, Payer) for key in tx.keys(f"payer/{announcement}"))
+    payees = (tx.need(key, Payee) for key in tx.keys(f"payee/{announcement}"))
+    if any(level.state not in (PayerState.PAID, PayerState.FAILED) for row in payers for level in row.levels):
+        return True
+    if any(level.state not in (PayeeState.SETTLED, PayeeState.CANCELLED) for row in payees for level in row.levels):
+        return True
+    return any("#cancel:" in key or "#settle:" in key for key in tx.keys(f"effect/payee/{announcement}"))

@@ -1,0 +1,91 @@
+"""When things are due. Everything follows from the announcement's deadlines, which follow from its own date and the manifest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from math import isqrt
+from typing import Final
+
+import msgspec
+
+from nostrain.core.rows import NodeState, Round, Run, Started
+from nostrain.core.transaction import Transaction
+from nostrain.protocol.manifest import RunManifest
+from nostrain.protocol.messages import Deadlines
+from nostrain.units import UnixTime
+
+RELEASE_WAIT_S: Final = 45
+"""How much longer than maturity + grace a payee waits for attestations that are on their way (design section 6 allows 60 s)."""
+CATCH_UP_S: Final = 45
+"""After a start, so long may it take until the relays have told what we missed: nothing is given up before."""
+BLOCK_S: Final = 600
+SAFETY_BLOCKS: Final = 24
+"""From so many blocks before an HTLC's expiry its payee cancels and never settles (design section 6, Deadlines)."""
+
+
+def deadlines(now: UnixTime, manifest: RunManifest) -> Deadlines:
+    """The latest end of every phase of a round that is announced now: the only deadlines that it may have."""
+    timing = manifest.timing
+    commit_by = now + timing.commit_s
+    acknowledge_by = commit_by + timing.acknowledge_s
+    reveal_by = acknowledge_by + timing.reveal_s
+    hash_by = reveal_by + timing.verdict_s
+    verdict_by = hash_by + timing.grace_s
+    return Deadlines(
+        commit_by=UnixTime(commit_by),
+        acknowledge_by=UnixTime(acknowledge_by),
+        reveal_by=UnixTime(reveal_by),
+        hash_by=UnixTime(hash_by),
+        verdict_by=UnixTime(verdict_by),
+        attest_by=UnixTime(verdict_by + timing.attest_s),
+    )
+
+
+def oracles_by(run: Run, round_: Round) -> int:
+    """Until when a payer waits for the thermometers of every oracle; then t of them have to do."""
+    return round_.announcement.deadlines.commit_by - run.manifest.timing.commit_s * 2 // 3
+
+
+def fetch_by(round_: Round) -> int:
+    """Until when a validator waits for the blobs that were revealed: a third of the time for verdicts. One that is not to be had must not cost the others theirs."""
+    limits = round_.announcement.deadlines
+    return limits.reveal_by + (limits.hash_by - limits.reveal_by) // 3
+
+
+def collect_by(run: Run, round_: Round) -> int:
+    """Until when a coordinator waits for attestations: as long as those may still release payments."""
+    return round_.announcement.deadlines.attest_by + run.manifest.timing.grace_s
+
+
+def aggregate_by(run: Run, round_: Round) -> int:
+    """Until when a coordinator waits for deltas that validators could fetch."""
+    return collect_by(run, round_) + run.manifest.timing.reveal_s
+
+
+def release_by(tx: Transaction, run: Run, round_: Round) -> int:
+    """Until when a payee waits for attestations."""
+    started = tx.get("started", Started)
+    return max(collect_by(run, round_) + RELEASE_WAIT_S, started.at + CATCH_UP_S if started is not None else 0)
+
+
+def blocks_in(seconds: int) -> int:
+    """Blocks that are found in so many seconds, with three standard deviations of a Poisson process to spare."""
+    mean = max(0, -(-seconds // BLOCK_S))
+    return mean + 3 * (isqrt(mean) + 1)
+
+
+def moments(state: NodeState) -> Iterator[int]:
+    """Every moment at which time alone may change something."""
+    run, started = state.rows.get("run"), state.rows.get("started")
+    if isinstance(started, Started):
+        yield started.at + CATCH_UP_S + 1
+    if not isinstance(run, Run):
+        return
+    for key in state.groups.get("round", ()):
+        round_ = state.rows[key]
+        assert isinstance(round_, Round)
+        collected = collect_by(run, round_)
+        due = (*msgspec.structs.astuple(round_.announcement.deadlines), oracles_by(run, round_), fetch_by(round_), collected)
+        yield from (at + 1 for at in (*due, aggregate_by(run, round_), collected + RELEASE_WAIT_S))
+        if round_.receipt is None and round_.commitments:
+            yield max(created_at for _, created_at, _ in round_.commitments.values())

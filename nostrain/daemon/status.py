@@ -1,0 +1,83 @@
+"""What a running daemon says of itself: the answer to `nostrain-ctl status`, and the same as metrics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import nostrain
+from nostrain.config.schema import DaemonConfig
+from nostrain.core.round import phase
+from nostrain.core.rows import Duty, NodeState, Replica, Round, Run, Submission
+from nostrain.daemon.runtime import Runtime, outstanding_ids
+from nostrain.engine import EngineProcess
+from nostrain.nostr.pool import RelayPool
+from nostrain.units import Pubkey
+from nostrain.wire.control import RunStatus, Status
+
+
+@dataclass
+class Node:
+    """A composed node: `pool` and `runtime` are None in a daemon that only serves blobs."""
+
+    config: DaemonConfig
+    pubkey: Pubkey
+    engine: EngineProcess
+    pool: RelayPool | None = None
+    runtime: Runtime | None = None
+    blobs_url: str | None = None
+
+    def status(self) -> Status:
+        """What `nostrain-ctl status` shows."""
+        state = self.runtime.state if self.runtime else NodeState()
+        run, replica = state.rows.get("run"), state.rows.get("replica")
+        current = run.open if isinstance(run, Run) else None
+        work, duty = state.rows.get(f"work/{current}"), state.rows.get(f"duty/{current}")
+        return Status(
+            name=self.config.name,
+            pubkey=self.pubkey,
+            roles=self.config.roles,
+            version=nostrain.__version__,
+            relays_connected=self.pool.connected if self.pool else (),
+            run=run_status(run, state) if isinstance(run, Run) else None,
+            state_id=replica.state_id if isinstance(replica, Replica) else None,
+            replica=replica.state.value if isinstance(replica, Replica) else None,
+            submission=work.state.value if isinstance(work, Submission) else None,
+            duty=duty.state.value if isinstance(duty, Duty) else None,
+            outstanding=tuple(outstanding_ids(state)),
+            counters=self.counters(),
+            engine_starts=self.engine.starts,
+            blobs_url=self.blobs_url,
+        )
+
+    def counters(self) -> dict[str, int]:
+        """Counters of the machines, and of the relay connections under `relay …`."""
+        own = dict(self.runtime.counters) if self.runtime else {}
+        return own | {f"relay {name}": count for name, count in (self.pool.counts if self.pool else {}).items()}
+
+
+def run_status(run: Run, state: NodeState) -> RunStatus:
+    """Where the run stands, as far as we know."""
+    round_ = state.rows.get(f"round/{run.open}")
+    between = "finished" if run.finished else "between rounds"
+    now = phase(round_, run).value if isinstance(round_, Round) else between
+    return RunStatus(run.id, run.manifest.name, run.coordinator, run.round, run.manifest.rounds, now, run.halted)
+
+
+def metrics(status: Status) -> str:
+    """Prometheus text exposition (format 0.0.4) of the counters and of where the daemon stands."""
+    lines = ["# TYPE nostrain_events_total counter"]
+    lines += [f'nostrain_events_total{{what="{escaped(name)}"}} {count}' for name, count in sorted(status.counters.items())]
+    for name, value in (
+        ("nostrain_relays_connected", len(status.relays_connected)),
+        ("nostrain_round", status.run.round if status.run else 0),
+        ("nostrain_run_halted", int(status.run is not None and status.run.halted is not None)),
+        ("nostrain_effects_outstanding", len(status.outstanding)),
+    ):
+        lines += [f"# TYPE {name} gauge", f"{name} {value}"]
+    lines += ["# TYPE nostrain_engine_starts_total counter", f"nostrain_engine_starts_total {status.engine_starts}"]
+    return "\n".join(lines) + "\n"
+
+
+def escaped(label: str) -> str:
+    """A label value."""
+    return label.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

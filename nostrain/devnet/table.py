@@ -1,0 +1,84 @@
+"""The table at the end of a devnet: at most WIDTH columns wide, however many workers there are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+WIDTH = 100
+BESIDE = 4
+"""Workers that fit beside the other columns; more get tables of their own, so many at a time:"""
+A_TABLE = 7
+
+LOSS = "devnet: held-out loss"
+SCORES = "level (score) of each delta; ✗ not used"
+
+
+def show(report: dict[str, Any], console: Console) -> None:
+    """Print the table, or tables."""
+    rounds, workers = report["rounds"], worker_names(report)
+    beside = workers if len(workers) <= BESIDE else []
+    table = new_table(f"{LOSS}; {SCORES}" if beside else LOSS, ("round", "bits/byte", "ratio", "seconds"), ("digest", *beside))
+    initial = report["initial_val_bpb"]
+    table.add_row("0", number(initial, ".3f"), *("",) * (3 + len(beside)))
+    for entry in rounds:
+        table.add_row(
+            str(entry["round"]),
+            number(entry["val_bpb"], ".3f"),
+            number(entry["ratio_fp32"], ".0f", "×"),
+            f"{sum(entry['seconds'].values()):.1f}",
+            digest_cell(entry["digests"]),
+            *(worker_cell(entry["workers"].get(name)) for name in beside),
+        )
+    console.print(table)
+    if not beside:
+        for start in range(0, len(workers), A_TABLE):
+            show_workers(rounds, workers[start : start + A_TABLE], console)
+
+
+def show_workers(rounds: Sequence[dict[str, Any]], workers: Sequence[str], console: Console) -> None:
+    """A table of some workers alone."""
+    table = new_table(SCORES, ("round",), tuple(workers))
+    for entry in rounds:
+        table.add_row(str(entry["round"]), *(worker_cell(entry["workers"].get(name)) for name in workers))
+    console.print(table)
+
+
+def new_table(title: str, numbers: Sequence[str], texts: Sequence[str]) -> Table:
+    """An empty table: columns of numbers, then columns of text."""
+    table = Table(title=title)
+    for column in numbers:
+        table.add_column(column, justify="right", no_wrap=True)
+    for column in texts:
+        table.add_column(column, justify="left", no_wrap=True)
+    return table
+
+
+def worker_names(report: dict[str, Any]) -> list[str]:
+    """Every worker that any round listed; worker-10 after worker-9."""
+    names = {name for entry in report["rounds"] for name in entry["workers"]}
+    return sorted(names, key=lambda name: (len(name), name))
+
+
+def worker_cell(worker: dict[str, Any] | None) -> str:
+    """Level and score, or that there is nothing."""
+    if worker is None:
+        return ""
+    score = f"{worker['score_ppm'] / 1e6:.2f}"
+    return f"✗ {score}" if worker["reason"] is not None else f"{worker['level']} ({score})"
+
+
+def digest_cell(digests: dict[str, str]) -> str:
+    """The one digest and how many computed it; or how many digests there are."""
+    different = sorted(set(digests.values()))
+    if len(different) == 1:
+        return f"{different[0][:8]} ×{len(digests)}"
+    return f"{len(different)} DIFFER" if different else "-"
+
+
+def number(value: float | None, form: str, unit: str = "") -> str:
+    """A number, or a dash where there is none."""
+    return "-" if value is None else f"{value:{form}}{unit}"
