@@ -43,6 +43,17 @@ class BlobsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     quota: Positive = 20 << 30
 
 
+class LightningConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[lightning]: the lightningd (or simnet node) of this daemon; `socket` empty: none, then only runs that are not paid can be joined.
+
+    `network` is what the locks are bound to: as lightningd names it, `bitcoin`, `testnet`, `signet` or `regtest`.
+    """
+
+    socket: str = ""
+    network: Literal["bitcoin", "testnet", "signet", "regtest"] = "regtest"
+    poll_s: Annotated[float, Meta(ge=0.05, le=60)] = 0.5
+
+
 class JoinConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[join]: which run a worker or validator enrols in: its id, or `any`; with `coordinator`, only runs of that public key (hex)."""
 
@@ -72,9 +83,10 @@ class SettlementConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level_msat: Annotated[int, Meta(ge=0)] = 0
     fee_msat: Annotated[int, Meta(ge=0)] = 0
 
-    def spec(self) -> SettlementSpec:
-        """As the run manifest says it."""
-        return SettlementSpec(mode=self.mode, level_msat=Msat(self.level_msat), fee_msat=Msat(self.fee_msat))
+    def spec(self, ticket_server: str) -> SettlementSpec:
+        """As the run manifest says it; tickets are sold at `ticket_server` if there is a fee."""
+        server = ticket_server if self.fee_msat else ""
+        return SettlementSpec(mode=self.mode, level_msat=Msat(self.level_msat), fee_msat=Msat(self.fee_msat), ticket_server=server)
 
 
 class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -123,6 +135,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     log_level: LogLevel = "info"
     engine: EngineConfig = EngineConfig()
     blobs: BlobsConfig = BlobsConfig()
+    lightning: LightningConfig = LightningConfig()
     join: JoinConfig = JoinConfig()
     coordinator: CoordinatorConfig | None = None
     validator: ValidatorConfig = ValidatorConfig()

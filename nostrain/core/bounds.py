@@ -85,6 +85,8 @@ def _money(manifest: RunManifest) -> str | None:
         return "cut-and-choose or CLTV out of range"
     if settlement.mode == "hold" and settlement.level_msat < 1:
         return "hold invoices of nothing"
+    if settlement.fee_msat and not settlement.ticket_server:
+        return "a fee, and nowhere to pay it"
     if settlement.mode == "hold" and settlement.level_msat > MAX_LEVEL_MSAT:
         return f"levels of {settlement.level_msat} msat"
     timing = manifest.timing

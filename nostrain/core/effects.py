@@ -167,6 +167,16 @@ class HoldInvoice(EffectBase, frozen=True, tag="hold_invoice"):
     expiry_s: int
 
 
+class BuyTicket(EffectBase, frozen=True, tag="buy_ticket"):
+    """Buy the ticket of a round for uploads of `size` bytes, for at most `ceiling_msat`; what was paid before is never paid again."""
+
+    server: str
+    run: EventId
+    announcement: EventId
+    size: int
+    ceiling_msat: Msat
+
+
 class Pay(EffectBase, frozen=True, tag="pay"):
     """Pay a hold invoice once; ends when it is settled or has failed for certain."""
 
@@ -204,6 +214,7 @@ Effect = (
     | CheckLocks
     | Unlock
     | HoldInvoice
+    | BuyTicket
     | Pay
     | Settle
     | Cancel
@@ -308,6 +319,12 @@ class Invoiced(msgspec.Struct, frozen=True, tag="invoiced"):
     bolt11: str
 
 
+class TicketBought(msgspec.Struct, frozen=True, tag="ticket_bought"):
+    """The ticket is ours; `token` names it."""
+
+    token: Digest
+
+
 class PayEnded(msgspec.Struct, frozen=True, tag="pay_ended"):
     """Settled with its preimage, or None: failed for certain."""
 
@@ -331,6 +348,7 @@ Outcome = (
     | LocksOpened
     | Unlocked
     | Invoiced
+    | TicketBought
     | PayEnded
 )
 
@@ -360,6 +378,7 @@ RETRY: Final[dict[type[EffectBase], Retry]] = {
     CheckLocks: Retry.RECOMPUTE,
     Unlock: Retry.RECOMPUTE,
     HoldInvoice: Retry.IDEMPOTENT,
+    BuyTicket: Retry.QUERY_FIRST,
     Pay: Retry.QUERY_FIRST,
     Settle: Retry.IDEMPOTENT,
     Cancel: Retry.IDEMPOTENT,

@@ -9,7 +9,7 @@ import msgspec
 from nostrain.core.effects import Outcome
 from nostrain.core.rows import Identity
 from nostrain.protocol.messages import Message
-from nostrain.units import BlockHeight, Digest, Msat
+from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey
 
 
 class Boot(msgspec.Struct, frozen=True, tag="boot"):
@@ -44,10 +44,20 @@ class HoldChanged(msgspec.Struct, frozen=True, tag="hold_changed"):
     cltv_expiry: BlockHeight | None = None
 
 
+class TicketRedeemed(msgspec.Struct, frozen=True, tag="ticket_redeemed"):
+    """A worker has paid the submission fee of a round, and shown it; `token` names the L402 token."""
+
+    announcement: EventId
+    worker: Pubkey
+    size: int
+    token: Digest
+    payment_hash: Digest
+
+
 class Block(msgspec.Struct, frozen=True, tag="block"):
     """Our Lightning node sees a new best block."""
 
     height: BlockHeight
 
 
-Input = Boot | Received | Done | Tick | HoldChanged | Block
+Input = Boot | Received | Done | Tick | HoldChanged | TicketRedeemed | Block

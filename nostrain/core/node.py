@@ -6,9 +6,9 @@ from typing import Final, assert_never
 
 import msgspec
 
-from nostrain.core import coordinator, enrolment, offers, outbox, payee, payer, preparation, replica, validator, worker
+from nostrain.core import coordinator, enrolment, offers, outbox, payee, payer, preparation, replica, ticket, validator, worker
 from nostrain.core.effects import Effect, Outcome
-from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, Received, Tick
+from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, Received, Tick, TicketRedeemed
 from nostrain.core.pruning import prune
 from nostrain.core.round import fold_round
 from nostrain.core.rows import Chain, Identity, NodeState, Outstanding, Started, Waiting
@@ -49,6 +49,8 @@ def step(state: NodeState, input_: Input, now: UnixTime) -> Step:
             finish(tx, effect, outcome)
         case HoldChanged():
             payee.hold_changed(tx, input_.payment_hash, input_.state, input_.amount_msat, input_.cltv_expiry)
+        case TicketRedeemed():
+            ticket.redeemed(tx, input_)
         case Block(height=height):
             tx.put("height", Chain(height))
         case Tick():

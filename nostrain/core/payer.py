@@ -11,6 +11,7 @@ from nostrain.core.effects import Draw, DrawLocks, Drawn, LocksDrawn, LocksOpene
 from nostrain.core.escrow import amounts, oracles_of, terms
 from nostrain.core.rows import Payer, PayerLevel, Round, Run
 from nostrain.core.tables import PayerState, advance
+from nostrain.core.ticket import holds_ticket
 from nostrain.core.timing import oracles_by
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition, RemoteProtocolError
@@ -28,7 +29,11 @@ def decide(tx: Transaction) -> None:
     round_ = tx.get(f"round/{run.open}", Round)
     if round_ is not None and not run.halted and tx.now <= round_.announcement.deadlines.commit_by:
         for worker in round_.announcement.workers:
-            if oracles_ready(tx, run, round_, worker) and tx.get(key_of(round_, worker), Payer) is None:
+            if (
+                tx.get(key_of(round_, worker), Payer) is None
+                and holds_ticket(tx, run, round_, worker)
+                and oracles_ready(tx, run, round_, worker)
+            ):
                 tx.put(key_of(round_, worker), Payer(announcement=round_.id, payee=worker))
     for key in tx.keys("payer/"):
         row = tx.need(key, Payer)

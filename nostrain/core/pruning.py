@@ -14,7 +14,7 @@ from nostrain.units import EventId
 
 KEEP_ROUNDS: Final = 8
 """Rounds whose rows are kept after their result: what plausibility checks, audits and late messages still need."""
-MACHINES: Final = ("work", "duty", "lead", "payer", "payee")
+MACHINES: Final = ("work", "duty", "lead", "payer", "payee", "tickets")
 
 
 def prune(tx: Transaction) -> None:

@@ -58,6 +58,7 @@ class Identity(msgspec.Struct, frozen=True, tag="identity"):
     roles: tuple[Literal["coordinator", "worker", "validator"], ...]
     work_dir: str
     network: str = "regtest"
+    pays: bool = True
     join_run: EventId | None = None
     join_coordinator: Pubkey | None = None
     plan: RunPlan | None = None
@@ -149,6 +150,7 @@ class Submission(msgspec.Struct, frozen=True, tag="submission"):
     announcement: EventId
     state: SubmissionState = SubmissionState.PREPARING
     salt: Digest | None = None
+    ticket: Digest | None = None
     shard_path: str | None = None
     delta: BlobRef | None = None
     delta_path: str | None = None
@@ -239,6 +241,21 @@ class Payee(msgspec.Struct, frozen=True, tag="payee"):
     refused: str | None = None
 
 
+class TicketSold(msgspec.Struct, frozen=True):
+    """A ticket that was paid for and claimed."""
+
+    size: int
+    token: Digest
+    payment_hash: Digest
+
+
+class Tickets(msgspec.Struct, frozen=True, tag="tickets"):
+    """Row `tickets/<announcement id>`: who holds a ticket of a round that we sell tickets for; the first one of each worker counts."""
+
+    announcement: EventId
+    sold: Mapping[Pubkey, TicketSold] = {}
+
+
 class Chain(msgspec.Struct, frozen=True, tag="chain"):
     """Row `height`: the best block that our Lightning node told us of."""
 
@@ -288,6 +305,7 @@ Row = (
     | Preparation
     | Payer
     | Payee
+    | Tickets
     | Chain
     | Outbox
     | Started

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from nostrain.core.effects import Compute, Computed, Draw, Drawn, Failed, Fetch, Fetched, Outcome, Upload, Uploaded
+from nostrain.core import ticket
+from nostrain.core.effects import Compute, Computed, Draw, Drawn, Failed, Fetch, Fetched, Outcome, TicketBought, Upload, Uploaded
 from nostrain.core.payee import locked
 from nostrain.core.rows import Replica, Round, Run, Submission, WorkerMemory
 from nostrain.core.run import located
@@ -47,6 +48,8 @@ def begin(tx: Transaction, run: Run) -> None:
 def step(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
     """Emit what the submission's state calls for, or close it when its time is over."""
     deadlines = round_.announcement.deadlines
+    if mine.state in (S.PREPARING, S.TRAINING, S.TRAINED) and tx.now <= deadlines.commit_by:
+        ticket.buy(tx, run, round_, mine)
     if round_.result is not None:
         close(tx, round_, mine)
     elif mine.state in (S.PREPARING, S.TRAINING, S.TRAINED) and (tx.now > deadlines.commit_by or round_.receipt is not None):
@@ -180,6 +183,8 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
                 "trainings",
                 f"trained {trained.tokens} tokens in {trained.train_ms / 1000:.1f} s, {losses}, delta {delta.size} bytes",
             )
+        case TicketBought(token=token):
+            save(tx, msgspec.structs.replace(mine, ticket=token))
         case Uploaded(urls=urls):
             save(tx, msgspec.structs.replace(mine, urls=urls))
         case Failed(reason=reason):

@@ -14,27 +14,31 @@ from pathlib import Path
 from typing import Final, Literal
 
 import trio
+from starlette.types import ASGIApp
 
 from nostrain.blobs.app import blossom_app
 from nostrain.blobs.client import BlossomClient
 from nostrain.blobs.policy import BlobLimits
-from nostrain.blobs.store import BlobStore
 from nostrain.config.schema import DaemonConfig, EngineConfig
 from nostrain.core.rows import Identity, NodeState, RunPlan
 from nostrain.daemon.clock import OsEntropy, SystemClock
+from nostrain.daemon.money import Money
 from nostrain.daemon.ports import Ports
 from nostrain.daemon.runtime import Runtime
 from nostrain.daemon.status import Node
 from nostrain.daemon.storage import load_state
+from nostrain.daemon.tickets import NodeTickets
 from nostrain.daemon.uploads import RunStore, RunUploads
 from nostrain.engine import EngineProcess, EngineSettings
 from nostrain.errors import ConfigError, Unavailable
 from nostrain.http.server import serve
 from nostrain.journal.lock import WriterLock
 from nostrain.journal.sqlite import SqliteJournal
+from nostrain.keys.mailbox import GiftWraps
 from nostrain.keys.oracle import DlcOracle
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import open_root
+from nostrain.nostr.mail import GiftWrapMail
 from nostrain.nostr.pool import open_pool
 from nostrain.units import Pubkey
 
@@ -66,7 +70,10 @@ async def open_node(config: DaemonConfig) -> AsyncIterator[Node]:
         # The policy knows the journal's state before the first upload is asked for: a refusal is final for whoever gets it.
         policy = RunUploads(signer.pubkey, config.join.coordinator)  # type: ignore[arg-type]
         policy.state = lambda: state
-        url = await open_blob_server(stack, config, store, policy, clock) if "blobs" in config.roles else None
+        money = Money(config, root, clock)
+        book = NodeTickets(lambda: policy.state(), lambda: composed.runtime)
+        app = money.sell_tickets(book, blossom_app(store, policy, clock, limits=BlobLimits(config.blobs.max_bytes, config.blobs.quota)))
+        url = await open_server(stack, config, app) if "blobs" in config.roles else None
         engine = await stack.enter_async_context(EngineProcess.open(engine_settings(config.engine, work_dir)))
         composed = Node(config, signer.pubkey, engine, blobs_url=url)
         if journal is not None:
@@ -76,7 +83,9 @@ async def open_node(config: DaemonConfig) -> AsyncIterator[Node]:
             if oracle is not None:
                 stack.callback(oracle.close)
             pool = composed.pool = await stack.enter_async_context(open_pool(config.relays, signer=signer, rng=random.Random()))
-            ports = Ports(clock, OsEntropy(), signer, oracle, pool, client, engine, journal)
+            mail = GiftWrapMail(pool, GiftWraps(root, clock), clock) if money.lightning is not None else None
+            tickets = await money.ticket_buyer(stack, signer)
+            ports = Ports(clock, OsEntropy(), signer, oracle, pool, client, engine, journal, mail, money.lightning, tickets)
             runtime = composed.runtime = Runtime(ports, identity(config, signer.pubkey, servers, work_dir), state=state)
             policy.state = lambda: runtime.state
         yield composed
@@ -123,10 +132,8 @@ def engine_settings(config: EngineConfig, work_dir: Path) -> EngineSettings:
     return EngineSettings(threads=config.threads, job_timeout_s=config.job_timeout_s, command=command)
 
 
-async def open_blob_server(stack: AsyncExitStack, config: DaemonConfig, store: BlobStore, policy: RunUploads, clock: SystemClock) -> str:
-    """Serve the store; the URL it is bound to. Raises ConfigError."""
-    limits = BlobLimits(max_blob=config.blobs.max_bytes, quota=config.blobs.quota)
-    app = blossom_app(store, policy, clock, limits=limits)
+async def open_server(stack: AsyncExitStack, config: DaemonConfig, app: ASGIApp) -> str:
+    """Serve `app`, blobs and tickets; the URL it is bound to. Raises ConfigError."""
     nursery = await stack.enter_async_context(trio.open_nursery())
     stack.callback(nursery.cancel_scope.cancel)
     try:
@@ -158,6 +165,8 @@ def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], wor
         name=config.name,
         roles=tuple(roles),
         work_dir=str(work_dir),
+        network=config.lightning.network,
+        pays=bool(config.lightning.socket),
         join_run=None if config.join.run == "any" else config.join.run,  # type: ignore[arg-type]
         join_coordinator=config.join.coordinator,  # type: ignore[arg-type]
         plan=run_plan(config, servers, work_dir),
@@ -169,9 +178,9 @@ def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path) -> 
     if config.coordinator is None:
         return None
     run = config.coordinator.run
-    if run.settlement.mode != "none":
-        reason = "this version has no Lightning client yet"
-        raise ConfigError("coordinator.run.settlement.mode", run.settlement.mode, reason, 'Set it to "none"')
+    if run.settlement.mode != "none" and not config.lightning.socket:
+        reason = "a run that pays needs a Lightning node"
+        raise ConfigError("coordinator.run.settlement.mode", run.settlement.mode, reason, 'Set lightning.socket, or mode = "none"')
     if run.text and not Path(run.text).is_dir():
         raise ConfigError("coordinator.run.text", run.text, "no such folder", "Name a folder of text, or leave it out")
     return RunPlan(
@@ -187,5 +196,5 @@ def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path) -> 
         blob_servers=servers,
         work_dir=str(work_dir),
         timing=run.timing.spec(),
-        settlement=run.settlement.spec(),
+        settlement=run.settlement.spec(servers[0] if servers else ""),
     )

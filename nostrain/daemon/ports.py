@@ -17,6 +17,7 @@ from nostrain.ports.lightning import Lightning
 from nostrain.ports.mail import Mail
 from nostrain.ports.relays import Relays
 from nostrain.ports.signer import Oracle, Signer
+from nostrain.ports.tickets import TicketBuyer
 
 T = TypeVar("T")
 Offload = Callable[[Callable[[], T]], Awaitable[T]]
@@ -35,7 +36,7 @@ async def inline(call: Callable[[], T]) -> T:
 
 @dataclass(frozen=True)
 class Ports:
-    """Everything outside the machines. `mail` and `lightning` are None in a node that takes no part in paid runs."""
+    """Everything outside the machines. `mail`, `lightning` and `tickets` are None in a node that takes no part in paid runs."""
 
     clock: Clock
     entropy: Entropy
@@ -47,6 +48,7 @@ class Ports:
     journal: Journal
     mail: Mail | None = None
     lightning: Lightning | None = None
+    tickets: TicketBuyer | None = None
     threads: bool = True
 
     async def offload(self, call: Callable[[], T]) -> T:

@@ -55,6 +55,10 @@ class RootSecret:
         """First link of the hash chain. `length` enters: a longer chain of the same seed would be known from the shorter one's links."""
         return tagged_hash("nostrain/key/chain", self._root, sha256(run.encode()).digest(), length.to_bytes(8, "big"))
 
+    def ticket_key(self, token: bytes) -> bytes:
+        """Root key of the L402 token of that id (32 bytes)."""
+        return tagged_hash("nostrain/key/ticket", self._root, token)
+
     def _key(self, tag: str) -> bytes:
         for attempt in range(256):
             key = tagged_hash(tag, self._root, bytes([attempt]))

@@ -80,6 +80,17 @@ class TicketPayer(Protocol):
         ...
 
 
+class TicketBuyer(Protocol):
+    """Buys our tickets from other nodes."""
+
+    async def buy_ticket(self, server: str, run: EventId, announcement: EventId, size: int, ceiling_msat: Msat) -> Ticket:
+        """Our ticket of the round, bought at the base URL `server` if it is not held already. Idempotent; nothing is ever paid twice.
+
+        Raises Unavailable (try again), OutcomeUnknown (call again: it asks first), RemoteProtocolError (refused for good, or too dear).
+        """
+        ...
+
+
 class Purchase(msgspec.Struct, frozen=True):
     """How far the purchase of one ticket has come. `macaroon` is base64; `preimage` is there once it is paid, `ticket` once it is claimed."""
 

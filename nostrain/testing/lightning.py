@@ -1,6 +1,7 @@
 """`ports.lightning.Lightning` in memory: one ledger, one direct channel between any two nodes, hold invoices, HTLCs that expire by block.
 
-The nodes outlive the daemons that use them, as lightningd does. Money is conserved: balances plus held HTLCs are what was put in.
+The nodes outlive the daemons that use them, as lightningd does; a node that crashes keeps what it has promised. Money is conserved: balances plus
+held HTLCs are what was put in.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field
 
 import trio
 
-from nostrain.errors import LocalProtocolError, OutcomeUnknown
+from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
 from nostrain.ports.lightning import HoldState, HoldUpdate, PayResult
 from nostrain.units import BlockHeight, Digest, Msat
 
@@ -35,13 +36,18 @@ class Invoice:
 
 @dataclass
 class FakeLedger:
-    """Balances and invoices of every node. `height` tells the best block; `lost_replies` payments come back as OutcomeUnknown first."""
+    """Balances and invoices of every node. `height` tells the best block; `lost_replies` payments come back as OutcomeUnknown first.
+
+    `failed` remembers the payments, by payer and hash, that ended without ever being held; `down` are the nodes that do not answer now.
+    """
 
     height: Callable[[], int]
     balances: dict[str, Msat] = field(default_factory=dict)
     invoices: dict[Digest, Invoice] = field(default_factory=dict)
     lost_replies: int = 0
     sent: int = 0
+    failed: set[tuple[str, Digest]] = field(default_factory=set)
+    down: set[str] = field(default_factory=set)
     changed: trio.Event = field(default_factory=trio.Event)
 
     def poke(self) -> None:
@@ -63,6 +69,16 @@ class FakeLedger:
             if invoice.state is HoldState.ACCEPTED and invoice.cltv_expiry is not None and self.height() >= invoice.cltv_expiry:
                 self.fail(invoice)
 
+    def crash(self, name: str) -> None:
+        """Take a node down, until `start`."""
+        self.down.add(name)
+        self.poke()
+
+    def start(self, name: str) -> None:
+        """Bring it up again."""
+        self.down.discard(name)
+        self.poke()
+
     def fail(self, invoice: Invoice) -> None:
         """Give an accepted HTLC back; an invoice that nobody paid is just closed."""
         if invoice.state is HoldState.ACCEPTED and invoice.payer is not None:
@@ -77,15 +93,21 @@ class FakeLightning:
     def __init__(self, ledger: FakeLedger, name: str) -> None:
         self._ledger, self._name = ledger, name
 
+    async def _reach(self) -> None:
+        """A checkpoint. Raises Unavailable while the node is down."""
+        await trio.lowlevel.checkpoint()
+        if self._name in self._ledger.down:
+            raise Unavailable(f"the Lightning node of {self._name} is down")
+
     async def block_height(self) -> BlockHeight:
         """As the port."""
-        await trio.lowlevel.checkpoint()
+        await self._reach()
         self._ledger.expire()
         return BlockHeight(self._ledger.height())
 
     async def hold_invoice(self, payment_hash: Digest, amount_msat: Msat, min_final_cltv: int, expiry_s: int) -> str:
         """As the port."""
-        await trio.lowlevel.checkpoint()
+        await self._reach()
         known = self._ledger.invoices.setdefault(payment_hash, Invoice(self._name, payment_hash, amount_msat, min_final_cltv))
         if (known.payee, known.amount_msat) != (self._name, amount_msat):
             raise LocalProtocolError(f"the hash {payment_hash[:8]} is in use")
@@ -93,31 +115,45 @@ class FakeLightning:
 
     async def pay(self, bolt11: str, payment_hash: Digest, amount_msat: Msat) -> PayResult:
         """As the port: a second call joins the first."""
-        await trio.lowlevel.checkpoint()
         ledger = self._ledger
+        try:
+            await self._reach()
+        except Unavailable as error:
+            raise OutcomeUnknown(str(error)) from error
+        ledger.expire()
         invoice = ledger.invoices.get(payment_hash)
         if invoice is None or bolt11 != f"{PREFIX}:{payment_hash}:{amount_msat}" or invoice.amount_msat != amount_msat:
             return PayResult(payment_hash, None)
-        if invoice.state is HoldState.UNPAID:
-            if ledger.balances.get(self._name, 0) < amount_msat:
-                return PayResult(payment_hash, None)
-            ledger.balances[self._name] = Msat(ledger.balances[self._name] - amount_msat)
-            invoice.state, invoice.payer = HoldState.ACCEPTED, self._name
-            invoice.cltv_expiry = BlockHeight(ledger.height() + invoice.min_final_cltv)
-            ledger.sent += 1
-            ledger.poke()
-        elif invoice.payer != self._name:
+        if invoice.payer != self._name and not self._lock(invoice):
             return PayResult(payment_hash, None)
         if ledger.lost_replies > 0:
             ledger.lost_replies -= 1
             raise OutcomeUnknown(f"payment {payment_hash[:8]}: the reply was lost")
         while invoice.state is HoldState.ACCEPTED:
+            if self._name in ledger.down:
+                raise OutcomeUnknown(f"payment {payment_hash[:8]}: the node of {self._name} went down")
             await ledger.changed.wait()
         return PayResult(payment_hash, invoice.preimage if invoice.state is HoldState.PAID else None)
 
+    def _lock(self, invoice: Invoice) -> bool:
+        """Send the HTLC; whether it is held now. What failed once is not sent again. Raises OutcomeUnknown while the payee's node is down."""
+        ledger, key = self._ledger, (self._name, invoice.payment_hash)
+        if invoice.payee in ledger.down:
+            raise OutcomeUnknown(f"payment {invoice.payment_hash[:8]}: the node of {invoice.payee} is not connected")
+        poor = ledger.balances.get(self._name, 0) < invoice.amount_msat
+        if poor or invoice.state is not HoldState.UNPAID or key in ledger.failed:
+            ledger.failed.add(key)
+            return False
+        ledger.balances[self._name] = Msat(ledger.balances[self._name] - invoice.amount_msat)
+        invoice.state, invoice.payer = HoldState.ACCEPTED, self._name
+        invoice.cltv_expiry = BlockHeight(ledger.height() + invoice.min_final_cltv)
+        ledger.sent += 1
+        ledger.poke()
+        return True
+
     async def settle(self, preimage: str) -> None:
         """As the port."""
-        await trio.lowlevel.checkpoint()
+        await self._reach()
         ledger = self._ledger
         ledger.expire()
         invoice = ledger.invoices.get(Digest(hashlib.sha256(bytes.fromhex(preimage)).hexdigest()))
@@ -131,7 +167,7 @@ class FakeLightning:
 
     async def cancel(self, payment_hash: Digest) -> None:
         """As the port."""
-        await trio.lowlevel.checkpoint()
+        await self._reach()
         invoice = self._ledger.invoices.get(payment_hash)
         if invoice is None or invoice.state is HoldState.CANCELLED:
             return
@@ -141,19 +177,21 @@ class FakeLightning:
 
     @asynccontextmanager
     async def holds(self) -> AsyncIterator[trio.MemoryReceiveChannel[HoldUpdate]]:
-        """As the port."""
+        """As the port. While the node is down the channel ends, and leaving raises Unavailable."""
         send, receive = trio.open_memory_channel[HoldUpdate](1024)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch, send)
             yield receive
             nursery.cancel_scope.cancel()
+        await self._reach()
 
     async def _watch(self, send: trio.MemorySendChannel[HoldUpdate]) -> None:
         told: dict[Digest, HoldState] = {}
-        while True:
-            changed = self._ledger.changed
-            for invoice in list(self._ledger.invoices.values()):
-                if invoice.payee == self._name and told.get(invoice.payment_hash) is not invoice.state:
-                    told[invoice.payment_hash] = invoice.state
-                    await send.send(HoldUpdate(invoice.payment_hash, invoice.state, invoice.amount_msat, invoice.cltv_expiry))
-            await changed.wait()
+        async with send:
+            while self._name not in self._ledger.down:
+                changed = self._ledger.changed
+                for invoice in list(self._ledger.invoices.values()):
+                    if invoice.payee == self._name and told.get(invoice.payment_hash) is not invoice.state:
+                        told[invoice.payment_hash] = invoice.state
+                        await send.send(HoldUpdate(invoice.payment_hash, invoice.state, invoice.amount_msat, invoice.cltv_expiry))
+                await changed.wait()

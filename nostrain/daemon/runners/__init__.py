@@ -14,6 +14,7 @@ from typing import assert_never
 import trio
 
 from nostrain.core.effects import (
+    BuyTicket,
     Cancel,
     ChainLink,
     CheckLocks,
@@ -99,7 +100,7 @@ async def once(effect: Effect, ports: Ports) -> Outcome:
             return await oracle.run(effect, ports)
         case DrawLocks() | OpenLocks() | CheckLocks() | Unlock():
             return await ports.offload(lambda: locks.run(effect))
-        case HoldInvoice() | Pay() | Settle() | Cancel():
+        case HoldInvoice() | BuyTicket() | Pay() | Settle() | Cancel():
             return await money.run(effect, ports)
         case _:
             assert_never(effect)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from nostrain.core.effects import Cancel, Failed, HoldInvoice, Invoiced, Ok, Outcome, Pay, PayEnded, Settle
+from nostrain.core.effects import BuyTicket, Cancel, Failed, HoldInvoice, Invoiced, Ok, Outcome, Pay, PayEnded, Settle, TicketBought
 from nostrain.daemon.ports import Ports
 from nostrain.errors import LocalProtocolError
 from nostrain.ports.lightning import Lightning
 
 
-async def run(effect: HoldInvoice | Pay | Settle | Cancel, ports: Ports) -> Outcome:
-    """Raises Unavailable, OutcomeUnknown (Pay only)."""
+async def run(effect: HoldInvoice | BuyTicket | Pay | Settle | Cancel, ports: Ports) -> Outcome:
+    """Raises Unavailable, OutcomeUnknown (Pay and BuyTicket), RemoteProtocolError (BuyTicket)."""
+    if isinstance(effect, BuyTicket):
+        return await buy(effect, ports)
     lightning = ports.lightning
     if lightning is None:
         raise LocalProtocolError("a payment to make, and no Lightning node")
@@ -19,6 +21,14 @@ async def run(effect: HoldInvoice | Pay | Settle | Cancel, ports: Ports) -> Outc
             return PayEnded(result.preimage)
         case _:
             return await invoice(effect, lightning)
+
+
+async def buy(effect: BuyTicket, ports: Ports) -> Outcome:
+    """Our ticket: the buyer has its own memory of what was paid, and asks before it pays."""
+    if ports.tickets is None:
+        raise LocalProtocolError("a ticket to buy, and nobody to buy it")
+    ticket = await ports.tickets.buy_ticket(effect.server, effect.run, effect.announcement, effect.size, effect.ceiling_msat)
+    return TicketBought(ticket.token)
 
 
 async def invoice(effect: HoldInvoice | Settle | Cancel, lightning: Lightning) -> Outcome:

@@ -1,0 +1,82 @@
+"""Proofs as data. Finding one and checking one are the same question, asked of many events or of the proof's own alone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, Literal
+
+import msgspec
+
+from nostrain.audit.equivocation import equivocations
+from nostrain.audit.evidence import Evidence, Finding, read_evidence
+from nostrain.audit.offers import false_offers
+from nostrain.audit.oracles import non_prefix_digits, reused_nonces, two_outcomes
+from nostrain.errors import RemoteProtocolError
+from nostrain.protocol.event import Event
+from nostrain.units import Pubkey, is_hex32
+from nostrain.wire.event import short_reason
+
+MAX_EVENTS: Final = 128
+MAX_BYTES: Final = 1 << 20
+
+Kind = Literal["equivocation", "reused_nonce", "two_outcomes", "non_prefix_digits", "false_offer"]
+
+SEARCHES: Final[dict[Kind, Callable[[Evidence], Iterator[Finding]]]] = {
+    "equivocation": equivocations,
+    "reused_nonce": reused_nonces,
+    "two_outcomes": two_outcomes,
+    "non_prefix_digits": non_prefix_digits,
+    "false_offer": false_offers,
+}
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """That `accused` (a Nostr key; for the three kinds about oracles, an oracle key) did what `kind` says, as `events` alone show."""
+
+    kind: Kind
+    accused: Pubkey
+    events: tuple[Event, ...]
+    v: int = 1
+
+
+def find_proofs(events: Iterable[Event]) -> list[Proof]:
+    """Every proof that the events hold: kind by kind, one for each offence (for nonces, one for each oracle). Order of events is no matter.
+
+    Private events (offers, choices, openings, invoices) are evidence like any others, once one of the parties shows them.
+    """
+    evidence = read_evidence(events)
+    return [Proof(kind, finding.accused, finding.events) for kind, search in SEARCHES.items() for finding in search(evidence)]
+
+
+def check_proof(proof: Proof) -> str:
+    """What the proof shows, in one line. Verifies every signature; believes nothing but signatures.
+
+    Raises RemoteProtocolError when it does not show that.
+    """
+    if len(proof.events) > MAX_EVENTS:
+        raise RemoteProtocolError("proof", f"{len(proof.events)} events, at most {MAX_EVENTS} are taken")
+    evidence = read_evidence(proof.events)
+    if evidence.unread:
+        raise RemoteProtocolError("proof", f"{evidence.unread} of its events are not valid")
+    for finding in SEARCHES[proof.kind](evidence):
+        if finding.accused == proof.accused:
+            return f"{proof.kind}: {finding.text}"
+    raise RemoteProtocolError("proof", f"its {len(proof.events)} events do not show any {proof.kind} by {proof.accused}")
+
+
+def encode_proof(proof: Proof) -> bytes:
+    """One line of JSON."""
+    return msgspec.json.encode(proof)
+
+
+def parse_proof_untrusted(data: bytes | str) -> Proof:
+    """A proof as somebody claims it: see `check_proof`. Raises RemoteProtocolError."""
+    if len(data) > MAX_BYTES:
+        raise RemoteProtocolError("proof", f"{len(data)} bytes, at most {MAX_BYTES} are taken")
+    try:
+        proof = msgspec.json.decode(data, type=Proof)
+    except (ValueError, RecursionError) as error:
+        raise RemoteProtocolError("proof", short_reason(error)) from None
+    if proof.v != 1 or not is_hex32(proof.accused):
+        raise RemoteProtocolError("proof", "of an unknown version, or accuses no key")
+    return proof

@@ -1,0 +1,55 @@
+"""The submission fee (decision 3, design section 7): a worker buys the ticket of a round; only ticket holders get offers."""
+
+from __future__ import annotations
+
+import msgspec
+
+from nostrain.core.effects import BuyTicket
+from nostrain.core.inputs import TicketRedeemed
+from nostrain.core.rows import Round, Run, Submission, Tickets, TicketSold
+from nostrain.core.run import with_item
+from nostrain.core.transaction import Transaction
+from nostrain.protocol.manifest import RunManifest
+from nostrain.units import Pubkey
+
+
+def charged(manifest: RunManifest) -> bool:
+    """Whether the run's rounds have a submission fee."""
+    return manifest.settlement.mode == "hold" and manifest.settlement.fee_msat > 0
+
+
+def buy(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
+    """Ask for our ticket of the round, once; training goes on meanwhile."""
+    if not charged(run.manifest) or mine.ticket is not None:
+        return
+    settlement = run.manifest.settlement
+    tx.emit(
+        BuyTicket(
+            owner=f"work/{round_.id}",
+            name="ticket",
+            server=settlement.ticket_server,
+            run=run.id,
+            announcement=round_.id,
+            size=run.manifest.max_delta_bytes,
+            ceiling_msat=settlement.fee_msat,
+        )
+    )
+
+
+def redeemed(tx: Transaction, input_: TicketRedeemed) -> None:
+    """Remember who holds a ticket of a round of ours. The first of each worker counts; for other rounds and people there are none."""
+    round_ = tx.get(f"round/{input_.announcement}", Round)
+    if round_ is None or input_.worker not in round_.announcement.workers:
+        return
+    key = f"tickets/{round_.id}"
+    row = tx.get(key, Tickets) or Tickets(announcement=round_.id)
+    if input_.worker not in row.sold:
+        sold = with_item(row.sold, input_.worker, TicketSold(input_.size, input_.token, input_.payment_hash))
+        tx.put(key, msgspec.structs.replace(row, sold=sold))
+        tx.note("info", "tickets_sold", f"{input_.worker[:8]} holds a ticket of round {round_.announcement.round}")
+
+
+def holds_ticket(tx: Transaction, run: Run, round_: Round, worker: Pubkey) -> bool:
+    """Whether the worker may be offered an escrow: it holds a ticket, or there is no fee."""
+    row = tx.get(f"tickets/{round_.id}", Tickets)
+    return not charged(run.manifest) or (row is not None and worker in row.sold)

@@ -1,0 +1,45 @@
+"""What a node needs to pay and be paid, from its [lightning] table: the Lightning client, the ticket sale, the ticket buyer."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import httpx
+from starlette.types import ASGIApp
+
+from nostrain.config.schema import DaemonConfig
+from nostrain.daemon.clock import OsEntropy, SystemClock
+from nostrain.daemon.tickets import NodeInvoices, NodeTickets
+from nostrain.http.l402_client import TicketClient
+from nostrain.http.l402_wallet import FileWallet
+from nostrain.http.paywall import Paywall, paywall_app
+from nostrain.keys.signer import NostrSigner
+from nostrain.keys.store import RootSecret
+from nostrain.keys.tickets import DerivedTicketKeys
+from nostrain.lightning.client import ClnLightning
+
+
+class Money:
+    """Everything is None or left out in a daemon without a Lightning node: it takes part in unpaid runs only."""
+
+    def __init__(self, config: DaemonConfig, root: RootSecret, clock: SystemClock) -> None:
+        self._config, self._root, self._clock = config, root, clock
+        lightning = config.lightning
+        self.lightning = ClnLightning(Path(lightning.socket), hold_poll_s=lightning.poll_s) if lightning.socket else None
+
+    def sell_tickets(self, book: NodeTickets, rest: ASGIApp) -> ASGIApp:
+        """`rest` with the paywall's endpoint before it, in a coordinator with a Lightning node."""
+        if self.lightning is None or "coordinator" not in self._config.roles:
+            return rest
+        invoices = NodeInvoices(self.lightning, OsEntropy())
+        public = self._config.blobs.servers[0] if self._config.blobs.servers else None
+        paywall = Paywall(book, invoices, DerivedTicketKeys(self._root), self._clock, OsEntropy(), public_url=public)
+        return paywall_app(paywall, rest)
+
+    async def ticket_buyer(self, stack: AsyncExitStack, signer: NostrSigner) -> TicketClient | None:
+        """The buyer of our tickets; its purchases lie in `tickets/` of the data folder. Its connections are closed with `stack`."""
+        if self.lightning is None or "worker" not in self._config.roles:
+            return None
+        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+        return TicketClient(http, signer, self._clock, self.lightning, FileWallet(self._config.data_path / "tickets"))

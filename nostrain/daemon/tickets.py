@@ -1,0 +1,63 @@
+"""Selling tickets: the paywall's book is the node's own journalled state, its invoices are those of our Lightning node."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from nostrain.core.inputs import TicketRedeemed
+from nostrain.core.rows import NodeState, Round, Run, Tickets
+from nostrain.core.ticket import charged
+from nostrain.daemon.runtime import Runtime
+from nostrain.lightning.client import ClnLightning
+from nostrain.ports.entropy import Entropy
+from nostrain.ports.tickets import Ticket, TicketTerms
+from nostrain.units import Digest, EventId, Msat, Pubkey
+
+
+class NodeTickets:
+    """`ports.tickets.TicketBook` of a coordinator: terms follow from the open round, sold tickets are rows."""
+
+    def __init__(self, state: Callable[[], NodeState], runtime: Callable[[], Runtime | None]) -> None:
+        self._state, self._runtime = state, runtime
+
+    def terms(self, announcement: EventId) -> TicketTerms | None:
+        """As the port. A fee that is not charged has no terms."""
+        rows = self._state().rows
+        run, round_ = rows.get("run"), rows.get(f"round/{announcement}")
+        if not isinstance(run, Run) or not isinstance(round_, Round) or not charged(run.manifest):
+            return None
+        return TicketTerms(
+            run=run.id,
+            fee_msat=run.manifest.settlement.fee_msat,
+            max_size=run.manifest.max_delta_bytes,
+            workers=frozenset(round_.announcement.workers),
+            sold_until=round_.announcement.deadlines.commit_by,
+            expires=round_.announcement.deadlines.attest_by,
+        )
+
+    def held(self, announcement: EventId, worker: Pubkey) -> Ticket | None:
+        """As the port."""
+        row = self._state().rows.get(f"tickets/{announcement}")
+        sold = row.sold.get(worker) if isinstance(row, Tickets) else None
+        return Ticket(announcement, worker, sold.size, sold.token, sold.payment_hash) if sold is not None else None
+
+    async def redeem(self, ticket: Ticket) -> Ticket:
+        """As the port: returns once the journal has it."""
+        runtime = self._runtime()
+        assert runtime is not None  # the server is asked after the runtime was made
+        await runtime.put(TicketRedeemed(ticket.announcement, ticket.worker, ticket.size, ticket.token, ticket.payment_hash))
+        while (held := self.held(ticket.announcement, ticket.worker)) is None:
+            await runtime.changed.wait()
+        return held
+
+
+class NodeInvoices:
+    """`ports.tickets.InvoiceSource`: ordinary invoices of our Lightning node, each under a fresh label."""
+
+    def __init__(self, lightning: ClnLightning, entropy: Entropy) -> None:
+        self._lightning, self._entropy = lightning, entropy
+
+    async def invoice(self, amount_msat: Msat, description: str, expiry_s: int) -> tuple[str, Digest]:
+        """As the port."""
+        issued = await self._lightning.invoice(f"nostrain-{self._entropy.draw(16).hex()}", amount_msat, description, expiry_s)
+        return issued.bolt11, issued.payment_hash
