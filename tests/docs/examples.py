@@ -17,6 +17,7 @@ from typing import Final
 import msgspec
 
 from nostrain.core.effects import DrawLocks, LocksDrawn, LocksOpened, LockTerms, OpenLocks
+from nostrain.core.run import deadlines
 from nostrain.core.scoring import standings, thermometer
 from nostrain.crypto import chain, schnorr
 from nostrain.crypto.oracle import endorsement_message, nonce_scalar, outcome_message
@@ -26,7 +27,14 @@ from nostrain.hashes import sha256_hex, tagged_hash
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import RootSecret
 from nostrain.protocol import messages as m
-from nostrain.protocol.digests import commitment_digest, initial_state_id, oracle_event_id, receipt_time, verdict_digest
+from nostrain.protocol.digests import (
+    commitment_digest,
+    endorsed_text,
+    initial_state_id,
+    oracle_event_id,
+    receipt_time,
+    verdict_digest,
+)
 from nostrain.protocol.event import Event
 from nostrain.protocol.manifest import (
     BlobRef,
@@ -93,9 +101,14 @@ class Party:
         """32 bytes that stand for entropy."""
         return Digest(sha256_hex(f"salt {self.name} {label}".encode()))
 
-    def endorsement(self, run: EventId) -> str:
-        """The oracle key's signature that names this party's Nostr key."""
-        return schnorr.sign(self.root.oracle_key(), endorsement_message(self.pubkey, run)).hex()
+    def endorsement(self, run: EventId, length: int = ROUNDS) -> str:
+        """The oracle key's signature that names this party's Nostr key and its hash chain."""
+        text = endorsed_text(run, self.chain_link(run, 0), length)
+        return schnorr.sign(self.root.oracle_key(), endorsement_message(self.pubkey, text)).hex()
+
+    def entry(self, run: EventId) -> m.ValidatorEntry:
+        """This party as an announcement lists it."""
+        return m.ValidatorEntry(self.pubkey, self.oracle, self.endorsement(run), self.chain_link(run, 0), ROUNDS)
 
     def chain_link(self, run: EventId, index: int) -> Digest:
         """Link `index` of the hash chain; 0 is its published end."""
@@ -194,18 +207,14 @@ class Examples:
             body = m.Enrolment(run=self.run, role="worker", name=party.name.replace(" ", "-"), engine="pytorch")
             self._say(f"enrolment worker {n}", party, body, 3)
         self.state_id = initial_state_id(root)
-        opened, timing = START + 5, self.manifest.timing
-        ends = [opened + timing.commit_s]
-        for seconds in (timing.acknowledge_s, timing.reveal_s, timing.verdict_s, timing.grace_s, timing.attest_s):
-            ends.append(ends[-1] + seconds)
-        self.deadlines = m.Deadlines(*map(UnixTime, ends))
+        self.deadlines = deadlines(UnixTime(START + 5), self.manifest)
         self.announcement = m.Announcement(
             run=self.run,
             round=1,
             parent=self.run,
             state_id=self.state_id,
             workers=tuple(party.pubkey for party in WORKERS),
-            validators=tuple(m.ValidatorEntry(p.pubkey, p.oracle, p.chain_link(self.run, 0), ROUNDS) for p in VALIDATORS),
+            validators=tuple(party.entry(self.run) for party in VALIDATORS),
             deadlines=self.deadlines,
         )
         self.round_id = self._say("announcement", COORDINATOR, self.announcement, 5).id
@@ -295,15 +304,14 @@ class Examples:
         for worker, delta, weight in zip(WORKERS, self.deltas, CAPS, strict=True):
             standing = self.standings[worker.pubkey]
             if standing.level:
-                accepted.append(m.Accepted(worker.pubkey, delta, weight, standing.level, cited))
+                accepted.append(m.Accepted(worker.pubkey, BlobRef(delta.sha256, delta.size), weight, standing.level))
             else:
                 refused.append(m.Refused(worker.pubkey, standing.reason or ""))
         digests, caps = [item.delta.sha256 for item in accepted], [item.weight for item in accepted]
         after = next_state_id(self.state_id, digests, caps, OUTER, len(WORKERS))
         root = Digest(sha256_hex(b"root of the second checkpoint"))
-        result = m.Result(
-            self.run, self.round_id, 1, tuple(accepted), tuple(refused), len(WORKERS), after, root, blob("checkpoint 1", 297_824)
-        )
+        checkpoint = blob("checkpoint 1", 297_824)
+        result = m.Result(self.run, self.round_id, 1, cited, tuple(accepted), tuple(refused), len(WORKERS), after, root, checkpoint)
         closed = self._say("result", COORDINATOR, result, 70)
         for n, party in enumerate(VALIDATORS[:1]):
             body = m.Confirmation(self.run, self.round_id, 1, closed.id, after, root, 5_502_113_000)
