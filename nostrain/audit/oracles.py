@@ -1,4 +1,5 @@
-"""What an oracle must never sign: one nonce for two events, two outcomes with one nonce, digits that are no thermometer (design section 6).
+"""What an oracle must never sign: one nonce for two events, one event in two ways, two outcomes with one nonce, digits that are no
+thermometer (design section 6).
 
 The accused is always an oracle key, whose signatures the TLVs carry themselves. The events that brought them, and the names of payees
 beside them, are by whoever published them and prove nothing.
@@ -46,6 +47,21 @@ def reused_nonces(evidence: Evidence) -> Iterator[Finding]:
                 told.add(item.oracle)
                 text = f"oracle {item.oracle} announced nonce {nonce} for {other.event_id[:120]!a} and {event.event_id[:120]!a}"
                 yield Finding(item.oracle, text, events_of(before, said))
+
+
+def two_announcements(evidence: Evidence) -> Iterator[Finding]:
+    """An oracle announced one event of ours in two ways, and can attest in one and leave the locks on the other shut.
+
+    Two signatures of the same words are no offence.
+    """
+    first: dict[tuple[Pubkey, str], tuple[Said, dlc.OracleEvent]] = {}
+    told: set[tuple[Pubkey, str]] = set()
+    for said, item in evidence.announced():
+        event, question = announcement_of(item).event, (item.oracle, item.event_id)
+        before, other = first.setdefault(question, (said, event))
+        if other != event and question not in told and item.event_id.startswith(OURS):
+            told.add(question)
+            yield Finding(item.oracle, f"oracle {item.oracle} announced {item.event_id[:160]!a} in two ways", events_of(before, said))
 
 
 def two_outcomes(evidence: Evidence) -> Iterator[Finding]:

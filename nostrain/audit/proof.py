@@ -10,7 +10,7 @@ import msgspec
 from nostrain.audit.equivocation import equivocations
 from nostrain.audit.evidence import Evidence, Finding, read_evidence
 from nostrain.audit.offers import false_offers
-from nostrain.audit.oracles import non_prefix_digits, reused_nonces, two_outcomes
+from nostrain.audit.oracles import non_prefix_digits, reused_nonces, two_announcements, two_outcomes
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.event import Event
 from nostrain.units import Pubkey, is_hex32
@@ -19,11 +19,12 @@ from nostrain.wire.event import short_reason
 MAX_EVENTS: Final = 128
 MAX_BYTES: Final = 1 << 20
 
-Kind = Literal["equivocation", "reused_nonce", "two_outcomes", "non_prefix_digits", "false_offer"]
+Kind = Literal["equivocation", "reused_nonce", "two_announcements", "two_outcomes", "non_prefix_digits", "false_offer"]
 
 SEARCHES: Final[dict[Kind, Callable[[Evidence], Iterator[Finding]]]] = {
     "equivocation": equivocations,
     "reused_nonce": reused_nonces,
+    "two_announcements": two_announcements,
     "two_outcomes": two_outcomes,
     "non_prefix_digits": non_prefix_digits,
     "false_offer": false_offers,
@@ -31,7 +32,7 @@ SEARCHES: Final[dict[Kind, Callable[[Evidence], Iterator[Finding]]]] = {
 
 
 class Proof(msgspec.Struct, frozen=True):
-    """That `accused` (a Nostr key; for the three kinds about oracles, an oracle key) did what `kind` says, as `events` alone show."""
+    """That `accused` (a Nostr key; where `kind` is about oracles, an oracle's own) did what `kind` says, as `events` alone show."""
 
     kind: Kind
     accused: Pubkey

@@ -16,7 +16,7 @@ from nostrain.wire.event import parse_event_untrusted
 class _Line(msgspec.Struct):
     """Enough of a line to tell a proof from an event."""
 
-    events: msgspec.Raw | None = None
+    events: msgspec.Raw = msgspec.Raw()
 
 
 def audit(path: Path, out: Path | None = None) -> int:
@@ -32,7 +32,7 @@ def audit(path: Path, out: Path | None = None) -> int:
             shown.setdefault(encode_proof(proof), check_proof(proof))
         except RemoteProtocolError as error:
             unreadable.append((number, str(error)))
-    for number, reason in unreadable:
+    for number, reason in sorted(unreadable):
         click.echo(f"line {number}: {reason}", err=True)
     for text in shown.values():
         click.echo(text)
@@ -73,6 +73,6 @@ def _read(path: Path) -> tuple[list[Event], list[tuple[int, Proof]], list[tuple[
 
 def _is_proof(line: bytes) -> bool:
     try:
-        return msgspec.json.decode(line, type=_Line).events is not None
+        return bool(bytes(msgspec.json.decode(line, type=_Line).events))
     except (ValueError, RecursionError):
         return False

@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 
 from nostrain.core.effects import LockTerms
+from nostrain.crypto import lock, shamir
 from nostrain.crypto.instances import expand_instance, instance_digest, instance_seed
 from nostrain.crypto.lock import LevelLock as CryptoLock
+from nostrain.crypto.points import base_multiply, encode_point, multiply
 from nostrain.daemon.runners.locks import context
 from nostrain.hashes import sha256_hex
 from nostrain.protocol import messages as m
@@ -27,15 +29,15 @@ COUNT = 4
 CHOSEN = (1, 0, 3, 2)
 
 
-def honest(_level: int, _index: int, lock: CryptoLock) -> CryptoLock:
-    return lock
+def honest(_level: int, _index: int, drawn: CryptoLock) -> CryptoLock:
+    return drawn
 
 
 def only(level: int, change: Callable[[CryptoLock], CryptoLock]) -> Bend:
     """Bend the instance that will be chosen for one level: the luckiest of cheaters."""
 
-    def bend(at: int, index: int, lock: CryptoLock) -> CryptoLock:
-        return change(lock) if at == level and index == CHOSEN[level - 1] else lock
+    def bend(at: int, index: int, drawn: CryptoLock) -> CryptoLock:
+        return change(drawn) if at == level and index == CHOSEN[level - 1] else drawn
 
     return bend
 
@@ -43,16 +45,22 @@ def only(level: int, change: Callable[[CryptoLock], CryptoLock]) -> Bend:
 def flipped(share: int) -> Callable[[CryptoLock], CryptoLock]:
     """One bit of one oracle's share is wrong."""
 
-    def change(lock: CryptoLock) -> CryptoLock:
-        shares = [(j, f"{int(text, 16) ^ (j == share):064x}") for j, text in lock.shares]
-        return msgspec.structs.replace(lock, shares=tuple(shares))
+    def change(drawn: CryptoLock) -> CryptoLock:
+        shares = [(j, f"{int(text, 16) ^ (j == share):064x}") for j, text in drawn.shares]
+        return msgspec.structs.replace(drawn, shares=tuple(shares))
 
     return change
 
 
-def other_hash(lock: CryptoLock) -> CryptoLock:
-    """The shares open, to something that is not the preimage. The pads are bound to the hash, so they are made for the false one."""
-    raise AssertionError("made by `wrong_preimage`, which knows the secrets")
+def wrong_preimage(level: int) -> CryptoLock:
+    """A lock in which everything opens and fits, to a number that is not the preimage of its payment hash."""
+    ctx = context(ROUND.terms, level)
+    coefficients = [int(sha256_hex(f"coefficient {i}".encode()), 16) >> 1 for i in range(ROUND.terms.threshold)]
+    r = int(sha256_hex(b"r"), 16) >> 1
+    vector = tuple(encode_point(point).hex() for point in shamir.commit(coefficients))
+    shell = CryptoLock(Digest(sha256_hex(b"paid for nothing")), encode_point(base_multiply(r)).hex(), vector, ())
+    pads = ((oracle.index, lock._pad(multiply(lock._target(oracle, level), r), shell, ctx, oracle)) for oracle in ctx.oracles)
+    return msgspec.structs.replace(shell, shares=tuple((j, f"{shamir.evaluate(coefficients, j) ^ pad:064x}") for j, pad in pads))
 
 
 def made(
@@ -78,8 +86,8 @@ def made(
         if spoil_seed is not None and spoil_seed[0] == level:
             shown[spoil_seed[1]] = Digest(sha256_hex(b"another seed"))
         seeds.append(tuple(shown))
-        lock = drawn[CHOSEN[level - 1]]
-        chosen.append(m.LevelLock(lock.payment_hash, lock.ephemeral, lock.feldman, lock.shares))
+        taken = drawn[CHOSEN[level - 1]]
+        chosen.append(m.LevelLock(taken.payment_hash, taken.ephemeral, taken.feldman, taken.shares))
     head = (bound.run, bound.announcement, 1)
     digests = tuple(item.digest for _, item in bound.oracles)
     body = m.Offer(*head, bound.payee, bound.amounts_msat, digests, tuple(instances))

@@ -1,0 +1,77 @@
+"""`nostrain-ctl audit`."""
+
+from __future__ import annotations
+
+import io
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+
+import click
+import pytest
+
+from nostrain.audit.proof import encode_proof, find_proofs, parse_proof_untrusted
+from nostrain.ctl.audit import audit
+from nostrain.wire.event import encode_event
+from tests.docs.examples import COORDINATOR
+
+from .fraud_world import PUBLIC, flipped, made, only
+
+EVENTS = (*PUBLIC, *made(only(1, flipped(1))))
+LINES = [encode_event(event) for event in EVENTS]
+
+
+def audited(tmp_path: Path, lines: list[bytes], out: Path | None = None) -> tuple[int, str, str]:
+    """(how many proofs, standard output, standard error)."""
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"\n".join(lines))
+    stdout, stderr = io.StringIO(), io.StringIO()
+    with redirect_stdout(stdout), redirect_stderr(stderr):
+        count = audit(path, out)
+    return count, stdout.getvalue(), stderr.getvalue()
+
+
+def test_an_honest_file(tmp_path: Path) -> None:
+    count, stdout, stderr = audited(tmp_path, [encode_event(event) for event in PUBLIC])
+    assert (count, stdout) == (0, "")
+    assert stderr == f"{len(PUBLIC)} events, 0 claimed proofs, 0 lines refused: 0 proofs\n"
+
+
+def test_what_is_found_is_printed_and_written_for_strangers(tmp_path: Path) -> None:
+    out = tmp_path / "proofs.jsonl"
+    count, stdout, _ = audited(tmp_path, [*LINES, b"", b"  "], out)
+    assert count == 1
+    assert stdout.startswith(f"false_offer: {COORDINATOR.pubkey} made a false offer")
+    assert [parse_proof_untrusted(line) for line in out.read_bytes().splitlines()] == find_proofs(EVENTS)
+    again, same, stderr = audited(tmp_path, out.read_bytes().splitlines())
+    assert (again, same) == (1, stdout)
+    assert stderr.startswith("0 events, 1 claimed proofs")
+
+
+def test_a_claim_that_repeats_what_was_found_is_told_once(tmp_path: Path) -> None:
+    count, stdout, _ = audited(tmp_path, [*LINES, encode_proof(find_proofs(EVENTS)[0])])
+    assert (count, stdout.count("\n")) == (1, 1)
+
+
+def test_refused_lines_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
+    false_claim = encode_proof(find_proofs(EVENTS)[0]).replace(b'"kind":"false_offer"', b'"kind":"equivocation"')
+    count, _, stderr = audited(
+        tmp_path, [b"junk", b"[]", b"\xff\xfe", *LINES, LINES[0].replace(b"8650", b"8651"), false_claim, b"[" * 9999]
+    )
+    assert count == 1
+    lines = stderr.splitlines()
+    assert [line.partition(":")[0] for line in lines[:-1]] == [
+        f"line {number}" for number in (1, 2, 3, len(LINES) + 4, len(LINES) + 5, len(LINES) + 6)
+    ]
+    assert "do not show any equivocation" in lines[-3]
+    assert lines[-1].endswith("6 lines refused: 1 proofs")
+
+
+def test_files_that_cannot_be_used(tmp_path: Path) -> None:
+    with pytest.raises(click.ClickException, match="No such file"):
+        audit(tmp_path / "none")
+    (tmp_path / "long").write_bytes(b"x" * (1 << 21))
+    with pytest.raises(click.ClickException, match="line 1 has more than"):
+        audit(tmp_path / "long")
+    (tmp_path / "empty").write_bytes(b"")
+    with pytest.raises(click.ClickException, match="directory"):
+        audit(tmp_path / "empty", tmp_path)
