@@ -88,3 +88,13 @@ def stop(control: Path) -> None:
 
     call(control, Request("stop"))
     click.echo("stopping")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write the proofs here, one JSON line each.")
+def audit(file: Path, out: Path | None) -> None:
+    """Say what FILE (events and proofs as JSON lines) proves against whom. Offline; exit code 1 when it proves anything."""
+    from nostrain.ctl.audit import audit as search
+
+    sys.exit(1 if search(file, out) else 0)
