@@ -1,4 +1,4 @@
-"""What a test or a devnet may do to the network, on a socket of its own: mine, misbehave, tell the balances, stop."""
+"""What a test or a devnet may do to the network, on a socket of its own: mine, misbehave, tell the balances."""
 
 from __future__ import annotations
 
@@ -37,7 +37,6 @@ class ControlMethods:
 
     def __init__(self, network: Network, crash: Callable[[Node], Awaitable[None]], start: Callable[[Node], Awaitable[None]]) -> None:
         self.network, self._crash, self._start = network, crash, start
-        self.stop = trio.Event()
 
     def table(self) -> dict[str, Method]:
         """The methods by name."""
@@ -45,7 +44,6 @@ class ControlMethods:
             "simnet-mine": Method(Mine, self.mine),
             "simnet-fault": Method(Fault, self.fault),
             "simnet-balances": Method(Nothing, self.balances),
-            "simnet-stop": Method(Nothing, self.finish),
         }
 
     def mine(self, asked: Mine) -> Json:
@@ -112,8 +110,3 @@ class ControlMethods:
             "held_msat": sum(channel.offered(name) for channel in channels),
             "incoming_msat": sum(channel.offered(channel.peer(name)) for channel in channels),
         }
-
-    def finish(self, _: Nothing) -> Json:
-        """End the process."""
-        self.stop.set()
-        return {}

@@ -3,7 +3,7 @@
     python -m nostrain.devnet.simnet --dir DIR --nodes coordinator=2000000000,worker-1=0 [--block-seconds N] [--ready-file F]
 
 Node NAME listens on DIR/NAME/lightning-rpc, control on DIR/simnet-rpc. Amounts are msat; the first node is the hub and spreads its own evenly
-over one channel to each other node. Ends, with exit code 0, on SIGTERM, SIGINT, `simnet-stop`, or when its parent dies.
+over one channel to each other node. Ends, with exit code 0, on SIGTERM, SIGINT, or when its parent dies.
 """
 
 from __future__ import annotations
@@ -43,13 +43,14 @@ class Simnet:
     def __init__(self, folder: Path, funds: Mapping[str, Msat], slots: int = DEFAULT_SLOTS) -> None:
         self.network = Network(funds, slots)
         self.control = ControlMethods(self.network, self._crash, self._start)
+        self.stop = trio.Event()
         self._folder = folder
         self._scopes: dict[str, trio.CancelScope] = {}
         self._gone: dict[str, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
 
     async def run(self, block_s: float = 0, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until `simnet-stop`, a signal or the parent's death; `block_s` = 0: blocks come by `simnet-mine` only."""
+        """Serve until `stop` is set or the parent dies; `block_s` = 0: blocks come by `simnet-mine` only."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             await nursery.start(self._listen, self._folder / CONTROL_SOCKET, self.control.table(), Faults())
@@ -59,7 +60,7 @@ class Simnet:
             if block_s > 0:
                 nursery.start_soon(self._mine, block_s)
             task_status.started()
-            await self.control.stop.wait()
+            await self.stop.wait()
             nursery.cancel_scope.cancel()
 
     async def _mine(self, block_s: float) -> None:
@@ -73,7 +74,7 @@ class Simnet:
         while os.getppid() == parent:
             await trio.sleep(TICK_S)
             drop_partial_sets(self.network)
-        self.control.stop.set()
+        self.stop.set()
 
     async def _start(self, node: Node) -> None:
         """Bring a node up: blocks that it slept through reach its hold plugin now, and HTLCs that are gone do not come back to it."""
@@ -160,13 +161,13 @@ async def serve(options: argparse.Namespace) -> None:
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             await nursery.start(simnet.run, options.block_seconds)
-            nursery.start_soon(stop_on_signal, signals, simnet.control.stop)
+            nursery.start_soon(stop_on_signal, signals, simnet.stop)
             if options.ready_file is not None:
                 partial = options.ready_file.with_name(f"{options.ready_file.name}.partial")
                 partial.write_text(str(options.dir / CONTROL_SOCKET))
                 partial.replace(options.ready_file)
             print("simnet: a test network, its coins are worth nothing", flush=True)
-            await simnet.control.stop.wait()
+            await simnet.stop.wait()
             nursery.cancel_scope.cancel()
 
 

@@ -6,7 +6,7 @@ dropped; what was done stays done.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -19,7 +19,7 @@ METHOD_NOT_FOUND: Final = -32601
 INVALID_PARAMS: Final = -32602
 PLUGIN_FAILURE: Final = -32700
 """What cln-plugin answers when a method of a Rust plugin fails."""
-MAX_REQUEST: Final = 4 << 20
+MAX_REQUEST: Final = 1 << 20
 REPLY_END: Final = b"\n\n"
 
 Json = dict[str, Any]
@@ -111,40 +111,54 @@ async def serve_client(stream: trio.abc.Stream, methods: Mapping[str, Method], f
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 nursery.cancel_scope.cancel()
 
-    buffer = bytearray()
+    splitter = Splitter()
     async with stream, trio.open_nursery() as nursery:
         while True:
             try:
                 chunk = await stream.receive_some(65536)
             except (trio.BrokenResourceError, trio.ClosedResourceError):
                 chunk = b""
-            buffer += chunk
-            if not chunk or len(buffer) > MAX_REQUEST:
+            if not chunk or splitter.waiting > MAX_REQUEST:
                 nursery.cancel_scope.cancel()
                 return
-            for text in take_objects(buffer):
+            for text in splitter.feed(chunk):
                 try:
                     nursery.start_soon(respond, msgspec.json.decode(text))
                 except (msgspec.DecodeError, UnicodeDecodeError):
                     nursery.start_soon(respond, None)
 
 
-def take_objects(buffer: bytearray) -> Iterator[bytes]:
-    """Cut whole top-level JSON objects off the front of `buffer`, whatever stands between them."""
-    depth, start, end, quoted, escaped = 0, 0, 0, False, False
-    found = []
-    for at, byte in enumerate(buffer):
-        if quoted:
-            quoted, escaped = escaped or byte != 0x22, not escaped and byte == 0x5C
-        elif byte == 0x22:
-            quoted = True
-        elif byte in b"{[":
-            start = at if depth == 0 else start
-            depth += 1
-        elif byte in b"}]":
-            depth -= 1
-            if depth <= 0:
-                found.append(bytes(buffer[start : at + 1]))
-                depth, end = 0, at + 1
-    del buffer[:end]
-    return iter(found)
+class Splitter:
+    """Cuts whole top-level JSON values off a stream of bytes, whatever stands between them."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._at = self._start = self._depth = 0
+        self._quoted = self._escaped = False
+
+    def feed(self, chunk: bytes | bytearray) -> list[bytes]:
+        """The values that `chunk` completes."""
+        self._buffer += chunk
+        found = []
+        while self._at < len(self._buffer):
+            byte = self._buffer[self._at]
+            self._at += 1
+            if self._quoted:
+                self._quoted, self._escaped = self._escaped or byte != 0x22, not self._escaped and byte == 0x5C
+            elif byte == 0x22:
+                self._quoted = True
+            elif byte in b"{[":
+                self._start = self._at - 1 if self._depth == 0 else self._start
+                self._depth += 1
+            elif byte in b"}]":
+                self._depth -= 1
+                if self._depth <= 0:
+                    found.append(bytes(self._buffer[self._start : self._at]))
+                    del self._buffer[: self._at]
+                    self._at = self._start = self._depth = 0
+        return found
+
+    @property
+    def waiting(self) -> int:
+        """Bytes of a value that is not whole yet."""
+        return len(self._buffer)
