@@ -10,14 +10,15 @@ import msgspec
 import trio
 
 from nostrain.crypto.macaroon import Grant, read_grant_untrusted
-from nostrain.errors import RemoteProtocolError, Unavailable
+from nostrain.errors import LocalProtocolError, RemoteProtocolError, Unavailable
 from nostrain.http.l402_identity import HEADER, make_identity
 from nostrain.http.paywall import PATH
 from nostrain.ports.clock import Clock
 from nostrain.ports.signer import Signer
 from nostrain.ports.tickets import Purchase, Ticket, TicketPayer, TicketWallet
 from nostrain.units import Digest, EventId, Msat, is_hex32
-from nostrain.wire.l402 import Challenge, format_authorization, invoice_amount_untrusted, parse_challenges_untrusted
+from nostrain.wire.bolt11 import parse_bolt11_untrusted
+from nostrain.wire.l402 import Challenge, format_authorization, parse_challenges_untrusted
 
 ANSWER_S: Final = 30.0
 """How long a server may take to answer one request."""
@@ -78,23 +79,27 @@ class TicketClient:
             raise RemoteProtocolError("ticket", f"the token is for {offered.size} bytes, not {wanted.size}")
         if offered.expires <= self._clock.now():
             raise RemoteProtocolError("ticket", "the token has expired before it is bought")
-        amount = invoice_amount_untrusted(challenge.invoice)
-        if amount > ceiling_msat:
-            raise RemoteProtocolError("ticket", f"costs {amount} msat, {ceiling_msat} is the most that we pay")
+        self._price(challenge, ceiling_msat)
+
+    def _price(self, challenge: Challenge, ceiling_msat: Msat) -> Msat:
+        """What the invoice asks for, if it buys this very token and we are ready to pay that."""
+        invoice = parse_bolt11_untrusted(challenge.invoice)
+        if invoice.payment_hash != challenge.identifier.payment_hash.hex():
+            raise RemoteProtocolError("ticket", "the invoice is not the one that the token is sold for")
+        if invoice.amount_msat is None or invoice.amount_msat > ceiling_msat:
+            raise RemoteProtocolError("ticket", f"costs {invoice.amount_msat} msat, {ceiling_msat} is the most that we pay")
+        return invoice.amount_msat
 
     async def _pay(self, purchase: Purchase, ceiling_msat: Msat) -> Purchase:
         """Pay the saved invoice; the payer asks its node first whether that has happened. No timeout: see `Lightning.pay`."""
         challenge = parse_challenges_untrusted([f'L402 macaroon="{purchase.macaroon}", invoice="{purchase.invoice}"'])
-        amount = invoice_amount_untrusted(purchase.invoice)
-        if amount > ceiling_msat:
-            raise RemoteProtocolError("ticket", f"costs {amount} msat, {ceiling_msat} is the most that we pay")
         payment_hash = challenge.identifier.payment_hash
-        result = await self._payer.pay(purchase.invoice, Digest(payment_hash.hex()), amount)
+        result = await self._payer.pay(purchase.invoice, Digest(payment_hash.hex()), self._price(challenge, ceiling_msat))
         if result.preimage is None:
             await self._wallet.forget(purchase.announcement)
             raise Unavailable("the payment for the ticket failed, and the money is back")
         if not is_hex32(result.preimage) or sha256(bytes.fromhex(result.preimage)).digest() != payment_hash:
-            raise RemoteProtocolError("ticket", "the invoice is not the one that the token is sold for")
+            raise LocalProtocolError("ticket: our payer says paid, and shows another payment's preimage")
         purchase = msgspec.structs.replace(purchase, preimage=result.preimage)
         await self._wallet.save(purchase)
         return purchase

@@ -1,4 +1,4 @@
-"""L402 headers (the protocol formerly called LSAT), and how much a BOLT 11 invoice asks for.
+"""L402 headers (the protocol formerly called LSAT).
 
     WWW-Authenticate: L402 macaroon="…", invoice="…"              what deployed clients read
     WWW-Authenticate: L402 version="0", token="…", invoice="…"    the newer spelling of the same
@@ -19,7 +19,6 @@ import msgspec
 
 from nostrain.crypto.macaroon import Identifier, Macaroon, decode_untrusted, encode, parse_identifier_untrusted
 from nostrain.errors import RemoteProtocolError
-from nostrain.units import Msat
 
 MAX_HEADER: Final = 8 * 1024
 """Characters of a header that are looked at."""
@@ -29,8 +28,6 @@ SCHEMES: Final = ("l402", "lsat")
 _PREIMAGE: Final = re.compile(r"[0-9a-fA-F]{64}")
 _SCHEME: Final = re.compile(r"[ \t,]*([A-Za-z0-9!#$%&'*+.^_`|~-]+)(?:[ \t]+|[ \t]*(?:,|$))")
 _PARAMETER: Final = re.compile(r"[ \t,]*([A-Za-z0-9_-]+)[ \t]*=[ \t]*(?:\"([^\"\\]*)\"|([A-Za-z0-9+/_=.:~-]+))[ \t]*(?=,|$)")
-_HUMAN_PART: Final = re.compile(r"ln(?:bcrt|bc|tbs|tb|sb)(?:([1-9][0-9]{0,14})([munp]?))?")
-_MSAT_PER_UNIT: Final = {"": 100_000_000_000, "m": 100_000_000, "u": 100_000, "n": 100}
 
 
 class Challenge(msgspec.Struct, frozen=True):
@@ -125,26 +122,6 @@ def _macaroon(text: str) -> Macaroon:
     except (binascii.Error, ValueError):
         raise _fault("the macaroon is not base64") from None
     return decode_untrusted(data)
-
-
-def invoice_amount_untrusted(invoice: str) -> Msat:
-    """What a BOLT 11 invoice asks for, from its human-readable part (checksum, hash and signature are for the node that pays).
-
-    Raises RemoteProtocolError: not an invoice, of no amount, or of a fraction of a millisatoshi.
-    """
-    if invoice != invoice.lower() and invoice != invoice.upper():
-        raise RemoteProtocolError("invoice", "mixes upper and lower case")
-    match = _HUMAN_PART.fullmatch(invoice.lower().rpartition("1")[0])
-    if match is None:
-        raise RemoteProtocolError("invoice", "not a BOLT 11 invoice")
-    digits, unit = match.groups()
-    if digits is None:
-        raise RemoteProtocolError("invoice", "names no amount")
-    if unit != "p":
-        return Msat(int(digits) * _MSAT_PER_UNIT[unit])
-    if not digits.endswith("0"):
-        raise RemoteProtocolError("invoice", "asks for a fraction of a millisatoshi")
-    return Msat(int(digits) // 10)
 
 
 def _fault(reason: str) -> RemoteProtocolError:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import click
 import pytest
+from click.testing import CliRunner
 
 from nostrain.audit.proof import encode_proof, find_proofs, parse_proof_untrusted
 from nostrain.ctl.audit import audit
+from nostrain.ctl.main import main
 from nostrain.wire.event import encode_event
 from tests.docs.examples import COORDINATOR
 
@@ -64,6 +66,14 @@ def test_refused_lines_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
     ]
     assert "do not show any equivocation" in lines[-3]
     assert lines[-1].endswith("6 lines refused: 1 proofs")
+
+
+def test_the_command_exits_with_1_when_something_is_proved(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    for lines, code in ((LINES, 1), (LINES[:5], 0)):
+        file.write_bytes(b"\n".join(lines))
+        assert CliRunner().invoke(main, ["audit", str(file)]).exit_code == code
+    assert CliRunner().invoke(main, ["audit", str(tmp_path / "none")]).exit_code == 1
 
 
 def test_files_that_cannot_be_used(tmp_path: Path) -> None:

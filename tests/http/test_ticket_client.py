@@ -21,7 +21,7 @@ from nostrain.ports.tickets import Purchase, Ticket, TicketWallet
 from nostrain.units import Digest, EventId, Msat, UnixTime
 from nostrain.wire.l402 import format_challenges
 
-from .ticket_world import FEE, NEXT_ROUND, ROUND, RUN, SERVER, SIZE, START, UNKNOWN_ROUND, Crash, Wallet, World
+from .ticket_world import FEE, NEXT_ROUND, ROUND, RUN, SERVER, SIZE, START, UNKNOWN_ROUND, Crash, Wallet, World, bolt11
 
 GRANT = Grant(RUN, ROUND, "", SIZE, START + 600)
 HASH = bytes.fromhex("5a" * 32)
@@ -127,7 +127,7 @@ def served(answer: Callable[[Request], Response]) -> httpx.AsyncClient:
     return World.client(app)  # type: ignore[arg-type]
 
 
-def challenge(grant: Grant, invoice: str = f"lnbcrt{FEE * 10}p1{'q' * 60}") -> Response:
+def challenge(grant: Grant, invoice: str = bolt11(HASH.hex(), FEE)) -> Response:
     macaroon = mint(b"k", encode_identifier(Identifier(HASH, bytes(32))), None, grant.caveats())
     response = Response(status_code=402)
     for value in format_challenges(macaroon, invoice):
@@ -143,9 +143,10 @@ def challenge(grant: Grant, invoice: str = f"lnbcrt{FEE * 10}p1{'q' * 60}") -> R
         ({"run": "77" * 32}, None, "another run, round or worker"),
         ({"size": SIZE - 1}, None, f"for {SIZE - 1} bytes"),
         ({"expires": START}, None, "has expired"),
-        ({}, "lnbcrt1qqqq", "names no amount"),
-        ({}, "garbage", "not a BOLT 11"),
-        ({}, f"lnbcrt{FEE * 10 + 10}p1qqqq", "is the most that we pay"),
+        ({}, bolt11(HASH.hex(), None), "costs None msat"),
+        ({}, bolt11(HASH.hex(), Msat(FEE + 1)), "is the most that we pay"),
+        ({}, bolt11("5b" * 32, FEE), "not the one that the token is sold for"),
+        ({}, "garbage", "not bech32"),
     ],
 )
 async def test_what_was_not_asked_for_is_not_paid(change: dict[str, str | int], invoice: str | None, reason: str) -> None:
@@ -159,13 +160,18 @@ async def test_what_was_not_asked_for_is_not_paid(change: dict[str, str | int], 
     assert not wallet.saved
 
 
-async def test_a_token_sold_for_another_payment_is_noticed() -> None:
+async def test_a_payer_that_shows_another_preimage_is_our_fault() -> None:
     world, wallet = World(), Wallet()
-    invoice, _ = await world.node.invoice(FEE, "", 60)
-    world.node.preimages[HASH.hex()] = "00" * 32  # what the invoice pays for is not what the macaroon names
-    answer = challenge(Grant(RUN, ROUND, world.alice.pubkey, SIZE, START + 600), invoice)
-    with pytest.raises(RemoteProtocolError, match="not the one that the token is sold for"):
-        await buy(buyer(world, wallet, served(lambda _: answer)))
+    invoice, payment_hash = await world.node.invoice(FEE, "", 60)
+    world.node.preimages[payment_hash] = "00" * 32
+    macaroon = mint(b"k", encode_identifier(Identifier(bytes.fromhex(payment_hash), bytes(32))), None, _mine(world).caveats())
+    response = Response(status_code=402, headers={"WWW-Authenticate": format_challenges(macaroon, invoice)[0]})
+    with pytest.raises(LocalProtocolError, match="another payment's preimage"):
+        await buy(buyer(world, wallet, served(lambda _: response)))
+
+
+def _mine(world: World) -> Grant:
+    return Grant(RUN, ROUND, world.alice.pubkey, SIZE, START + 600)
 
 
 @pytest.mark.parametrize(

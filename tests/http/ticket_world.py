@@ -5,6 +5,7 @@ from __future__ import annotations
 from hashlib import sha256
 
 import httpx
+from coincurve import PrivateKey
 from starlette.types import ASGIApp
 
 from nostrain.errors import OutcomeUnknown, Unavailable
@@ -17,6 +18,7 @@ from nostrain.ports.lightning import PayResult
 from nostrain.ports.tickets import Purchase, Ticket, TicketTerms
 from nostrain.testing.entropy import SeededEntropy
 from nostrain.units import Digest, EventId, Msat, Pubkey, UnixTime
+from nostrain.wire.bolt11 import Bolt11, encode_bolt11
 from nostrain.wire.l402 import Challenge, format_authorization, parse_challenges_untrusted
 
 SERVER = "http://tickets.test:8402"
@@ -75,6 +77,19 @@ class Book:
         return self.tickets.setdefault((ticket.announcement, ticket.worker), ticket)
 
 
+def bolt11(payment_hash: str, amount_msat: Msat | None) -> str:
+    """An invoice by some node."""
+    terms = Bolt11(
+        currency="bcrt",
+        payment_hash=Digest(payment_hash),
+        payment_secret="ab" * 32,
+        created_at=START,
+        amount_msat=amount_msat,
+        description="a ticket",
+    )
+    return encode_bolt11(terms, PrivateKey(b"\x01" * 32).sign_recoverable)
+
+
 class Node:
     """A Lightning node for both sides: makes invoices, and pays them once. `fails` and `lost` say how the next payments go wrong."""
 
@@ -91,7 +106,7 @@ class Node:
             raise Unavailable("lightningd is not there")
         preimage = sha256(f"preimage {len(self.invoices)}".encode()).digest()
         payment_hash = Digest(sha256(preimage).hexdigest())
-        text = f"lnbcrt{amount_msat * 10}p1{'q' * 60}{'z' * len(self.invoices)}"
+        text = bolt11(payment_hash, amount_msat)
         self.preimages[payment_hash] = preimage.hex()
         self.invoices.append(text)
         self.expiries.append(expiry_s)
