@@ -30,10 +30,11 @@ def main() -> None:
 @main.command()
 @click.option("--rounds", type=click.IntRange(1, 1000), default=8, show_default=True, help="Rounds to train.")
 @click.option("--workers", type=click.IntRange(1, 16), default=4, show_default=True, help="Daemons that train.")
-@click.option("--validators", type=click.IntRange(1, 9), default=3, show_default=True, help="Daemons that score; a majority decides.")
+@click.option("--validators", type=click.IntRange(1, 8), default=3, show_default=True, help="Daemons that score; a majority decides.")
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True, help="Fixes keys, model and data.")
 @click.option("--text", type=FOLDER, default=None, help="Folder of text to learn from.  [default: this Python's standard library]")
 @click.option("--model", type=click.Choice(["tiny"]), default="tiny", show_default=True, help="Size of the Llama.")
+@click.option("--paid/--unpaid", default=True, show_default=True, help="Pay every round over a simulated Lightning network.")
 @click.option("--keep", type=FOLDER, default=None, help="Empty folder to keep everything in: configs, logs, journals, checkpoints.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write the report here.")
 @click.option("--reference", is_flag=True, help="Afterwards repeat the run in one process and compare every digest.")
@@ -44,6 +45,7 @@ def devnet(
     seed: int,
     text: Path | None,
     model: str,
+    paid: bool,
     keep: Path | None,
     json_path: Path | None,
     reference: bool,
@@ -52,7 +54,7 @@ def devnet(
     from nostrain.devnet.command import run
     from nostrain.devnet.layout import Options
 
-    options = Options(rounds=rounds, workers=workers, validators=validators, seed=seed, text=text, model=model)
+    options = Options(rounds=rounds, workers=workers, validators=validators, seed=seed, text=text, model=model, paid=paid)
     sys.exit(run(options, keep=keep, json_path=json_path, with_reference=reference))
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import trio
 from rich.console import Console
 
-from nostrain.devnet import reference, report, table
+from nostrain.devnet import purse, reference, report, table
 from nostrain.devnet.export import export_model
 from nostrain.devnet.layout import Options, longest_socket
 from nostrain.devnet.supervisor import Devnet, cancelled_by_signals, open_devnet
@@ -106,6 +106,8 @@ async def main_job(options: Options, outputs: Outputs, tell: Callable[[str], Non
         except Unavailable as error:
             problem = str(error)
         extra: dict[str, Any] = {"daemons": await statuses(devnet)}
+        if devnet.purse is not None:
+            extra["balances"] = purse.as_report(devnet.purse.before, await devnet.purse.settled())
     if outputs.with_reference and problem is None:
         tell("repeating the run in one process")
         extra["reference"] = await reference.compare(devnet.observer, root / "coordinator" / "work" / "run", root / "reference")
@@ -138,8 +140,12 @@ def conclude(devnet: Devnet, extra: dict[str, Any], problem: str | None, outputs
     console = Console(width=min(table.WIDTH, Console().width) if sys.stdout.isatty() else table.WIDTH)
     data = report.build(devnet.observer, devnet.participants, extra)
     problems = ([problem] if problem else []) + report.agreement(devnet.observer)
+    if data["paid"]:
+        problems += purse.mismatches(data)
     if data["rounds"]:
         table.show(data, console)
+        if data["paid"]:
+            table.show_money(data, console)
     if "reference" in extra:
         compared = extra["reference"]["rounds"]
         differing = [str(entry["round"]) for entry in compared if not entry["match"]]

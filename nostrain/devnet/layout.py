@@ -17,6 +17,11 @@ from nostrain.keys.store import open_root
 from nostrain.protocol.manifest import TimingSpec
 from nostrain.units import Pubkey
 
+LEVEL_MSAT = 100_000
+"""What one level pays."""
+FEE_MSAT = 20_000
+"""The submission fee: 5 % of what an honest worker's four levels pay in a round (design section 12)."""
+
 Role = Literal["coordinator", "validator", "worker"]
 
 
@@ -31,6 +36,8 @@ class Options:
     text: Path | None = None
     model: str = "tiny"
     threads: int = 1
+    paid: bool = True
+    """Whether every round is paid over the simnet."""
     timing: TimingSpec | None = None
     """Deadlines of the run's phases, when not the defaults."""
     stall_s: float | None = None
@@ -71,8 +78,15 @@ def roles_of(options: Options) -> list[tuple[str, Role]]:
 
 
 def longest_socket(root: Path, options: Options) -> int:
-    """Bytes of the longest path of a control socket under `root`: the system allows 107."""
-    return max(len(os.fsencode(root / name / "control.sock")) for name, _ in roles_of(options))
+    """Bytes of the longest path of a Unix socket under `root`: the system allows 107."""
+    return max(
+        len(os.fsencode(path)) for name, _ in roles_of(options) for path in (root / name / "control.sock", lightning_socket(root, name))
+    )
+
+
+def lightning_socket(root: Path, name: str) -> Path:
+    """Where the simnet serves the participant's node."""
+    return root / "simnet" / name / "lightning-rpc"
 
 
 def free_port() -> int:
@@ -117,6 +131,8 @@ def config_text(participant: Participant, options: Options, relay: str, blobs: s
         "[engine]",
         f"threads = {options.threads}",
     ]
+    if options.paid and participant.role != "validator":
+        lines += ["", "[lightning]", f"socket = {json.dumps(str(lightning_socket(participant.folder.parent, participant.name)))}"]
     if participant.role == "coordinator":
         lines += [
             "",
@@ -134,6 +150,8 @@ def config_text(participant: Participant, options: Options, relay: str, blobs: s
             f"min_validators = {options.validators}",
             f"threshold = {options.validators // 2 + 1}",
         ]
+        if options.paid:
+            lines += ["", "[coordinator.run.settlement]", 'mode = "hold"', f"level_msat = {LEVEL_MSAT}", f"fee_msat = {FEE_MSAT}"]
         if options.timing is not None:
             lines += ["", "[coordinator.run.timing]"]
             lines += [f"{key} = {value}" for key, value in msgspec.structs.asdict(options.timing).items()]

@@ -26,14 +26,14 @@ def bits_per_byte(confirmations: list[Confirmation]) -> float | None:
 
 
 def build(observer: Observer, participants: list[Participant], extra: dict[str, Any]) -> dict[str, Any]:
-    """The report as plain data. Everything but `extra` follows from signed events.
+    """The report as plain data. Everything but `extra` follows from signed events; a paid run's `balances` are the simnet's, in `extra`.
 
-    `reward_msat`, `fee_msat` and `balances` are zero and `paid` is false: this run is not paid, and nothing pretends that it was.
+    In a run that is not paid, `paid` is false, and `reward_msat`, `fee_msat` and `balances` are zero.
     """
     rounds = [one_round(observer, watched) for _, watched in sorted(observer.rounds.items())]
     return {
         "schema": SCHEMA,
-        "paid": False,
+        "paid": observer.run is not None and observer.run.manifest.settlement.mode == "hold",
         "initial_val_bpb": bits_per_byte(list(observer.initial.values())),
         "final_val_bpb": rounds[-1]["val_bpb"] if rounds else None,
         "utilization": utilization(observer),
@@ -75,14 +75,14 @@ def workers(observer: Observer, watched: Watched) -> dict[str, Any]:
     run, round_ = cast("Run", observer.run), watched.round
     verdicts = [verdict for _, verdict in round_.verdicts.values()]
     scored = standings(verdicts, pinned(round_), run.manifest.scoring, {}) if verdicts else {}
-    levels = attested_levels(round_, run.manifest.threshold)
+    levels, settlement = attested_levels(round_, run.manifest.threshold), run.manifest.settlement
     refused = {item.worker: item.reason for item in round_.result[1].refused} if round_.result else {}
     return {
         observer.name(worker): {
             "score_ppm": scored[worker].score_ppm if worker in scored else 0,
             "level": levels.get(worker, 0),
-            "reward_msat": 0,
-            "fee_msat": 0,
+            "reward_msat": settlement.level_msat * levels.get(worker, 0) if settlement.mode == "hold" else 0,
+            "fee_msat": settlement.fee_msat if settlement.mode == "hold" and worker in pinned(round_) else 0,
             "reason": refused.get(worker),
         }
         for worker in round_.announcement.workers

@@ -19,6 +19,7 @@ import trio
 from nostrain.devnet.layout import Options, Participant, lay_out
 from nostrain.devnet.observer import Observer
 from nostrain.devnet.processes import Processes, start_relay
+from nostrain.devnet.purse import Purse, start_simnet
 from nostrain.devnet.waiting import awaited, longest_silence
 from nostrain.errors import RemoteProtocolError, Unavailable
 from nostrain.nostr.pool import open_pool
@@ -39,6 +40,8 @@ class Devnet:
         self.root, self.options = root, options
         self.processes, self.participants, self.observer = processes, participants, observer
         self.changed = trio.Event()
+        self.purse: Purse | None = None
+        """The money of a run that is paid."""
         self.heard = trio.current_time()
         """When the last event came."""
 
@@ -79,7 +82,7 @@ class Devnet:
 
     def log_of(self, name: str) -> Path:
         """The log of a process."""
-        return self.root / "relay.log" if name == "relay" else self.participant(name).log
+        return self.root / f"{name}.log" if name in ("relay", "simnet") else self.participant(name).log
 
     async def status(self, name: str) -> Answer:
         """What a daemon says of itself on its control socket. Raises Unavailable."""
@@ -106,9 +109,12 @@ async def open_devnet(root: Path, options: Options, tell: Callable[[str], None])
         participants = lay_out(root, options, relay)
         observer = Observer(tell, {one.pubkey: one.name for one in participants})
         devnet = Devnet(root, options, processes, participants, observer)
+        devnet.purse = await start_simnet(processes, root, options) if options.paid else None
         tell(f"relay {relay}; {len(participants)} daemons in {root}")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(devnet.follow)
+            if devnet.purse is not None:
+                nursery.start_soon(devnet.purse.watch, tell)
             for participant in participants:
                 await devnet.start(participant)
                 await trio.sleep(STAGGER_S)

@@ -39,6 +39,21 @@ def show(report: dict[str, Any], console: Console) -> None:
             show_workers(rounds, workers[start : start + A_TABLE], console)
 
 
+def show_money(report: dict[str, Any], console: Console) -> None:
+    """What everybody had and has, in sat."""
+    table = new_table("money, in sat (from the simnet)", ("name", "before", "after", "change", "held"), ())
+    for name, one in sorted(report["balances"].items(), key=lambda item: (len(item[0]), item[0])):
+        change = one["after_msat"] - one["before_msat"]
+        cells = (sats(one["before_msat"]), sats(one["after_msat"]), f"{change / 1000:+,.0f}", sats(one["held_msat"]))
+        table.add_row(name, *cells)
+    console.print(table)
+
+
+def sats(msat: int) -> str:
+    """An amount for people."""
+    return f"{msat / 1000:,.0f}"
+
+
 def show_workers(rounds: Sequence[dict[str, Any]], workers: Sequence[str], console: Console) -> None:
     """A table of some workers alone."""
     table = new_table(SCORES, ("round",), tuple(workers))
