@@ -134,9 +134,10 @@ class Runtime:
         if logged:
             await self._commit(batch_of(logged, self.state, state))
             self.state = state
-            self._follow_effects(nursery, ended)
             self.changed.set()
             self.changed = trio.Event()
+        if logged or ended:  # an outcome may lead back to the very state that asked for it
+            self._follow_effects(nursery, ended)
 
     def _done(self, item: Ended, state: NodeState, ended: dict[str, Effect]) -> Done | None:
         """The input that an outcome makes, or None when its effect was withdrawn, perhaps for another of the same id, while it waited."""

@@ -17,8 +17,8 @@ from typing import Final
 import msgspec
 
 from nostrain.core.effects import DrawLocks, LocksDrawn, LocksOpened, LockTerms, OpenLocks
-from nostrain.core.run import deadlines
 from nostrain.core.scoring import standings, thermometer
+from nostrain.core.timing import deadlines
 from nostrain.crypto import chain, schnorr
 from nostrain.crypto.oracle import endorsement_message, nonce_scalar, outcome_message
 from nostrain.crypto.points import base_multiply, encode_point
@@ -51,7 +51,7 @@ from nostrain.protocol.manifest import (
 from nostrain.sparseloco.aggregate import next_state_id
 from nostrain.sparseloco.container import encoded_size
 from nostrain.sparseloco.layout import plan
-from nostrain.units import Digest, EventId, Msat, Pubkey, UnixTime
+from nostrain.units import Digest, EventId, Msat, Ppm, Pubkey, UnixTime
 from nostrain.wire import dlc
 from nostrain.wire.event import encode_event
 from nostrain.wire.messages import attestation_item_untrusted, draft, oracle_item_untrusted, read_message_untrusted
@@ -283,7 +283,7 @@ class Examples:
                     assigned_gain=gain + 3_100_000,
                     provenance=2_900_000,
                     provenance_se=800_000,
-                    overlap_round_ppm=161_000,
+                    overlap_round_ppm=Ppm(161_000),
                 )
                 for worker, gain, weight in zip(WORKERS, gains, CAPS, strict=True)
             )

@@ -10,8 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nostrain.errors import RemoteProtocolError
+from nostrain.protocol.limits import MAX_BLOB_BYTES, MAX_URL, MAX_URLS
+from nostrain.protocol.manifest import BlobRef
 from nostrain.units import BlockHeight, Digest, EventId, Msat, Ppm, Pubkey, UnixTime
-from nostrain.wire.check import MAX_INTEGER, MAX_ITEMS, MAX_TEXT, MAX_TIME, check_values
+from nostrain.wire.check import MAX_INTEGER, MAX_ITEMS, MAX_TEXT, MAX_TIME, MAX_WORDS, check_values
 
 HEX = "0f" * 32
 
@@ -40,6 +42,10 @@ class Tree(msgspec.Struct, frozen=True):
     digests: tuple[tuple[Digest, ...], ...] = ()
     pairs: tuple[tuple[int, str], ...] = ()
     either: Leaf | None = None
+    blob: BlobRef | None = None
+
+
+printable = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), max_size=8)
 
 
 def refused(value: msgspec.Struct, reason: str) -> None:
@@ -57,8 +63,8 @@ def refused(value: msgspec.Struct, reason: str) -> None:
         commit_by=st.integers(0, MAX_TIME - 1).map(UnixTime),
         share=st.integers(1 - MAX_INTEGER, MAX_INTEGER - 1).map(Ppm),
         count=st.integers(1 - MAX_INTEGER, MAX_INTEGER - 1),
-        name=st.text(max_size=8),
-        note=st.none() | st.text(max_size=8),
+        name=printable,
+        note=st.none() | printable,
     )
 )
 def test_what_is_within_bounds_passes(leaf: Leaf) -> None:
@@ -87,8 +93,12 @@ def test_only_64_lowercase_hex_digits_are_a_digest(field: str, text: str) -> Non
         ("count", -MAX_INTEGER, "count does not fit into 63 bits"),
         ("count", 10**4000, "count does not fit into 63 bits"),
         ("share", MAX_INTEGER, "share does not fit into 63 bits"),
-        ("name", "x" * (MAX_TEXT + 1), f"name has {MAX_TEXT + 1} characters"),
+        ("name", "x" * (MAX_WORDS + 1), f"name has {MAX_WORDS + 1} characters"),
         ("note", "x" * (MAX_TEXT + 1), f"note has {MAX_TEXT + 1} characters"),
+        *(
+            ("note", f"a{text}b", "note has characters that do not print")
+            for text in ("\n", "\x1b", "\x7f", "\u2028", "\u202e", "\u200b", "\xa0")
+        ),
     ],
 )
 def test_bounds(field: str, value: Any, reason: str) -> None:
@@ -121,3 +131,20 @@ def test_a_list_longer_than_any_honest_one_is_refused() -> None:
 
 def test_the_first_fault_is_the_one_that_is_told() -> None:
     refused(Leaf(digest=Digest("?"), author=Pubkey("?"), count=MAX_INTEGER), "^event content: digest ")
+
+
+@pytest.mark.parametrize(
+    ("blob", "reason"),
+    [
+        (BlobRef(Digest("?"), 1), "blob.sha256 is not 32 bytes"),
+        (BlobRef(Digest(HEX), 0), "blob.size is 0"),
+        (BlobRef(Digest(HEX), -1), "blob.size is -1"),
+        (BlobRef(Digest(HEX), MAX_BLOB_BYTES + 1), f"blob.size is {MAX_BLOB_BYTES + 1}"),
+        (BlobRef(Digest(HEX), 1, ("u",) * (MAX_URLS + 1)), f"blob.urls are more than {MAX_URLS}"),
+        (BlobRef(Digest(HEX), 1, ("u" * (MAX_URL + 1),)), "blob.urls are"),
+        (BlobRef(Digest(HEX), 1, ("http://h/\n",)), "blob.urls are"),
+    ],
+)
+def test_a_blob_is_one_that_could_be(blob: BlobRef, reason: str) -> None:
+    refused(Tree(blob=blob), f"^event content: {reason}")
+    check_values(Tree(blob=BlobRef(Digest(HEX), MAX_BLOB_BYTES, ("u" * MAX_URL,) * MAX_URLS)))

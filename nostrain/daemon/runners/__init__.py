@@ -1,14 +1,13 @@
 """Effect runners: each turns one effect into its outcome through one port. `perform` is the only entry.
 
 `Unavailable` is retried with backoff for as long as the effect is listed; a remote's protocol error becomes `Failed`; an unknown outcome is
-asked for again, never acted on. No timeout wraps a money effect: cancelling one means that its outcome is unknown. The one thing that is
-given up after a while is a stranger's blob: whoever promises bytes and serves none must not stall a round.
+asked for again, never acted on. No timeout wraps a money effect: cancelling one means that its outcome is unknown. Nothing is given up here:
+when something is too late follows from the round's deadlines, which the machines watch; they withdraw the effect then.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 from typing import assert_never
 
 import trio
@@ -48,43 +47,29 @@ FIRST_BACKOFF_S = 0.25
 LAST_BACKOFF_S = 30.0
 WARN_FROM_S = 4.0
 """From this backoff on, a failure is worth a warning."""
-PATIENCE_S = 40.0
-"""How long a blob that its owner must serve is asked for, and as much longer as it takes at SLOWEST."""
-SLOWEST = 128 * 1024
-"""Bytes a second."""
 
 
 async def perform(effect: Effect, ports: Ports) -> Outcome:
     """Run `effect` to its outcome, however long that takes. Raises only LocalProtocolError, ConfigError and what is a bug."""
     backoff = FIRST_BACKOFF_S
-    reason = "no answer"
-    with trio.move_on_after(patience(effect)):
-        while True:
-            try:
-                return await once(effect, ports)
-            except RemoteProtocolError as error:
-                if not insisted(effect):
-                    return Failed(str(error))
-                reason = str(error)
-            except (Unavailable, OutcomeUnknown) as error:
-                reason = str(error)
-            level = logging.INFO if backoff < WARN_FROM_S else logging.WARNING
-            log.log(level, "%s: %s; again in %.1f s", effect.id[:80], reason, backoff)
-            await trio.sleep(backoff)
-            backoff = min(backoff * 2, LAST_BACKOFF_S)
-    return Failed(f"given up after {patience(effect):.0f} s: {reason}")
+    while True:
+        try:
+            return await once(effect, ports)
+        except RemoteProtocolError as error:
+            if not insisted(effect):
+                return Failed(str(error))
+            reason = str(error)
+        except (Unavailable, OutcomeUnknown) as error:
+            reason = str(error)
+        level = logging.INFO if backoff < WARN_FROM_S else logging.WARNING
+        log.log(level, "%s: %s; again in %.1f s", effect.id[:80], reason, backoff)
+        await trio.sleep(backoff)
+        backoff = min(backoff * 2, LAST_BACKOFF_S)
 
 
 def insisted(effect: Effect) -> bool:
     """Whether wrong bytes are only one source's fault, and other sources have to be asked until one is right."""
     return isinstance(effect, FetchDataset) or (isinstance(effect, Fetch) and effect.must)
-
-
-def patience(effect: Effect) -> float:
-    """Seconds after which the effect is given up; for ever, but for a stranger's blob."""
-    if isinstance(effect, Fetch) and not effect.must:
-        return PATIENCE_S + effect.blob.size / SLOWEST
-    return math.inf
 
 
 async def once(effect: Effect, ports: Ports) -> Outcome:
