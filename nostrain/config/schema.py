@@ -16,6 +16,7 @@ from nostrain.protocol.manifest import ModelSpec, SettlementSpec, TimingSpec
 from nostrain.units import Msat
 
 Role = Literal["coordinator", "worker", "validator", "blobs"]
+Network = Literal["bitcoin", "testnet", "signet", "regtest"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 Seconds = Annotated[int, Meta(ge=1, le=86_400)]
@@ -50,7 +51,7 @@ class LightningConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
 
     socket: str = ""
-    network: Literal["bitcoin", "testnet", "signet", "regtest"] = "regtest"
+    network: Network = "regtest"
     poll_s: Annotated[float, Meta(ge=0.05, le=60)] = 0.5
 
 
@@ -83,10 +84,10 @@ class SettlementConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     level_msat: Annotated[int, Meta(ge=0)] = 0
     fee_msat: Annotated[int, Meta(ge=0)] = 0
 
-    def spec(self, ticket_server: str) -> SettlementSpec:
+    def spec(self, ticket_server: str, network: Network) -> SettlementSpec:
         """As the run manifest says it; tickets are sold at `ticket_server` if there is a fee."""
         server = ticket_server if self.fee_msat else ""
-        return SettlementSpec(mode=self.mode, level_msat=Msat(self.level_msat), fee_msat=Msat(self.fee_msat), ticket_server=server)
+        return SettlementSpec(self.mode, Msat(self.level_msat), Msat(self.fee_msat), server, network)
 
 
 class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -33,7 +33,7 @@ def oracles_of(round_: Round, payee: Pubkey, only: Container[Digest] | None = No
 def terms(tx: Transaction, run: Run, round_: Round, payee: Pubkey, oracles: tuple[tuple[int, OracleItem], ...]) -> LockTerms:
     """The terms both sides build from public events."""
     return LockTerms(
-        network=tx.me.network,
+        network=run.manifest.settlement.network,
         run=run.id,
         announcement=round_.id,
         payer=run.coordinator,

@@ -45,8 +45,10 @@ def fold_manifest(tx: Transaction, message: Message, manifest: RunManifest) -> N
     me = tx.me
     wanted_run = me.join_run is None or me.join_run == message.id
     wanted_coordinator = me.join_coordinator is None or me.join_coordinator == message.author
-    if manifest.settlement.mode != "none" and not me.pays and "worker" in me.roles:
-        tx.note("warning", "runs_unpayable", f"run {manifest.name} ({message.id[:8]}) pays, and we have no Lightning node: not joined")
+    settlement = manifest.settlement
+    if settlement.mode != "none" and (not me.pays or settlement.network != me.network) and "worker" in me.roles:
+        reason = f"pays on {settlement.network}, and we have no Lightning node there"
+        tx.note("warning", "runs_unpayable", f"run {manifest.name} ({message.id[:8]}) {reason}: not joined")
         return
     leads = "coordinator" in me.roles
     if leads and message.author != me.pubkey:

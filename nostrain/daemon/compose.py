@@ -196,5 +196,5 @@ def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path) -> 
         blob_servers=servers,
         work_dir=str(work_dir),
         timing=run.timing.spec(),
-        settlement=run.settlement.spec(servers[0] if servers else ""),
+        settlement=run.settlement.spec(servers[0] if servers else "", config.lightning.network),
     )

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Final
+
+import trio
 
 from nostrain.core.inputs import TicketRedeemed
 from nostrain.core.rows import NodeState, Round, Run, Tickets
 from nostrain.core.ticket import charged
 from nostrain.daemon.runtime import Runtime
+from nostrain.errors import Unavailable
 from nostrain.lightning.client import ClnLightning
 from nostrain.ports.entropy import Entropy
 from nostrain.ports.tickets import Ticket, TicketTerms
 from nostrain.units import Digest, EventId, Msat, Pubkey
+
+RECORD_S: Final = 20.0
+"""How long the journal may take to record a ticket; its round may be gone by then."""
 
 
 class NodeTickets:
@@ -45,10 +52,12 @@ class NodeTickets:
         """As the port: returns once the journal has it."""
         runtime = self._runtime()
         assert runtime is not None  # the server is asked after the runtime was made
-        await runtime.put(TicketRedeemed(ticket.announcement, ticket.worker, ticket.size, ticket.token, ticket.payment_hash))
-        while (held := self.held(ticket.announcement, ticket.worker)) is None:
-            await runtime.changed.wait()
-        return held
+        with trio.move_on_after(RECORD_S):
+            await runtime.put(TicketRedeemed(ticket.announcement, ticket.worker, ticket.size, ticket.token, ticket.payment_hash))
+            while (held := self.held(ticket.announcement, ticket.worker)) is None:
+                await runtime.changed.wait()
+            return held
+        raise Unavailable("the ticket could not be recorded")
 
 
 class NodeInvoices:

@@ -100,13 +100,14 @@ class TimingSpec(msgspec.Struct, frozen=True):
 class SettlementSpec(msgspec.Struct, frozen=True):
     """`none`: the run is not paid. `hold`: a thermometer of hold invoices per worker (design section 6).
 
-    With `fee_msat` above 0 a worker first buys a ticket of the round at `ticket_server` (base URL; L402, design section 7).
+    `network` is the chain that the locks are bound to, as lightningd names it. With `fee_msat` above 0 a worker first buys a ticket of the round at `ticket_server` (base URL; L402, design section 7).
     """
 
     mode: Literal["none", "hold"] = "none"
     level_msat: Msat = Msat(0)
     fee_msat: Msat = Msat(0)
     ticket_server: str = ""
+    network: Literal["bitcoin", "testnet", "signet", "regtest"] = "regtest"
     instances: int = 8
     min_final_cltv: int = 80
 

@@ -76,8 +76,9 @@ def test_a_coordinator_describes_its_run(tmp_path: Path) -> None:
 
 
 def test_settlement_becomes_the_manifests_settlement() -> None:
-    spec = SettlementConfig(mode="hold", level_msat=5000, fee_msat=100).spec()
-    assert spec == SettlementSpec(mode="hold", level_msat=Msat(5000), fee_msat=Msat(100))
+    spec = SettlementConfig(mode="hold", level_msat=5000, fee_msat=100).spec("http://127.0.0.1:1", "signet")
+    assert spec == SettlementSpec("hold", Msat(5000), Msat(100), "http://127.0.0.1:1", "signet")
+    assert SettlementConfig().spec("http://127.0.0.1:1", "regtest") == SettlementSpec()
 
 
 def test_command_line_beats_environment_beats_file_beats_default(tmp_path: Path) -> None:
