@@ -23,13 +23,14 @@ MAX_LENGTH: Final = 7_089
 """Characters of the longest invoice that fits a QR code; ours are about 300."""
 DEFAULT_EXPIRY_S: Final = 3_600
 DEFAULT_MIN_FINAL_CLTV: Final = 18
+MAX_MSAT: Final = 21_000_000 * 10**11
 BASIC_FEATURES: Final = 1 << 8 | 1 << 14
 """`var_onion_optin` and `payment_secret`, both compulsory: what every invoice needs (BOLT 9)."""
 _KNOWN_FEATURES: Final = frozenset({8, 14, 16, 48})
 _SIGNATURE_WORDS: Final = 104
 _TIMESTAMP_WORDS: Final = 7
 _HALF_ORDER: Final = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
-_PREFIX: Final = re.compile(r"ln(bcrt|bc|tbs|tb)(?:([1-9][0-9]{0,17})([munp]?))?")
+_PREFIX: Final = re.compile(r"ln(bcrt|bc|tbs|tb)(?:([1-9][0-9]{0,19})([munp]?))?")
 _UNITS: Final = {"": 10**11, "m": 10**8, "u": 10**5, "n": 10**2}
 """msat for one of each; `p` is a tenth of a msat and handled apart."""
 _LENGTHS: Final = {"p": 52, "s": 52, "h": 52, "n": 53}
@@ -170,7 +171,10 @@ def _amount_untrusted(digits: str | None, unit: str | None) -> Msat | None:
         if digits[-1] != "0":
             raise RemoteProtocolError("bolt11", "a fraction of a millisatoshi")
         return Msat(int(digits) // 10)
-    return Msat(int(digits) * _UNITS[unit or ""])
+    amount = int(digits) * _UNITS[unit or ""]
+    if amount > MAX_MSAT:
+        raise RemoteProtocolError("bolt11", "more than all bitcoin")
+    return Msat(amount)
 
 
 def _amount_text(amount: Msat | None) -> str:

@@ -157,6 +157,14 @@ def test_an_unsigned_invoice_is_read_as_such_only() -> None:
         parse_bolt11_untrusted(text)
 
 
+def test_more_than_there_is_cannot_be_asked_for() -> None:
+    text = encode_bolt11(
+        msgspec.structs.replace(BASE, amount_msat=Msat(21_000_000 * 10**11 + 10**11), description=""), KEY.sign_recoverable
+    )
+    with pytest.raises(RemoteProtocolError, match="more than all bitcoin"):
+        parse_bolt11_untrusted(text)
+
+
 @pytest.mark.parametrize(
     "change",
     [

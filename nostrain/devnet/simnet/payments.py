@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from typing import Final
+from collections.abc import Coroutine
+from typing import Any, Final
 
 import trio
 
@@ -128,9 +129,12 @@ class PaymentMethods:
         ]
         return {"payments": listed}
 
-    async def xpay(self, asked: XPay) -> Json:
-        """Find a path and pay; returns when that has ended."""
-        payment = self.start_xpay(asked)
+    def xpay(self, asked: XPay) -> Coroutine[Any, Any, Json]:
+        """Find a path and pay; the result is there when that has ended."""
+        return self.finish_xpay(self.start_xpay(asked))
+
+    async def finish_xpay(self, payment: Payment) -> Json:
+        """How it went. Raises RpcFailure."""
         await payment.ended.wait()
         if payment.error is not None:
             code = payment.error.code if payment.error.code != sending.PAY_TRY_OTHER_ROUTE else sending.PAY_ROUTE_NOT_FOUND

@@ -6,7 +6,7 @@ dropped; what was done stays done.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -23,7 +23,8 @@ MAX_REQUEST: Final = 1 << 20
 REPLY_END: Final = b"\n\n"
 
 Json = dict[str, Any]
-Handler = Callable[[Any], Json | Awaitable[Json]]
+Handler = Callable[[Any], Json | Coroutine[Any, Any, Json]]
+"""A method. What it changes it changes when it is called; only waiting for a result is left to the coroutine."""
 
 
 class RpcFailure(Exception):
@@ -76,23 +77,28 @@ async def answer(request: object, methods: Mapping[str, Method], faults: Faults)
             raise RpcFailure(INVALID_REQUEST, "No params" if isinstance(name, str) else "No method")
         while faults.stalled:
             await faults.resumed.wait()
-        spend(faults.lose_requests, name)
+        if spend(faults.lose_requests, name):
+            raise Dropped
         if name not in methods:
             raise RpcFailure(METHOD_NOT_FOUND, f"Unknown command '{name}'")
         method = methods[name]
         result = method.run(method.arguments(request["params"]))
-        spend(faults.lose_replies, name)
+        if spend(faults.lose_replies, name):
+            if not isinstance(result, dict):
+                result.close()
+            raise Dropped
         reply["result"] = result if isinstance(result, dict) else await result
     except RpcFailure as error:
         reply["error"] = {"code": error.code, "message": str(error)} | ({} if error.data is None else {"data": error.data})
     return reply
 
 
-def spend(counter: dict[str, int], name: str) -> None:
-    """Use up one injected fault of this method, if there is any."""
-    if counter.get(name, 0) > 0:
-        counter[name] -= 1
-        raise Dropped
+def spend(counter: dict[str, int], name: str) -> bool:
+    """Use up one injected fault of this method; False if there is none."""
+    if counter.get(name, 0) == 0:
+        return False
+    counter[name] -= 1
+    return True
 
 
 async def serve_client(stream: trio.abc.Stream, methods: Mapping[str, Method], faults: Faults) -> None:
