@@ -24,6 +24,7 @@ from nostrain.core.rows import Identity, NodeState, RunPlan
 from nostrain.daemon.clock import OsEntropy, SystemClock
 from nostrain.daemon.money import Money
 from nostrain.daemon.ports import Ports
+from nostrain.daemon.runners import Perform
 from nostrain.daemon.runtime import Runtime
 from nostrain.daemon.status import Node
 from nostrain.daemon.storage import load_state
@@ -50,8 +51,8 @@ _PASSING: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE
 
 
 @asynccontextmanager
-async def open_node(config: DaemonConfig) -> AsyncIterator[Node]:
-    """Open everything the configuration asks for; close all of it in reverse order.
+async def open_node(config: DaemonConfig, runner: Perform | None = None) -> AsyncIterator[Node]:
+    """Open everything the configuration asks for; close all of it in reverse order. `runner`: as in `Runtime`.
 
     Raises ConfigError with what to mend; Unavailable when a later start may work, say on a full disk.
     """
@@ -86,7 +87,7 @@ async def open_node(config: DaemonConfig) -> AsyncIterator[Node]:
             mail = GiftWrapMail(pool, GiftWraps(root, clock), clock) if money.lightning is not None else None
             tickets = await money.ticket_buyer(stack, signer)
             ports = Ports(clock, OsEntropy(), signer, oracle, pool, client, engine, journal, mail, money.lightning, tickets)
-            runtime = composed.runtime = Runtime(ports, identity(config, signer.pubkey, servers, work_dir), state=state)
+            runtime = composed.runtime = Runtime(ports, identity(config, signer.pubkey, servers, work_dir), state=state, runner=runner)
             policy.state = lambda: runtime.state
         yield composed
 

@@ -24,6 +24,7 @@ from nostrain.daemon.compose import NODE_ROLES, open_node
 from nostrain.daemon.control import Control
 from nostrain.daemon.feeds import run_feeds
 from nostrain.daemon.notify import notify
+from nostrain.daemon.runners import Perform
 from nostrain.errors import EX_CONFIG, ConfigError, NostrainError
 
 log = logging.getLogger("nostrain.daemon")
@@ -95,10 +96,10 @@ def set_up_logging(config: DaemonConfig) -> None:
     logging.getLogger("nostrain").setLevel(config.log_level.upper())
 
 
-async def run(config: DaemonConfig) -> None:
-    """Serve until told to stop; a signal that comes during the start is obeyed after it."""
+async def run(config: DaemonConfig, runner: Perform | None = None) -> None:
+    """Serve until told to stop; a signal that comes during the start is obeyed after it. `runner`: as in `Runtime`."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async with open_node(config) as node, trio.open_nursery() as nursery:
+        async with open_node(config, runner) as node, trio.open_nursery() as nursery:
             control = Control(node.status)
             await nursery.start(control.serve, config.control_path)
             if node.runtime is not None:

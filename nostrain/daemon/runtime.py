@@ -19,7 +19,7 @@ from nostrain.core.inputs import Boot, Done, Input, Received, Tick
 from nostrain.core.rows import Identity, NodeState, Outstanding
 from nostrain.core.transaction import Note
 from nostrain.daemon.ports import Ports
-from nostrain.daemon.runners import perform
+from nostrain.daemon.runners import Perform, perform
 from nostrain.daemon.storage import Logged, batch_of, load_state
 from nostrain.errors import NostrainError, RemoteProtocolError, Unavailable
 from nostrain.ports.journal import Batch
@@ -61,15 +61,25 @@ class Runtime:
     """One node. `run` returns only by cancellation or with the error that ended it."""
 
     def __init__(
-        self, ports: Ports, identity: Identity, *, state: NodeState | None = None, observe: Callable[[Note], None] | None = None
+        self,
+        ports: Ports,
+        identity: Identity,
+        *,
+        state: NodeState | None = None,
+        observe: Callable[[Note], None] | None = None,
+        runner: Perform | None = None,
     ) -> None:
-        """`state`: what `load_state` read from the journal, if that was done already. Raises ConfigError when this version cannot read it."""
+        """`state`: what `load_state` read from the journal, if that was done already. `runner` performs the effects, if not `perform`.
+
+        Raises ConfigError when this version cannot read the journal.
+        """
         self.ports = ports
         self.identity = identity
         self.state: NodeState = load_state(ports.journal.load()) if state is None else state
         self.counters: Counter[str] = Counter()
         self.changed = trio.Event()
         self._observe = observe
+        self._runner = runner
         self._send, self._inputs = trio.open_memory_channel[Input | Ended](QUEUE)
         self._running: dict[str, Running] = {}
 
@@ -201,7 +211,7 @@ class Runtime:
         """Run one effect and hand its outcome back, unless it was withdrawn meanwhile."""
         with running.scope:
             await trio.sleep(delay)
-            outcome = await perform(running.effect, self.ports)
+            outcome = await (self._runner or perform)(running.effect, self.ports)
             await self._send.send(Ended(running, outcome))
 
     async def _timer(self, since: UnixTime) -> None:

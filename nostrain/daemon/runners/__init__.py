@@ -43,6 +43,9 @@ from nostrain.errors import OutcomeUnknown, RemoteProtocolError, Unavailable
 
 log = logging.getLogger("nostrain.effects")
 
+Perform = Callable[[Effect, Ports], Awaitable[Outcome]]
+"""`perform`, or something in its place."""
+
 FIRST_BACKOFF_S = 0.25
 LAST_BACKOFF_S = 30.0
 WARN_FROM_S = 4.0
