@@ -8,6 +8,7 @@ when something is too late follows from the round's deadlines, which the machine
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import assert_never
 
 import trio
