@@ -6,6 +6,7 @@ outcome unknown. lightningd ends every reply with an empty line; inside one ther
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +20,7 @@ from nostrain.errors import NostrainError, OutcomeUnknown, Unavailable
 MAX_REPLY: Final = 64 << 20
 CONNECTING: Final = 32
 """Connections opened at one time: lightningd accepts them one by one, from a queue of 128."""
+QUEUE_FULL_S: Final = 0.02
 _END: Final = b"\n\n"
 _CHUNK: Final = 65536
 
@@ -71,10 +73,21 @@ class ClnRpc:
         raise OutcomeUnknown(f"{method}: no reply in {timeout_s} s") if sent else Unavailable(f"{method}: {self._path} takes no request")
 
     async def _connect(self) -> trio.SocketStream:
-        try:
-            return await trio.open_unix_socket(self._path)
-        except (OSError, RuntimeError) as error:
-            raise Unavailable(f"lightningd does not answer at {self._path}: {error}") from error
+        """A connection. While lightningd's queue of new ones is full, Linux refuses at once, which trio takes for success: so we look, and try again."""
+        while True:
+            try:
+                stream = await trio.open_unix_socket(self._path)
+            except (OSError, RuntimeError) as error:
+                raise Unavailable(f"lightningd does not answer at {self._path}: {error}") from error
+            try:
+                stream.socket.getpeername()
+            except OSError as error:
+                await trio.aclose_forcefully(stream)
+                if error.errno != errno.ENOTCONN:
+                    raise Unavailable(f"lightningd does not answer at {self._path}: {error}") from error
+                await trio.sleep(QUEUE_FULL_S)
+            else:
+                return stream
 
     async def _send(self, stream: trio.SocketStream, method: str, request: bytes) -> None:
         """Send the request, or close the stream."""

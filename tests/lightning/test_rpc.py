@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -134,3 +137,27 @@ async def test_calls_run_side_by_side_and_let_go_when_cancelled(node: ScriptedNo
         while node.connections:
             await trio.lowlevel.checkpoint()
     assert len({request["id"] for request in node.asked}) == len(node.asked)
+
+
+async def test_a_full_queue_of_connections_is_waited_for(tmp_path: Path) -> None:
+    path = tmp_path / "lightning-rpc"
+    listening = trio.socket.socket(trio.socket.AF_UNIX)
+    await listening.bind(str(path))
+    listening.listen(1)
+    queued: list[socket.socket] = []
+    with trio.fail_after(PATIENCE_S), listening, contextlib.ExitStack() as stack:
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                queued.append(stack.enter_context(socket.socket(socket.AF_UNIX)))
+                queued[-1].setblocking(False)
+                queued[-1].connect(str(path))
+        with pytest.raises(Unavailable, match="takes no request"):
+            await ClnRpc(path).call("getinfo", {}, GetInfo, timeout_s=SHORT_S)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: ClnRpc(path).call("getinfo", {}, GetInfo, timeout_s=None))
+            for _ in queued:
+                connection, _ = await listening.accept()
+                stack.enter_context(connection)
+            request = json.loads(await connection.recv(65536))
+            assert request["method"] == "getinfo"
+            await connection.send(json.dumps({"id": request["id"], "result": INFO}).encode() + b"\n\n")

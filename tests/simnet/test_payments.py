@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import time
+from typing import Any
 
 import pytest
 import trio
 
+from nostrain.devnet.simnet import receiving
 from tests.simnet.conftest import Failed, World
 
 COMMITMENT_SLOTS = 30
@@ -255,3 +258,44 @@ async def test_faults_of_the_connection(world: World) -> None:
         with pytest.raises(Failed) as refused:
             await world.ask("simnet", "simnet-fault", **params)
         assert refused.value.code == -32602
+
+
+async def send_part(world: World, invoice: dict[str, Any], partid: int, amount: int) -> None:
+    await world.send("c", invoice | {"amount_msat": amount}, partid=partid, groupid=1, amount_msat=invoice["amount_msat"])
+
+
+async def test_parts_are_held_until_they_are_all_there(world: World) -> None:
+    preimage, invoice = await world.held_invoice("w", 1_000)
+    await send_part(world, invoice, 1, 400)
+    assert await state(world, invoice) == "unpaid"
+    with pytest.raises(Failed, match="parallel payment in progress"):
+        await world.send("c", invoice, groupid=1)
+    await send_part(world, invoice, 2, 600)
+    assert await state(world, invoice) == "accepted"
+    with pytest.raises(Failed, match="Already have 1000msat of 1000msat"):
+        await send_part(world, invoice, 3, 1)
+    await settled(world, preimage)
+    payments = (await world.ask("c", "listsendpays", payment_hash=invoice["payment_hash"]))["payments"]
+    assert [(payment["partid"], payment["amount_msat"], payment["status"]) for payment in payments] == [
+        (1, 400, "complete"),
+        (2, 600, "complete"),
+    ]
+    assert (await world.balance("w"))["balance_msat"] == world.funds["w"] + 1_000
+
+
+@pytest.mark.parametrize("hold", [True, False])
+async def test_parts_whose_rest_does_not_come_go_back(world: World, hold: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, invoice = await world.held_invoice("w", 1_000)
+    if not hold:
+        made = await world.ask("w", "invoice", amount_msat=1_000, label="x", description="", cltv=80)
+        invoice = await world.ask("w", "decode", string=made["bolt11"])
+    await send_part(world, invoice, 1, 400)
+    receiving.drop_partial_sets(world.network)
+    assert (await world.balance("c"))["held_msat"] == 400
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + 61)
+    receiving.drop_partial_sets(world.network)
+    assert (await world.balance("c"))["held_msat"] == 0
+    with pytest.raises(Failed, match="WIRE_MPP_TIMEOUT") as failed:
+        await world.ask("c", "waitsendpay", payment_hash=invoice["payment_hash"], partid=1, groupid=1)
+    assert failed.value.code == 204

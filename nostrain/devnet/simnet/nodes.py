@@ -227,6 +227,13 @@ class Network:
         mined.set()
         self.check()
 
+    def start(self, node: Node) -> None:
+        """Bring a node up: HTLCs that are gone do not come back to its hold plugin, and blocks that it slept through reach it now."""
+        node.up, node.faults = True, Faults()
+        for hold in node.holds.values():
+            hold.pending = [entry for entry in hold.pending if entry.htlc in entry.htlc.channel.htlcs]
+        self.cancel_expiring(node)
+
     def cancel_expiring(self, node: Node) -> None:
         """What the hold plugin does at each block that its node tells it of."""
         for hold in node.holds.values():

@@ -77,14 +77,11 @@ class Simnet:
         self.stop.set()
 
     async def _start(self, node: Node) -> None:
-        """Bring a node up: blocks that it slept through reach its hold plugin now, and HTLCs that are gone do not come back to it."""
+        """Bring a node up."""
         if node.name in self._scopes:
             return
         assert self._nursery is not None
-        node.up, node.faults = True, Faults()
-        for hold in node.holds.values():
-            hold.pending = [entry for entry in hold.pending if entry.htlc in entry.htlc.channel.htlcs]
-        self.network.cancel_expiring(node)
+        self.network.start(node)
         tables = (InfoMethods, InvoiceMethods, PaymentMethods, HoldMethods)
         methods = {name: method for table in tables for name, method in table(self.network, node).table().items()}
         await self._nursery.start(self._serve_node, node, methods)
