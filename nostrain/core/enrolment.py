@@ -27,7 +27,7 @@ def repeat(tx: Transaction, run: Run) -> None:
     """The same enrolment with a new date, once for each round that leaves us out."""
     round_ = tx.get(f"round/{run.open}", Round)
     mine = run.enrolled[tx.me.pubkey][2]
-    if round_ is None:
+    if round_ is None or run.distrusted is not None:
         return
     listed = tx.me.pubkey in round_.announcement.workers or any(e.pubkey == tx.me.pubkey for e in round_.announcement.validators)
     first = tx.need(f"outbox/{KEY}/0", Outbox)

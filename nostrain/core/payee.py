@@ -162,8 +162,9 @@ def moved(row: Payee, index: int, state: PayeeState, **fields: object) -> Payee:
 
 
 def refuse(tx: Transaction, run: Run, key: str, reason: str) -> None:
-    """The offer does not stand up to the check: nothing of it is used."""
+    """The offer does not stand up to the check: nothing of it is used, and no more tickets of this coordinator are bought."""
     row = tx.need(key, Payee)
+    tx.put("run", msgspec.structs.replace(tx.need("run", Run), distrusted=reason))
     tx.note("fault", "offers_refused", f"the offer of {run.coordinator[:8]} is refused as fraud: {reason}")
     tx.put(key, msgspec.structs.replace(row, refused=reason))
     for level in range(len(row.levels)):

@@ -68,7 +68,7 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     """Row `run`: the run that we follow. `head` is the last element of the chain that is closed, the manifest or a result; `state_id` its state.
 
     `announcements` (by parent) and `results` (by announcement) go back as far as the rounds that are kept. `faulty` names validators that
-    contradicted themselves, and how.
+    contradicted themselves, and how. `distrusted` says with what the coordinator tried to cheat us: we work for it no more.
     """
 
     id: EventId
@@ -83,6 +83,7 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     missed: Mapping[Pubkey, int] = {}
     faulty: Mapping[Pubkey, str] = {}
     halted: str | None = None
+    distrusted: str | None = None
 
     @property
     def open(self) -> EventId | None:

@@ -16,6 +16,9 @@ from nostrain.protocol.manifest import ScoringSpec
 from nostrain.protocol.messages import Score, Verdict
 from nostrain.units import PPM, EventId, Ppm, Pubkey
 
+SAME_PPM: Final = Ppm(900_000)
+"""Of two deltas of one round that share more of their indices than this, at least one is a copy, in whatever round: nobody's training is the
+same as another's on other data. Honest deltas of a first round share up to two thirds."""
 MAX_REASON: Final = 120
 """Characters of a reason that is passed on: part of it may be someone else's words."""
 
@@ -48,8 +51,8 @@ def refusal(scores: Sequence[Score], spec: ScoringSpec, round_number: int) -> st
         return errors[0]
     if sum(score.overlap_ppm > spec.max_overlap_ppm for score in scores) >= majority:
         return "its indices are those of an earlier delta"
-    same_round = sum(score.overlap_round_ppm > spec.max_overlap_ppm for score in scores)
-    if round_number >= spec.plausibility_from_round and same_round >= majority:
+    most = spec.max_overlap_ppm if round_number >= spec.plausibility_from_round else max(spec.max_overlap_ppm, SAME_PPM)
+    if sum(score.overlap_round_ppm > most for score in scores) >= majority:
         return "its indices are those of another delta of this round"
     return None
 

@@ -36,7 +36,12 @@ def decide(tx: Transaction) -> None:
 
 
 def begin(tx: Transaction, run: Run) -> None:
-    """A new row for the open round if it lists us, our replica stands on its state, and there is time left."""
+    """A new row for the open round if it lists us, our replica stands on its state, there is time left, and nobody tried to cheat us.
+
+    (A coordinator whose offers are false would otherwise live on the fees of those who refuse them round after round.)
+    """
+    if run.distrusted is not None:
+        return
     replica, round_ = tx.get("replica", Replica), tx.get(f"round/{run.open}", Round)
     if round_ is None or replica is None or replica.dataset is None or tx.get(f"work/{round_.id}", Submission) is not None:
         return
