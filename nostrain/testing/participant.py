@@ -30,6 +30,7 @@ from nostrain.testing.entropy import SeededEntropy
 from nostrain.testing.journal import CrashingJournal, MemoryJournal, SimulatedCrash, When
 from nostrain.testing.lightning import FakeLightning
 from nostrain.testing.mail import FakeMail
+from nostrain.testing.tickets import SERVER
 from nostrain.units import Pubkey, UnixTime
 from nostrain.wire.messages import draft
 
@@ -116,9 +117,10 @@ class Participant:
                     journal=crashing,
                     mail=FakeMail(sim.office, self.pubkey),
                     lightning=FakeLightning(sim.ledger, self.name),
+                    tickets=sim.tickets.buyer(self.name, self.signer) if self.role == "worker" else None,
                     threads=False,
                 )
-                self.runtime = Runtime(ports, self._identity(), observe=self.notes.append)
+                self.runtime = Runtime(ports, self._identity(), observe=self.notes.append, runner=sim.plan.runners.get(self.name))
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self.runtime.run)
                     nursery.start_soon(run_feeds, self.runtime)
@@ -152,5 +154,12 @@ class Participant:
             work_dir=str(work_dir),
             scoring=plan.scoring,
             timing=plan.timing,
-            settlement=SettlementSpec(mode=mode, level_msat=plan.level_msat, instances=plan.instances, min_final_cltv=80),
+            settlement=SettlementSpec(
+                mode=mode,
+                level_msat=plan.level_msat,
+                fee_msat=plan.fee_msat,
+                ticket_server=SERVER if plan.fee_msat else "",
+                instances=plan.instances,
+                min_final_cltv=80,
+            ),
         )

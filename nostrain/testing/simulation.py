@@ -14,6 +14,7 @@ from pathlib import Path
 
 import trio
 
+from nostrain.daemon.runners import Perform
 from nostrain.protocol.event import Event
 from nostrain.protocol.manifest import ScoringSpec, TimingSpec
 from nostrain.protocol.messages import Message
@@ -24,6 +25,7 @@ from nostrain.testing.lightning import FakeLedger
 from nostrain.testing.mail import FakePostOffice
 from nostrain.testing.participant import EngineMaker, Participant, Role
 from nostrain.testing.relays import FakeRelayNetwork, Faults
+from nostrain.testing.tickets import FakeTicketOffice, TicketFaults
 from nostrain.units import EventId, Msat, Pubkey
 from nostrain.wire.messages import read_message_untrusted
 
@@ -33,6 +35,7 @@ TIMING = TimingSpec(commit_s=240, acknowledge_s=120, reveal_s=120, verdict_s=240
 SCORING = ScoringSpec()
 LEVEL_MSAT = Msat(10_000_000)
 FUNDS_MSAT = Msat(1_000_000_000)
+NO_FEE = Msat(0)
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Plan:
     """What to simulate.
 
     `crash` names a participant, the number of its commit to die at, and on which side of it. `absent` are not started with the others, or
-    never. `on_disk` keep their journal in SQLite, the others in memory. `engines` wraps the stub engine of a participant.
+    never. `on_disk` keep their journal in SQLite, the others in memory. `engines` wraps the stub engine of a participant, `runners`
+    perform its effects (a cheater's). With a fee, every worker has just enough for a ticket of each round.
     """
 
     seed: int = 0
@@ -58,12 +62,16 @@ class Plan:
     on_disk: frozenset[str] = frozenset({"coordinator"})
     quality: Mapping[str, float] = field(default_factory=dict)
     engines: Mapping[str, EngineMaker] = field(default_factory=dict)
+    runners: Mapping[str, Perform] = field(default_factory=dict)
     lost_replies: int = 0
     instances: int = 3
     scoring: ScoringSpec = SCORING
     timing: TimingSpec = TIMING
     level_msat: Msat = LEVEL_MSAT
     funds_msat: Msat = FUNDS_MSAT
+    fee_msat: Msat = NO_FEE
+    ticket_faults: TicketFaults = field(default_factory=TicketFaults)
+    block_s: int = BLOCK_S
 
 
 class Simulation:
@@ -77,13 +85,18 @@ class Simulation:
         self.blobs = FakeBlobServer()
         faults = plan.faults
         self.office = FakePostOffice(random.Random(plan.seed), faults.loss, faults.unavailable, faults.delay_s, faults.requery_s)
-        self.ledger = FakeLedger(lambda: FIRST_BLOCK + (self.clock.now() - started) // BLOCK_S, lost_replies=plan.lost_replies)
+        self.ledger = FakeLedger(lambda: FIRST_BLOCK + (self.clock.now() - started) // plan.block_s, lost_replies=plan.lost_replies)
         names: list[tuple[str, Role]] = [("coordinator", "coordinator")]
         names += [(f"validator-{index}", "validator") for index in range(plan.validators)]
         names += [(f"worker-{index}", "worker") for index in range(plan.workers)]
         self.participants = {name: Participant(name, role, folder / name, self) for name, role in names}
         self.quality: dict[Pubkey, float] = {self.participants[name].pubkey: value for name, value in plan.quality.items()}
-        self.ledger.balances = {name: plan.funds_msat if name == "coordinator" else Msat(0) for name, _ in names}
+        funds = {"coordinator": plan.funds_msat, "worker": Msat(plan.fee_msat * plan.rounds), "validator": Msat(0)}
+        self.ledger.balances = {name: funds[role] for name, role in names}
+        coordinator = self.participants["coordinator"]
+        self.tickets = FakeTicketOffice(
+            self.ledger, self.clock, plan.seed, coordinator.root, lambda: coordinator.runtime, plan.ticket_faults
+        )
         self.funds = self.ledger.total()
         self._nursery: trio.Nursery | None = None
         self._understood: dict[EventId, Message] = {}

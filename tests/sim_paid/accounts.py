@@ -1,0 +1,128 @@
+"""What must hold of every paid run with tickets, whatever went wrong: the ledger, the attestations and both sides' books say the same."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+
+import trio
+import trio.testing
+
+from nostrain.core.rows import Payee, Payer, Round, Tickets
+from nostrain.core.tables import PayeeState, PayerState
+from nostrain.core.timing import SAFETY_BLOCKS
+from nostrain.ports.lightning import HoldState
+from nostrain.protocol.messages import Offer
+from nostrain.testing.simulation import Simulation
+from nostrain.units import Digest, EventId, Msat, Pubkey
+from tests.sim.world import check_nothing_broke, check_one_word_each, check_oracles, check_states, locked_levels, reached, rows_of
+
+FEE = Msat(500_000)
+
+
+def check_accounts(sim: Simulation) -> None:
+    """Every invariant that is about money, and those that are not."""
+    check_balances(sim)
+    check_tickets(sim)
+    check_levels(sim)
+    check_books(sim)
+    check_states(sim)
+    check_one_word_each(sim)
+    check_oracles(sim)
+    check_nothing_broke(sim)
+
+
+def check_balances(sim: Simulation) -> None:
+    """Nothing is held, nothing is lost, and each worker has gained its rewards, which follow from public attestations, less its fees."""
+    assert sim.ledger.held() == 0
+    assert sim.ledger.total() == sim.funds
+    fees = Counter(name for name, _ in sim.tickets.payments)
+    for worker in (one for one in sim.participants.values() if one.role == "worker"):
+        rewards = sum(reached(sim, announcement, worker.pubkey) * sim.plan.level_msat for announcement in rounds(sim))
+        started_with = sim.plan.fee_msat * sim.plan.rounds
+        assert sim.ledger.balances[worker.name] - started_with == rewards - fees[worker.name] * sim.plan.fee_msat, worker.name
+
+
+def rounds(sim: Simulation) -> list[EventId]:
+    """The rounds as the coordinator has them."""
+    return [row.id for row in rows_of(sim, "coordinator", Round)]
+
+
+def check_tickets(sim: Simulation) -> None:
+    """No worker pays twice for a round, nobody else gets an offer, and what was paid for is on the seller's books."""
+    sold = {
+        (row.announcement, worker): ticket.payment_hash
+        for row in rows_of(sim, "coordinator", Tickets)
+        for worker, ticket in row.sold.items()
+    }
+    paid = [payment_hash for _, payment_hash in sim.tickets.payments]
+    assert len(paid) == len(set(paid))
+    assert sorted(sold.values()) == sorted(paid)
+    for message in sim.mailed(Offer):
+        assert isinstance(message.body, Offer)
+        assert (message.body.announcement, message.body.payee) in sold
+
+
+def check_levels(sim: Simulation) -> None:
+    """A level is paid exactly if t validators attested it; no invoice but those of the offers was ever paid."""
+    levels = locked_levels(sim)
+    paid = {payment_hash for payment_hash, invoice in sim.ledger.invoices.items() if invoice.state is HoldState.PAID}
+    deserved = {
+        payment_hash for (announcement, worker, level), payment_hash in levels.items() if reached(sim, announcement, worker) >= level
+    }
+    assert paid == deserved
+    assert len(set(levels.values())) == len(levels)
+
+
+def check_books(sim: Simulation) -> None:
+    """Payer and payee have every level down as the ledger has it: paid or given back, never both; and no level is still open."""
+    state = {payment_hash: invoice.state for payment_hash, invoice in sim.ledger.invoices.items()}
+    for payer in rows_of(sim, "coordinator", Payer):
+        for level in payer.levels:
+            assert level.state in (PayerState.PAID, PayerState.FAILED)
+            if level.lock is not None:
+                assert (level.state is PayerState.PAID) == (state.get(level.lock.payment_hash) is HoldState.PAID)
+    for payee in (row for name in sim.participants for row in rows_of(sim, name, Payee)):
+        for mine in payee.levels:
+            assert mine.state in (PayeeState.SETTLED, PayeeState.CANCELLED)
+            assert mine.lock is not None
+            assert (mine.state is PayeeState.SETTLED) == (state.get(mine.lock.payment_hash) is HoldState.PAID)
+
+
+@dataclass
+class Ended:
+    """How each HTLC ended, and how many blocks before its expiry."""
+
+    blocks_left: dict[Digest, int] = field(default_factory=dict)
+
+    def check(self) -> None:
+        """None was held beyond the point from which its payee must not settle."""
+        assert self.blocks_left
+        assert min(self.blocks_left.values()) >= SAFETY_BLOCKS
+
+
+@asynccontextmanager
+async def watching(sim: Simulation) -> AsyncIterator[Ended]:
+    """Record the end of every HTLC while the context is open."""
+    ended = Ended()
+
+    async def watch() -> None:
+        while True:
+            changed = sim.ledger.changed
+            for payment_hash, invoice in sim.ledger.invoices.items():
+                if invoice.cltv_expiry is not None and invoice.state is not HoldState.ACCEPTED:
+                    ended.blocks_left.setdefault(payment_hash, invoice.cltv_expiry - sim.ledger.height())
+            await changed.wait()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        yield ended
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+
+def workers(sim: Simulation) -> set[Pubkey]:
+    """Keys of the workers."""
+    return {one.pubkey for one in sim.participants.values() if one.role == "worker"}

@@ -1,0 +1,153 @@
+"""A crash of payer or payee around their journals' commits, in a run with tickets: nobody pays twice, nobody loses, nothing stays held.
+
+Points are a sample of the commits of a whole round; NOSTRAIN_SIM_ALL=1 takes every one of them.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import cache
+
+import pytest
+
+from nostrain.core.rows import Payee
+from nostrain.core.tables import PayeeState
+from nostrain.core.timing import SAFETY_BLOCKS
+from nostrain.ports.lightning import HoldState
+from nostrain.protocol.manifest import ScoringSpec
+from nostrain.protocol.messages import Reveal
+from nostrain.testing.journal import When
+from nostrain.testing.simulation import Plan, Simulation
+from nostrain.testing.tickets import TicketFaults
+from nostrain.units import Ppm
+from tests.sim.world import reached, results, rows_of, simulate, to_the_end
+from tests.sim_paid.accounts import FEE, check_accounts, check_tickets, rounds, watching, workers
+
+PAYER, PAYEE = "coordinator", "worker-0"
+SEED = 1
+STRIDE = 1 if os.environ.get("NOSTRAIN_SIM_ALL") else 5
+SCORING = ScoringSpec(levels_ppm=(Ppm(400_000), Ppm(700_000)))
+FAST_BLOCK_S = 10
+"""So fast that an HTLC comes near its expiry within a round."""
+
+
+def plan(name: str, at: int, when: When) -> Plan:
+    """The smallest paid round."""
+    return Plan(
+        seed=SEED,
+        rounds=1,
+        workers=2,
+        instances=2,
+        scoring=SCORING,
+        fee_msat=FEE,
+        crash=(name, at, when),
+        on_disk=frozenset({name}),
+    )
+
+
+@cache
+def commits(name: str) -> int:
+    """How many commits `name` makes in a run without a crash."""
+
+    async def scenario(sim: Simulation) -> int:
+        await to_the_end(sim)
+        runtime = sim.participants[name].runtime
+        assert runtime is not None
+        return runtime.ports.journal.commits  # type: ignore[attr-defined, no-any-return]
+
+    return simulate(plan(name, 0, When.BEFORE), scenario)
+
+
+async def survives(sim: Simulation) -> int:
+    """The round is closed with everybody's work, and all are paid for it, once."""
+    async with watching(sim) as ended:
+        await to_the_end(sim)
+    check_accounts(sim)
+    ended.check()
+    (result,) = results(sim)
+    assert {item.worker for item in result.accepted} == workers(sim)
+    assert len(sim.tickets.payments) == sim.plan.workers
+    assert sum(invoice.state is HoldState.PAID for invoice in sim.ledger.invoices.values()) == sim.ledger.sent
+    return sum(one.crashes for one in sim.participants.values())
+
+
+@pytest.mark.parametrize("when", When)
+@pytest.mark.parametrize("name", [PAYER, PAYEE])
+def test_a_crash_around_a_commit(name: str, when: When) -> None:
+    points = range(1 if when is When.AFTER else 1 + STRIDE // 2, commits(name) + 1, STRIDE)
+    assert len(points) >= 8
+    crashes = sum(simulate(plan(name, at, when), survives) for at in points)
+    assert crashes >= len(points) - 3, "trio runs tasks in any order, so that runs differ by a few commits; but not by more"
+
+
+def test_crashes_together_with_lost_replies() -> None:
+    """The payer dies, and what it hears of its payments before and after is that nothing is known of them."""
+    for at in range(3, commits(PAYER), 4 * STRIDE):
+        simulate(
+            replace(plan(PAYER, at, When.AFTER), lost_replies=4, ticket_faults=TicketFaults(unavailable=0.3, lost_replies=2)), survives
+        )
+
+
+def held_to_settled() -> range:
+    """The payee's commits from its last levels' lock on: those at which it may owe its node a settlement."""
+    return range(commits(PAYEE) - 12, commits(PAYEE), 3 if STRIDE > 1 else 1)
+
+
+def test_a_payee_that_comes_back_in_time_is_paid() -> None:
+    """It sleeps through the attestations, but not for so long that the HTLCs come near their expiry."""
+
+    async def scenario(sim: Simulation) -> None:
+        async with watching(sim) as ended:
+            await to_the_end(sim)
+        check_accounts(sim)
+        ended.check()
+        assert sim.ledger.balances[PAYEE] == 2 * sim.plan.level_msat
+
+    for at in held_to_settled():
+        simulate(replace(plan(PAYEE, at, When.AFTER), block_s=FAST_BLOCK_S, restart_after_s=45.0 * FAST_BLOCK_S), scenario)
+
+
+def test_a_payee_that_comes_back_too_late_never_settles() -> None:
+    """From 24 blocks before the expiry it gives the money back, though t validators attested its work."""
+    missed = 0
+
+    async def scenario(sim: Simulation) -> None:
+        nonlocal missed
+        async with watching(sim) as ended:
+            await to_the_end(sim)
+        assert sim.ledger.total() == sim.funds
+        assert sim.ledger.held() == 0
+        check_tickets(sim)
+        (round_,) = rounds(sim)
+        (row,) = rows_of(sim, PAYEE, Payee)
+        for level in row.levels:
+            assert level.lock is not None
+            payment_hash = level.lock.payment_hash
+            settled = sim.ledger.invoices[payment_hash].state is HoldState.PAID
+            assert settled == (level.state is PayeeState.SETTLED)
+            assert not settled or ended.blocks_left[payment_hash] >= SAFETY_BLOCKS
+            missed += not settled and reached(sim, round_, row.payee) > 0
+
+    for at in held_to_settled():
+        simulate(replace(plan(PAYEE, at, When.AFTER), block_s=FAST_BLOCK_S, restart_after_s=60.0 * FAST_BLOCK_S), scenario)
+    assert missed, "no crash came between lock and settlement"
+
+
+@pytest.mark.parametrize(("silent", "block_s", "waited"), [(1, 20, False), (2, FAST_BLOCK_S, True)])
+def test_validators_fall_silent_while_blocks_come_fast(silent: int, block_s: int, waited: bool) -> None:
+    """With two of three silent every level comes back, here because of its expiry, long before the round is over; with one all are paid."""
+
+    async def scenario(sim: Simulation) -> None:
+        async with watching(sim) as ended:
+            await sim.until(lambda: len(sim.said(Reveal)) == sim.plan.workers, limit_s=1_000)
+            for index in range(silent):
+                sim.participants[f"validator-{index}"].stop()
+            await to_the_end(sim, but=frozenset(f"validator-{index}" for index in range(silent)))
+        check_accounts(sim)
+        ended.check()
+        (result,) = results(sim)
+        assert {item.worker for item in result.accepted} == (workers(sim) if silent == 1 else set())
+        assert (min(ended.blocks_left.values()) == SAFETY_BLOCKS) == waited
+
+    simulate(replace(plan(PAYEE, 0, When.AFTER), block_s=block_s), scenario)
