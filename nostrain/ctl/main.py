@@ -73,6 +73,24 @@ def status(control: Path) -> None:
 
 @main.command()
 @SOCKET
+def wallet(control: Path) -> None:
+    """What the daemon's Lightning node can spend and receive, and what is held."""
+    from nostrain.ctl.money import show_wallet
+
+    show_wallet(control)
+
+
+@main.command()
+@SOCKET
+def earnings(control: Path) -> None:
+    """What each round brought, and what it cost."""
+    from nostrain.ctl.money import show_earnings
+
+    show_earnings(control)
+
+
+@main.command()
+@SOCKET
 def metrics(control: Path) -> None:
     """Counters of the daemon, in Prometheus' text format."""
     from nostrain.ctl.client import call

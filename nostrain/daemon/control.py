@@ -6,15 +6,15 @@ import contextlib
 import logging
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
 import trio
 
 from nostrain.daemon.status import metrics
-from nostrain.errors import ConfigError, RemoteProtocolError
-from nostrain.wire.control import MAX_LINE, Answer, Request, Status, parse_request_untrusted
+from nostrain.errors import ConfigError, RemoteProtocolError, Unavailable
+from nostrain.wire.control import MAX_LINE, Answer, Earnings, Request, Status, Wallet, parse_request_untrusted
 
 log = logging.getLogger("nostrain.control")
 
@@ -26,10 +26,15 @@ MAX_PATH = 107
 
 
 class Control:
-    """Answers requests with what `status` returns; `stop` is set when someone asks the daemon to end."""
+    """Answers requests with what `status`, `wallet` and `earnings` return; `stop` is set when someone asks the daemon to end."""
 
-    def __init__(self, status: Callable[[], Status]) -> None:
-        self._status = status
+    def __init__(
+        self,
+        status: Callable[[], Status],
+        wallet: Callable[[], Awaitable[Wallet]] | None = None,
+        earnings: Callable[[], Earnings] | None = None,
+    ) -> None:
+        self._status, self._wallet, self._earnings = status, wallet, earnings
         self._sessions = 0
         self.stop = trio.Event()
 
@@ -51,35 +56,41 @@ class Control:
             if self._sessions <= MAX_SESSIONS:
                 with trio.move_on_after(REQUEST_TIMEOUT_S):
                     line = await read_line(stream)
-                    await stream.send_all(msgspec.json.encode(self._answer(line)) + b"\n")
+                    await stream.send_all(msgspec.json.encode(await self._answer(line)) + b"\n")
         except trio.BrokenResourceError:
             pass
         finally:
             self._sessions -= 1
             await trio.aclose_forcefully(stream)
 
-    def _answer(self, line: bytes) -> Answer:
+    async def _answer(self, line: bytes) -> Answer:
         try:
             request = parse_request_untrusted(line)
         except RemoteProtocolError as error:
             return Answer(error=str(error))
         try:
-            return self._do(request)
+            return await self._do(request)
+        except Unavailable as error:
+            return Answer(error=str(error))
         except Exception as error:  # looking at a daemon must not end it
             log.exception("the request %r failed", request.method[:40])
             return Answer(error=f"{type(error).__name__}: {error}")
 
-    def _do(self, request: Request) -> Answer:
+    async def _do(self, request: Request) -> Answer:
         match request.method:
             case "status":
                 return Answer(status=self._status())
+            case "wallet" if self._wallet is not None:
+                return Answer(wallet=await self._wallet())
+            case "earnings" if self._earnings is not None:
+                return Answer(earnings=self._earnings())
             case "metrics":
                 return Answer(metrics=metrics(self._status()))
             case "stop":
                 self.stop.set()
                 return Answer(stopping=True)
             case other:
-                return Answer(error=f"no method {other[:40]!r}; there are status, metrics and stop")
+                return Answer(error=f"no method {other[:40]!r}; there are status, wallet, earnings, metrics and stop")
 
 
 def bind(path: Path) -> trio.socket.SocketType:

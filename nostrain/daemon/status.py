@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import nostrain
 from nostrain.config.schema import DaemonConfig
 from nostrain.core.round import phase
 from nostrain.core.rows import Duty, NodeState, Replica, Round, Run, Submission
 from nostrain.daemon.runtime import Runtime, outstanding_ids
+from nostrain.daemon.wallet import earnings, read_wallet
 from nostrain.engine import EngineProcess
+from nostrain.errors import Unavailable
 from nostrain.nostr.pool import RelayPool
 from nostrain.units import Pubkey
-from nostrain.wire.control import RunStatus, Status
+from nostrain.wire.control import Earnings, RunStatus, Status, Wallet
 
 
 @dataclass
@@ -48,6 +51,16 @@ class Node:
             engine_starts=self.engine.starts,
             blobs_url=self.blobs_url,
         )
+
+    async def wallet(self) -> Wallet:
+        """What `nostrain-ctl wallet` shows. Raises Unavailable, also when there is no Lightning node to ask."""
+        if not self.config.lightning.socket:
+            raise Unavailable("this daemon has no Lightning node; set lightning.socket in its configuration to give it one")
+        return await read_wallet(Path(self.config.lightning.socket))
+
+    def earnings(self) -> Earnings:
+        """What `nostrain-ctl earnings` shows. Raises Unavailable where nothing is earned."""
+        return earnings(self.runtime.state if self.runtime else NodeState())
 
     def counters(self) -> dict[str, int]:
         """Counters of the machines, and of the relay connections under `relay …`."""

@@ -7,13 +7,13 @@ from typing import Final
 import msgspec
 
 from nostrain.errors import RemoteProtocolError
-from nostrain.units import Digest, EventId, Pubkey
+from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey
 
 MAX_LINE: Final = 1 << 20
 
 
 class Request(msgspec.Struct, frozen=True):
-    """`status`, `metrics` or `stop`."""
+    """`status`, `wallet`, `earnings`, `metrics` or `stop`."""
 
     method: str
     v: int = 1
@@ -50,10 +50,63 @@ class Status(msgspec.Struct, frozen=True):
     blobs_url: str | None
 
 
+class WalletChannel(msgspec.Struct, frozen=True):
+    """One channel of the daemon's Lightning node.
+
+    `held_msat` is what we have offered in HTLCs, `incoming_msat` what was offered to us; `blocks_left` until the first of them expires.
+    """
+
+    peer_id: str
+    state: str
+    connected: bool
+    spendable_msat: Msat
+    receivable_msat: Msat
+    held_msat: Msat
+    incoming_msat: Msat
+    htlcs: int
+    slots: int
+    blocks_left: int | None
+
+
+class Wallet(msgspec.Struct, frozen=True):
+    """What `nostrain-ctl wallet` shows: the daemon's Lightning node as it says itself."""
+
+    node_id: str
+    network: str
+    height: BlockHeight
+    channels: tuple[WalletChannel, ...]
+
+
+class RoundEarnings(msgspec.Struct, frozen=True):
+    """Money of one round: what levels and tickets brought us (positive) or cost us (negative), and what is still locked.
+
+    `levels` were paid, to us or, by a coordinator, to all workers together. `locked_msat` is neither in `reward_msat` nor lost.
+    """
+
+    round: int
+    announcement: EventId
+    levels: int
+    reward_msat: int
+    fee_msat: int
+    locked_msat: int
+    state: str
+
+
+class Earnings(msgspec.Struct, frozen=True):
+    """What `nostrain-ctl earnings` shows: the rounds that the journal keeps, of `rounds_closed` that there were."""
+
+    run: EventId
+    name: str
+    rounds_closed: int
+    rounds: tuple[RoundEarnings, ...]
+
+
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Exactly one of the fields is set."""
 
     status: Status | None = None
+    wallet: Wallet | None = None
+    earnings: Earnings | None = None
     metrics: str | None = None
     stopping: bool | None = None
     error: str | None = None

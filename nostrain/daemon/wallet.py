@@ -1,0 +1,107 @@
+"""The money of a running daemon: what its Lightning node holds, and what the rounds brought. Answers of `nostrain-ctl wallet` and `earnings`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final, TypeVar
+
+from nostrain.core.round import phase
+from nostrain.core.rows import Identity, NodeState, Payee, Payer, Round, Row, Run, Submission, Tickets
+from nostrain.core.tables import PayeeState, PayerState
+from nostrain.errors import Unavailable
+from nostrain.lightning.node import ClnNode
+from nostrain.lightning.replies import PeerChannel
+from nostrain.units import BlockHeight, Msat
+from nostrain.wire.control import Earnings, RoundEarnings, Wallet, WalletChannel
+
+ASK_S: Final = 8.0
+"""Less than the patience of `nostrain-ctl`."""
+LOCKED: Final = (PayeeState.HELD, PayeeState.RELEASABLE, PayeeState.SETTLING)
+
+RowT = TypeVar("RowT", bound=Row)
+
+
+async def read_wallet(socket_path: Path) -> Wallet:
+    """Ask the Lightning node. Raises Unavailable."""
+    node = ClnNode(socket_path, ASK_S)
+    info = await node.info()
+    channels = tuple(wallet_channel(channel, info.blockheight) for channel in await node.channels())
+    return Wallet(node_id=info.id, network=info.network, height=info.blockheight, channels=channels)
+
+
+def wallet_channel(channel: PeerChannel, height: BlockHeight) -> WalletChannel:
+    """One channel."""
+    expiries = [htlc.expiry for htlc in channel.htlcs if htlc.expiry is not None]
+    return WalletChannel(
+        peer_id=channel.peer_id,
+        state=channel.state,
+        connected=channel.peer_connected,
+        spendable_msat=channel.spendable_msat,
+        receivable_msat=channel.receivable_msat,
+        held_msat=Msat(sum(htlc.amount_msat for htlc in channel.htlcs if htlc.direction == "out")),
+        incoming_msat=Msat(sum(htlc.amount_msat for htlc in channel.htlcs if htlc.direction == "in")),
+        htlcs=len(channel.htlcs),
+        slots=channel.max_accepted_htlcs,
+        blocks_left=min(expiries) - height if expiries else None,
+    )
+
+
+def earnings(state: NodeState) -> Earnings:
+    """What each round that the state still has brought a worker or cost a coordinator. Raises Unavailable in a run that is not paid."""
+    run = state.rows.get("run")
+    if not isinstance(run, Run):
+        raise Unavailable("no run was found yet")
+    if run.manifest.settlement.mode != "hold":
+        raise Unavailable(f"the run {run.manifest.name} is not paid: nothing is earned in it")
+    rounds = sorted(rows_of(state, "round", Round), key=lambda round_: round_.announcement.round)
+    one: Callable[[NodeState, Run, Round], RoundEarnings | None] = worker_round
+    own = state.rows.get("node")
+    if isinstance(own, Identity) and own.pubkey == run.coordinator:
+        one = coordinator_round
+    found = tuple(entry for round_ in rounds if (entry := one(state, run, round_)) is not None)
+    return Earnings(run=run.id, name=run.manifest.name, rounds_closed=run.round, rounds=found)
+
+
+def worker_round(state: NodeState, run: Run, round_: Round) -> RoundEarnings | None:
+    """A worker's round; None for one that it took no part in."""
+    mine, escrow = state.rows.get(f"work/{round_.id}"), state.rows.get(f"payee/{round_.id}")
+    if not isinstance(mine, Submission):
+        return None
+    levels = escrow.levels if isinstance(escrow, Payee) else ()
+    level_msat = run.manifest.settlement.level_msat
+    settled = sum(level.state is PayeeState.SETTLED for level in levels)
+    return RoundEarnings(
+        round=round_.announcement.round,
+        announcement=round_.id,
+        levels=settled,
+        reward_msat=settled * level_msat,
+        fee_msat=-run.manifest.settlement.fee_msat if mine.ticket is not None else 0,
+        locked_msat=sum(level.state in LOCKED for level in levels) * level_msat,
+        state=mine.state.value if mine.reason is None else f"{mine.state.value}: {mine.reason}",
+    )
+
+
+def coordinator_round(state: NodeState, run: Run, round_: Round) -> RoundEarnings:
+    """A coordinator's round: all its workers together."""
+    level_msat = run.manifest.settlement.level_msat
+    states = [level.state for row in rows_of(state, f"payer/{round_.id}", Payer) for level in row.levels]
+    tickets = state.rows.get(f"tickets/{round_.id}")
+    sold = len(tickets.sold) if isinstance(tickets, Tickets) else 0
+    paid = states.count(PayerState.PAID)
+    return RoundEarnings(
+        round=round_.announcement.round,
+        announcement=round_.id,
+        levels=paid,
+        reward_msat=-paid * level_msat,
+        fee_msat=sold * run.manifest.settlement.fee_msat,
+        locked_msat=states.count(PayerState.PAYING) * level_msat,
+        state=phase(round_, run).value,
+    )
+
+
+def rows_of(state: NodeState, prefix: str, kind: type[RowT]) -> Iterable[RowT]:
+    """Rows of one type whose keys start with `prefix`."""
+    keys = state.groups.get(prefix.partition("/")[0], ())
+    found = (state.rows[key] for key in keys if key.startswith(prefix))
+    return (row for row in found if isinstance(row, kind))
