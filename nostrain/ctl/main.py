@@ -19,6 +19,10 @@ SOCKET = click.option(
     help="Control socket of the daemon (control.sock in its data folder).",
 )
 FOLDER = click.Path(path_type=Path, file_okay=False)
+CHEATERS = (
+    "Make some of the last participants cheat, and see what it earns them: noise, copy-digest, copy-previous, twin (two workers), no-reveal, "
+    "bad-payer, silent-validator."
+)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -35,6 +39,7 @@ def main() -> None:
 @click.option("--text", type=FOLDER, default=None, help="Folder of text to learn from.  [default: this Python's standard library]")
 @click.option("--model", type=click.Choice(["tiny"]), default="tiny", show_default=True, help="Size of the Llama.")
 @click.option("--paid/--unpaid", default=True, show_default=True, help="Pay every round over a simulated Lightning network.")
+@click.option("--cheaters", default="", metavar="NAME,…", help=CHEATERS)
 @click.option("--keep", type=FOLDER, default=None, help="Empty folder to keep everything in: configs, logs, journals, checkpoints.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write the report here.")
 @click.option("--reference", is_flag=True, help="Afterwards repeat the run in one process and compare every digest.")
@@ -46,15 +51,22 @@ def devnet(
     text: Path | None,
     model: str,
     paid: bool,
+    cheaters: str,
     keep: Path | None,
     json_path: Path | None,
     reference: bool,
 ) -> None:
     """Train on this machine: a relay, a coordinator, validators and workers as separate processes on loopback."""
+    from nostrain.devnet.cheaters import parse_cheats
     from nostrain.devnet.command import run
     from nostrain.devnet.layout import Options
+    from nostrain.errors import ConfigError
 
-    options = Options(rounds=rounds, workers=workers, validators=validators, seed=seed, text=text, model=model, paid=paid)
+    try:
+        cheats = parse_cheats(cheaters)
+    except ConfigError as error:
+        raise click.UsageError(str(error)) from None
+    options = Options(rounds=rounds, workers=workers, validators=validators, seed=seed, text=text, model=model, paid=paid, cheaters=cheats)
     sys.exit(run(options, keep=keep, json_path=json_path, with_reference=reference))
 
 

@@ -32,7 +32,7 @@ from nostrain.crypto.lock import LevelLock as Drawn
 from nostrain.daemon.ports import Ports
 from nostrain.daemon.runners import Perform, perform
 from nostrain.daemon.runners.locks import context
-from nostrain.errors import RemoteProtocolError, Unavailable
+from nostrain.errors import ConfigError, RemoteProtocolError, Unavailable
 from nostrain.protocol.event import Filter
 from nostrain.protocol.jobs import TrainJob, TrainResult
 from nostrain.protocol.manifest import BlobRef
@@ -55,8 +55,20 @@ POLL_S: Final = 0.2
 AGAIN_S: Final = 1.0
 
 
-def runner(cheat: Cheat, forge: Forge, shared: Path) -> Perform:
-    """The effect runner of one cheater. Twins find each other in the folder `shared`."""
+def parse_cheats(text: str) -> tuple[Cheat, ...]:
+    """Names separated by commas, each once. Raises ConfigError."""
+    found: list[Cheat] = []
+    for name in filter(None, (part.strip() for part in text.split(","))):
+        known = next((cheat for cheat in CHEATS if cheat == name), None)
+        if known is None or known in found:
+            reason = "named twice" if known in found else "no such cheat"
+            raise ConfigError("--cheaters", name, reason, f"Choose from {','.join(CHEATS)}")
+        found.append(known)
+    return tuple(found)
+
+
+def runner(cheat: Cheat, forge: Forge, shared: Path, honest_rounds: int = 0) -> Perform:
+    """The effect runner of one cheater. Twins find each other in the folder `shared`; a payer is honest for `honest_rounds`."""
     match cheat:
         case "noise":
             return Noise(forge)
@@ -69,7 +81,7 @@ def runner(cheat: Cheat, forge: Forge, shared: Path) -> Perform:
         case "no-reveal":
             return NoReveal()
         case "bad-payer":
-            return BadPayer()
+            return BadPayer(honest_rounds=honest_rounds)
         case "silent-validator":
             return SilentValidator()
 
@@ -204,9 +216,11 @@ class BadPayer:
     instance has to be opened, and is not what its seed gives.
     """
 
-    def __init__(self, levels: Collection[int] | None = None) -> None:
-        """`levels` (from 1 on) are those in which it cheats; all of them if None."""
-        self._levels = levels
+    def __init__(self, levels: Collection[int] | None = None, honest_rounds: int = 0) -> None:
+        """`levels` (from 1 on) are those in which it cheats, all of them if None. Of the rounds that it sees, the first `honest_rounds` are
+        honest: once it has cheated, nobody works for it any more."""
+        self._levels, self._honest_rounds = levels, honest_rounds
+        self._rounds: list[EventId] = []
 
     async def __call__(self, effect: Effect, ports: Ports) -> Outcome:
         """As `perform`."""
@@ -224,6 +238,10 @@ class BadPayer:
         return outcome
 
     def _of(self, effect: DrawLocks | OpenLocks) -> list[int]:
+        if effect.terms.announcement not in self._rounds:
+            self._rounds.append(effect.terms.announcement)
+        if self._rounds.index(effect.terms.announcement) < self._honest_rounds:
+            return []
         every = range(1, len(effect.seeds) + 1)
         return [level for level in every if self._levels is None or level in self._levels]
 

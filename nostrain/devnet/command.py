@@ -14,11 +14,11 @@ from typing import Any
 import trio
 from rich.console import Console
 
-from nostrain.devnet import purse, reference, report, table
+from nostrain.devnet import cheated, purse, reference, report, table
 from nostrain.devnet.export import export_model
-from nostrain.devnet.layout import Options, longest_socket
+from nostrain.devnet.layout import Options, cheats_of, longest_socket
 from nostrain.devnet.supervisor import Devnet, cancelled_by_signals, open_devnet
-from nostrain.errors import NostrainError, Unavailable
+from nostrain.errors import ConfigError, NostrainError, Unavailable
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -58,6 +58,12 @@ def usage_problem(options: Options, root: Path, json_path: Path | None) -> str |
     """What would only fail after minutes of work, found before it begins."""
     if options.text is not None and not options.text.is_dir():
         return f"--text {options.text}: not a folder"
+    if options.cheaters and not options.paid:
+        return "--cheaters: where nobody is paid there is nothing to be gained by cheating; leave out --unpaid"
+    try:
+        cheats_of(options)
+    except ConfigError as error:
+        return str(error)
     if any(root.iterdir()):
         return f"--keep {root}: the folder is not empty; a devnet starts from nothing"
     if longest_socket(root, options) > MAX_SOCKET_PATH:
@@ -141,11 +147,14 @@ def conclude(devnet: Devnet, extra: dict[str, Any], problem: str | None, outputs
     data = report.build(devnet.observer, devnet.participants, extra)
     problems = ([problem] if problem else []) + report.agreement(devnet.observer)
     if data["paid"]:
-        problems += purse.mismatches(data)
+        data["cheaters"] = cheated.entries(data, devnet.observer, devnet.participants)
+        problems += purse.mismatches(data) + cheated.problems(data)
     if data["rounds"]:
         table.show(data, console)
         if data["paid"]:
             table.show_money(data, console)
+        if data.get("cheaters"):
+            table.show_cheaters(data["cheaters"], console)
     if "reference" in extra:
         compared = extra["reference"]["rounds"]
         differing = [str(entry["round"]) for entry in compared if not entry["match"]]
@@ -162,5 +171,8 @@ def conclude(devnet: Devnet, extra: dict[str, Any], problem: str | None, outputs
     for line in problems:
         print(f"FAILED: {line}")
     if not problems:
-        print(f"every round closed, and all {len(devnet.participants)} participants computed the same checkpoint in each")
+        count = len(devnet.participants) - len(devnet.observer.silent)
+        print(f"every round closed, and all {count} participants that speak computed the same checkpoint in each")
+        if data.get("cheaters"):
+            print(f"no cheating worker earned more than its fees, and every honest one was paid; cheats: {len(data['cheaters'])}")
     return EXIT_FAILED if problems else 0

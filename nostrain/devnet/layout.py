@@ -11,6 +11,8 @@ from typing import Literal
 
 import msgspec
 
+from nostrain.devnet.cheaters import USELESS, WORKERS, Cheat
+from nostrain.errors import ConfigError
 from nostrain.hashes import tagged_hash
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import open_root
@@ -42,6 +44,8 @@ class Options:
     """Deadlines of the run's phases, when not the defaults."""
     stall_s: float | None = None
     """Longest silence on the relay, when not what follows from the deadlines."""
+    cheaters: tuple[Cheat, ...] = ()
+    """Cheats to be played, each by the last participants of its role that play none yet."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Participant:
     role: Role
     folder: Path
     pubkey: Pubkey
+    cheat: Cheat | None = None
+    """What it does instead of what is right."""
 
     @property
     def config(self) -> Path:
@@ -75,6 +81,32 @@ def roles_of(options: Options) -> list[tuple[str, Role]]:
     roles += [(f"validator-{index}", "validator") for index in range(1, options.validators + 1)]
     roles += [(f"worker-{index}", "worker") for index in range(1, options.workers + 1)]
     return roles
+
+
+def cheats_of(options: Options) -> dict[str, Cheat]:
+    """Who cheats, by name, and how. Raises ConfigError when there are not enough participants to be cheated."""
+    free: dict[Role, list[str]] = {"coordinator": [], "validator": [], "worker": []}
+    for name, role in roles_of(options):
+        free[role].append(name)
+    found: dict[str, Cheat] = {}
+    for cheat in options.cheaters:
+        needed: Role = "worker" if cheat in WORKERS else "coordinator" if cheat == "bad-payer" else "validator"
+        for _ in range(WORKERS.get(cheat, 1)):
+            if not free[needed]:
+                raise ConfigError("--cheaters", cheat, f"there is no {needed} left for it", f"Ask for more {needed}s")
+            found[free[needed].pop()] = cheat
+    scored = sum(cheat in USELESS for cheat in found.values())
+    if options.cheaters and len(free["worker"]) <= scored:
+        reason = f"{len(free['worker'])} honest workers beside {scored} whose deltas are worth nothing: the honest have to be more"
+        raise ConfigError("--cheaters", ",".join(options.cheaters), reason, "Ask for more workers")
+    if "silent-validator" in found.values() and len(free["validator"]) < threshold(options):
+        raise ConfigError("--cheaters", "silent-validator", "too few validators are left to attest", "Ask for more validators")
+    return found
+
+
+def threshold(options: Options) -> int:
+    """How many validators have to agree: a majority."""
+    return options.validators // 2 + 1
 
 
 def longest_socket(root: Path, options: Options) -> int:
@@ -103,12 +135,12 @@ def lay_out(root: Path, options: Options, relay: str) -> list[Participant]:
     Keys follow from the seed, so that a devnet can be repeated: they are worth nothing anywhere else.
     """
     blobs = f"127.0.0.1:{free_port()}"
-    participants = []
+    participants, cheats = [], cheats_of(options)
     for name, role in roles_of(options):
         folder = root / name
         folder.mkdir(parents=True, exist_ok=True)
         secret = open_root(folder, lambda size, name=name: devnet_secret(options.seed, name)[:size])  # type: ignore[misc]
-        participant = Participant(name, role, folder, NostrSigner(secret).pubkey)
+        participant = Participant(name, role, folder, NostrSigner(secret).pubkey, cheats.get(name))
         participant.config.write_text(config_text(participant, options, relay, blobs))
         participants.append(participant)
     return participants
@@ -148,11 +180,18 @@ def config_text(participant: Participant, options: Options, relay: str, blobs: s
             f"seed = {options.seed}",
             f"min_workers = {options.workers}",
             f"min_validators = {options.validators}",
-            f"threshold = {options.validators // 2 + 1}",
+            f"threshold = {threshold(options)}",
         ]
         if options.paid:
             lines += ["", "[coordinator.run.settlement]", 'mode = "hold"', f"level_msat = {LEVEL_MSAT}", f"fee_msat = {FEE_MSAT}"]
-        if options.timing is not None:
+        timing = options.timing or (cheated_timing(options) if options.cheaters else None)
+        if timing is not None:
             lines += ["", "[coordinator.run.timing]"]
-            lines += [f"{key} = {value}" for key, value in msgspec.structs.asdict(options.timing).items()]
+            lines += [f"{key} = {value}" for key, value in msgspec.structs.asdict(timing).items()]
     return "\n".join(lines) + "\n"
+
+
+def cheated_timing(options: Options) -> TimingSpec:
+    """Shorter deadlines than the defaults: whoever does not do its part is waited for until they are over, in every round."""
+    workers = options.workers
+    return TimingSpec(commit_s=20 + 4 * workers, acknowledge_s=6, reveal_s=6 + workers, verdict_s=15 + 3 * workers, attest_s=6, grace_s=2)

@@ -50,12 +50,13 @@ class Watched:
 class Observer:
     """Feed it events; it calls `tell` with a line whenever something worth a line happened."""
 
-    def __init__(self, tell: Callable[[str], None], names: dict[Pubkey, str]) -> None:
+    def __init__(self, tell: Callable[[str], None], names: dict[Pubkey, str], silent: frozenset[Pubkey] = frozenset()) -> None:
+        """`silent` are known to say nothing in the end: nobody waits for their confirmations."""
         identity = Identity(pubkey=WATCHER, name="observer", roles=(), work_dir="")
         self.state: NodeState = node.step(NodeState(), Boot(identity), self._now()).state
         self.rounds: dict[int, Watched] = {}
         self.initial: dict[Pubkey, Confirmation] = {}
-        self.names = names
+        self.names, self.silent = names, silent
         self.counters: Counter[str] = Counter()
         self.faults: list[str] = []
         self.events = 0
@@ -173,9 +174,10 @@ class Observer:
             self._tell_phase(watched.number, "confirmed", f"{len(watched.confirmations)} computed it themselves, {agreed}")
 
     def expected(self, round_: Round) -> set[Pubkey]:
-        """Everyone who should confirm a round's result: the coordinator and all who are listed."""
+        """Everyone who should confirm a round's result: the coordinator and all who are listed, but the silent."""
         run = cast("Run", self.run)
-        return {run.coordinator, *round_.announcement.workers, *(entry.pubkey for entry in round_.announcement.validators)}
+        listed = {run.coordinator, *round_.announcement.workers, *(entry.pubkey for entry in round_.announcement.validators)}
+        return listed - self.silent
 
     @property
     def done(self) -> bool:

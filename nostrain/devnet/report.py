@@ -56,6 +56,7 @@ def one_round(observer: Observer, watched: Watched) -> dict[str, Any]:
         "val_bpb": bits_per_byte(list(watched.confirmations.values())),
         "ratio_fp32": 4 * parameters * len(sizes) / sum(sizes) if sizes else None,
         "bytes": sum(sizes),
+        "fee_msat": run.manifest.settlement.fee_msat if run.manifest.settlement.mode == "hold" else 0,
         "seconds": seconds(watched),
         "digests": {observer.name(key): confirmation.root for key, confirmation in confirmations},
         "state_ids": {observer.name(key): confirmation.state_id for key, confirmation in confirmations},

@@ -51,7 +51,9 @@ class Devnet:
 
     async def start(self, participant: Participant) -> None:
         """Start its daemon (again)."""
-        command = (sys.executable, "-m", "nostrain.daemon", "--config", str(participant.config))
+        module = "nostrain.daemon" if participant.cheat is None else "nostrain.devnet.cheater"
+        cheat = () if participant.cheat is None else ("--cheat", participant.cheat)
+        command = (sys.executable, "-m", module, "--config", str(participant.config), *cheat)
         await self.processes.start(participant.name, command, participant.log)
 
     async def kill(self, name: str) -> None:
@@ -107,7 +109,8 @@ async def open_devnet(root: Path, options: Options, tell: Callable[[str], None])
     try:
         relay = await start_relay(processes, root)
         participants = lay_out(root, options, relay)
-        observer = Observer(tell, {one.pubkey: one.name for one in participants})
+        silent = frozenset(one.pubkey for one in participants if one.cheat == "silent-validator")
+        observer = Observer(tell, {one.pubkey: one.name for one in participants}, silent)
         devnet = Devnet(root, options, processes, participants, observer)
         devnet.purse = await start_simnet(processes, root, options) if options.paid else None
         tell(f"relay {relay}; {len(participants)} daemons in {root}")

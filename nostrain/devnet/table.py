@@ -49,6 +49,17 @@ def show_money(report: dict[str, Any], console: Console) -> None:
     console.print(table)
 
 
+def show_cheaters(cheaters: dict[str, Any], console: Console) -> None:
+    """What every cheater earned and paid, and why it was not more."""
+    table = Table(title="cheaters, in sat (from the simnet)")
+    for column in ("name", "cheat", "earned", "paid"):
+        table.add_column(column, justify="right" if column in ("earned", "paid") else "left", no_wrap=True)
+    table.add_column("why", justify="left")
+    for name, one in sorted(cheaters.items(), key=lambda item: (len(item[0]), item[0])):
+        table.add_row(name, one["cheat"], sats(one["earned_msat"]), sats(one["paid_msat"]), "; ".join(one["why"]))
+    console.print(table)
+
+
 def sats(msat: int) -> str:
     """An amount for people."""
     return f"{msat / 1000:,.0f}"
