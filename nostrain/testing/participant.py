@@ -1,0 +1,156 @@
+"""One node of a simulation: everything of it that survives a crash, and the runtime that does not."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import trio
+
+from nostrain.core.rows import Identity, Replica, Run, RunPlan
+from nostrain.core.transaction import Note
+from nostrain.daemon.feeds import run_feeds
+from nostrain.daemon.ports import Ports
+from nostrain.daemon.runtime import Runtime
+from nostrain.journal.sqlite import SqliteJournal
+from nostrain.keys.oracle import DlcOracle
+from nostrain.keys.signer import NostrSigner
+from nostrain.keys.store import open_root
+from nostrain.ports.engine import Engine
+from nostrain.ports.journal import Journal
+from nostrain.protocol.event import Event
+from nostrain.protocol.jobs import AggregateJob, BuildRunJob, EvaluateJob, Job, TrainJob
+from nostrain.protocol.manifest import SettlementSpec
+from nostrain.protocol.messages import Body
+from nostrain.testing.blobs import FakeBlobs
+from nostrain.testing.engine import StubEngine
+from nostrain.testing.entropy import SeededEntropy
+from nostrain.testing.journal import CrashingJournal, MemoryJournal, SimulatedCrash, When
+from nostrain.testing.lightning import FakeLightning
+from nostrain.testing.mail import FakeMail
+from nostrain.units import Pubkey, UnixTime
+from nostrain.wire.messages import draft
+
+if TYPE_CHECKING:
+    from nostrain.testing.simulation import Simulation
+
+Role = Literal["coordinator", "worker", "validator"]
+DURATIONS: dict[type[Job], float] = {BuildRunJob: 5, TrainJob: 20, EvaluateJob: 10, AggregateJob: 1}
+EngineMaker = Callable[[StubEngine], Engine]
+
+
+class Participant:
+    """A name, keys, a data folder; a runtime while it lives. A participant of the plan's `on_disk` keeps its journal in SQLite."""
+
+    def __init__(self, name: str, role: Role, folder: Path, sim: Simulation) -> None:
+        self.name, self.role, self.folder, self.sim = name, role, folder, sim
+        self.entropy = SeededEntropy(sim.plan.seed, name)
+        self.root = open_root(folder, SeededEntropy(sim.plan.seed, f"{name}/root").draw)
+        self.signer = NostrSigner(self.root)
+        self.pubkey: Pubkey = self.signer.pubkey
+        self.crashes = 0
+        self.commits = 0
+        self.runtime: Runtime | None = None
+        self.notes: list[Note] = []
+        self.memory = MemoryJournal()
+        self._life = trio.CancelScope()
+
+    async def live(self) -> None:
+        """Run, crash, restart, until stopped or cancelled."""
+        plan = self.sim.plan
+        with trio.CancelScope() as self._life:
+            while True:
+                at, when = 0, When.BEFORE
+                if plan.crash is not None and plan.crash[0] == self.name and self.crashes == 0:
+                    at, when = plan.crash[1], plan.crash[2]
+                try:
+                    await self._run_once(at, when)
+                except* SimulatedCrash:
+                    self.crashes += 1
+                await trio.sleep(plan.restart_after_s)
+
+    def stop(self) -> None:
+        """As kill -9, for good; `Simulation.start` brings it back."""
+        self._life.cancel()
+
+    def sign(self, body: Body, created_at: UnixTime | None = None) -> Event:
+        """An event that this participant's key signs behind the back of its runtime: what a dishonest program would send."""
+        return self.signer.sign(draft(body, self.sim.clock.now() if created_at is None else created_at))
+
+    @property
+    def run(self) -> Run | None:
+        """The run as this participant sees it."""
+        row = self.runtime.state.rows.get("run") if self.runtime else None
+        return row if isinstance(row, Run) else None
+
+    @property
+    def replica(self) -> Replica | None:
+        """Its copy of the model's state."""
+        row = self.runtime.state.rows.get("replica") if self.runtime else None
+        return row if isinstance(row, Replica) else None
+
+    async def _run_once(self, at: int, when: When) -> None:
+        sim = self.sim
+        rng = random.Random(f"{sim.plan.seed}/{self.name}/{self.crashes}")
+        sqlite = SqliteJournal.open(self.folder / "journal.sqlite", power_safe=False) if self.name in sim.plan.on_disk else None
+        journal: Journal = self.memory if sqlite is None else sqlite
+        oracle = (
+            DlcOracle(self.root, self.folder, SeededEntropy(sim.plan.seed, f"{self.name}/oracle").draw)
+            if self.role == "validator"
+            else None
+        )
+        crashing = CrashingJournal(journal, at, when)
+        stub = StubEngine(sim.quality, DURATIONS)
+        try:
+            async with sim.relays.open(self.name) as relays:
+                ports = Ports(
+                    clock=sim.clock,
+                    entropy=self.entropy,
+                    signer=self.signer,
+                    oracle=oracle,
+                    relays=relays,
+                    blobs=FakeBlobs(sim.blobs, self.folder / "blobs", rng, unavailable=sim.plan.unavailable, latency=0.2),
+                    engine=sim.plan.engines[self.name](stub) if self.name in sim.plan.engines else stub,
+                    journal=crashing,
+                    mail=FakeMail(sim.office, self.pubkey),
+                    lightning=FakeLightning(sim.ledger, self.name),
+                    threads=False,
+                )
+                self.runtime = Runtime(ports, self._identity(), observe=self.notes.append)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self.runtime.run)
+                    nursery.start_soon(run_feeds, self.runtime)
+        finally:
+            self.commits += crashing.commits
+            if sqlite is not None:
+                sqlite.close()
+            if oracle is not None:
+                oracle.close()
+
+    def _identity(self) -> Identity:
+        work_dir = self.folder / "work"
+        work_dir.mkdir(exist_ok=True)
+        plan = self._run_plan(work_dir) if self.role == "coordinator" else None
+        return Identity(pubkey=self.pubkey, name=self.name, roles=(self.role,), work_dir=str(work_dir), plan=plan)
+
+    def _run_plan(self, work_dir: Path) -> RunPlan:
+        plan = self.sim.plan
+        mode: Literal["hold", "none"] = "hold" if plan.paid else "none"
+        return RunPlan(
+            name="simulated",
+            rounds=plan.rounds,
+            min_workers=plan.workers if plan.min_workers is None else plan.min_workers,
+            min_validators=plan.validators,
+            threshold=plan.threshold,
+            text=None,
+            seed=plan.seed,
+            shard_bytes=4096,
+            validation_bytes=4096,
+            blob_servers=(self.sim.blobs.url,),
+            work_dir=str(work_dir),
+            scoring=plan.scoring,
+            timing=plan.timing,
+            settlement=SettlementSpec(mode=mode, level_msat=plan.level_msat, instances=plan.instances, min_final_cltv=80),
+        )
