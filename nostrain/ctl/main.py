@@ -30,7 +30,7 @@ def main() -> None:
 @main.command()
 @click.option("--rounds", type=click.IntRange(1, 1000), default=8, show_default=True, help="Rounds to train.")
 @click.option("--workers", type=click.IntRange(1, 16), default=4, show_default=True, help="Daemons that train.")
-@click.option("--validators", type=click.IntRange(1, 9), default=3, show_default=True, help="Daemons that score; a majority decides.")
+@click.option("--validators", type=click.IntRange(1, 8), default=3, show_default=True, help="Daemons that score; a majority decides.")
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True, help="Fixes keys, model and data.")
 @click.option("--text", type=FOLDER, default=None, help="Folder of text to learn from.  [default: this Python's standard library]")
 @click.option("--model", type=click.Choice(["tiny"]), default="tiny", show_default=True, help="Size of the Llama.")
