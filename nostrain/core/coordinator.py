@@ -89,6 +89,9 @@ def listed(tx: Transaction, run: Run) -> tuple[tuple[Pubkey, ...], tuple[Validat
 def step(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
     """Receipt when the commitments are in, result when the attestations are in; an empty result when too few spoke in time."""
     limits = round_.announcement.deadlines
+    replica = tx.get("replica", Replica)
+    if replica is None or replica.state_id is None:
+        return  # our own round came back from the relays before our own state did: an empty folder, the old key
     if lead.state is L.COLLECTING:
         collect_commitments(tx, run, round_, lead)
     elif lead.state is L.RECEIPTED and round_.receipt is not None:
@@ -129,9 +132,16 @@ def receipt(tx: Transaction, run: Run, round_: Round, lead: Lead, pins: tuple[Ev
     save(tx, lead, L.RECEIPTED)
 
 
+def cited(round_: Round) -> tuple[EventId, ...]:
+    """One attestation event of each validator, sorted: a result must fit into an event, whoever attested more than once."""
+    of_author = {author: event_id for event_id, (author, _) in sorted(round_.attestations.items(), reverse=True)}
+    return tuple(sorted(of_author.values()))
+
+
 def collect(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
     """What is attested and revealed enters the aggregate (decision 4)."""
-    levels = attested_levels(round_, run.manifest.threshold)
+    used = {event_id: round_.attestations[event_id] for event_id in cited(round_)}
+    levels = attested_levels(msgspec.structs.replace(round_, attestations=used), run.manifest.threshold)
     usable = {worker: level for worker, level in levels.items() if level >= 1 and worker in round_.reveals}
     if not usable:
         close(tx, run, round_, lead)
@@ -192,7 +202,7 @@ def close(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
         run=run.id,
         announcement=round_.id,
         round=round_.announcement.round,
-        attestations=tuple(sorted(round_.attestations)) if accepted else (),
+        attestations=cited(round_) if accepted else (),
         accepted=accepted,
         refused=refusals(run, round_, accepted),
         committed=len(pinned(round_)),
