@@ -221,6 +221,6 @@ def weights(accepted: tuple[Accepted, ...]) -> tuple[int, ...]:
 
 def diverge(tx: Transaction, replica: Replica, reason: str) -> None:
     """We cannot follow any further; a person has to look."""
-    advance("replica", replica.state, ReplicaState.DIVERGED)
-    tx.put(KEY, msgspec.structs.replace(replica, state=advance("replica", replica.state, ReplicaState.DIVERGED)))
+    state = advance("replica", replica.state, ReplicaState.DIVERGED)
+    tx.put(KEY, msgspec.structs.replace(replica, state=state, confirming=None))
     tx.note("fault", "states_diverged", reason)
