@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import configparser
-import importlib.util
 import os
 import shutil
 import subprocess
@@ -25,14 +24,6 @@ def imported_by(statement: str) -> set[str]:
     return set(ran.stdout.split())
 
 
-def is_there(name: str) -> bool:
-    """Whether module `name` exists; its parent package is imported to find out."""
-    try:
-        return importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:
-        return False
-
-
 DAEMON_SIDE = [
     "config",
     "journal",
@@ -50,10 +41,31 @@ DAEMON_SIDE = [
 ]
 
 
+TENSORS = {"torch", "numpy", "transformers", "safetensors"}
+
+
 def test_what_the_daemon_is_made_of_loads_neither_torch_nor_numpy() -> None:
-    loaded = imported_by("\n".join(f"import nostrain.{name}" for name in DAEMON_SIDE if is_there(f"nostrain.{name}")))
+    loaded = imported_by("\n".join(f"import nostrain.{name}" for name in DAEMON_SIDE))
     assert {"trio", "sqlite3", "msgspec"} <= loaded
-    assert not loaded & {"torch", "numpy", "transformers", "safetensors"}
+    assert not loaded & TENSORS
+
+
+def test_the_daemon_that_is_started_loads_neither_torch_nor_numpy() -> None:
+    loaded = imported_by("import nostrain.daemon.main")
+    assert {"trio", "sqlite3", "msgspec", "hypercorn", "httpx"} <= loaded
+    assert not loaded & TENSORS
+
+
+def test_the_supervisor_of_a_devnet_loads_neither_torch_nor_numpy() -> None:
+    loaded = imported_by("import nostrain.devnet.command")
+    assert "rich" in loaded
+    assert not loaded & TENSORS
+
+
+def test_the_engines_guard_is_light() -> None:
+    """It runs before the engine's own imports, in every engine process."""
+    plain = imported_by("import fcntl, runpy, threading")
+    assert not (imported_by("import nostrain.daemon.guard") - plain) & {"trio", "msgspec", "click", "logging", *TENSORS}
 
 
 def test_reading_a_configuration_needs_no_event_loop() -> None:

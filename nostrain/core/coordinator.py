@@ -89,15 +89,25 @@ def listed(tx: Transaction, run: Run) -> tuple[tuple[Pubkey, ...], tuple[Validat
 def step(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
     """Receipt when the commitments are in, result when the attestations are in; an empty result when too few spoke in time."""
     limits = round_.announcement.deadlines
-    expected = set(round_.acknowledgements)
+    replica = tx.get("replica", Replica)
+    if replica is None or replica.state_id is None:
+        return  # our own round came back from the relays before our own state did: an empty folder, the old key
     if lead.state is L.COLLECTING:
         collect_commitments(tx, run, round_, lead)
     elif lead.state is L.RECEIPTED and round_.receipt is not None:
-        late = tx.now > (collect_by(run, round_) if len(expected) >= run.manifest.threshold else limits.acknowledge_by)
-        if (len(expected) >= run.manifest.threshold and expected <= round_.attested) or late:
+        acknowledged = len(round_.acknowledgements) >= run.manifest.threshold
+        late = tx.now > (collect_by(run, round_) if acknowledged else limits.acknowledge_by)
+        if late or (acknowledged and all_attested(run, round_)):
             collect(tx, run, round_, lead)
     elif lead.state is L.AGGREGATING:
         aggregate(tx, run, round_, lead)
+
+
+def all_attested(run: Run, round_: Round) -> bool:
+    """Whether all who acknowledged have attested, and every delta that they attested has been revealed to us too: it will be paid for."""
+    levels = attested_levels(round_, run.manifest.threshold)
+    paid = {worker for worker, level in levels.items() if level >= 1}
+    return set(round_.acknowledgements) <= round_.attested and paid <= set(round_.reveals)
 
 
 def collect_commitments(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
@@ -122,9 +132,16 @@ def receipt(tx: Transaction, run: Run, round_: Round, lead: Lead, pins: tuple[Ev
     save(tx, lead, L.RECEIPTED)
 
 
+def cited(round_: Round) -> tuple[EventId, ...]:
+    """One attestation event of each validator, sorted: a result must fit into an event, whoever attested more than once."""
+    of_author = {author: event_id for event_id, (author, _) in sorted(round_.attestations.items(), reverse=True)}
+    return tuple(sorted(of_author.values()))
+
+
 def collect(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
     """What is attested and revealed enters the aggregate (decision 4)."""
-    levels = attested_levels(round_, run.manifest.threshold)
+    used = {event_id: round_.attestations[event_id] for event_id in cited(round_)}
+    levels = attested_levels(msgspec.structs.replace(round_, attestations=used), run.manifest.threshold)
     usable = {worker: level for worker, level in levels.items() if level >= 1 and worker in round_.reveals}
     if not usable:
         close(tx, run, round_, lead)
@@ -144,7 +161,7 @@ def aggregate(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
         aggregate(tx, run, round_, lead)
         return
     for worker, blob in missing:
-        tx.emit(Fetch(owner=key, name=f"delta:{blob.sha256}", blob=located(run, blob), whose=worker[:8]))
+        tx.emit(Fetch(owner=key, name=f"delta:{blob.sha256}", blob=located(run, blob), whose=worker[:8], must=True))
     if missing:
         return
     if not deltas:
@@ -185,7 +202,7 @@ def close(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
         run=run.id,
         announcement=round_.id,
         round=round_.announcement.round,
-        attestations=tuple(sorted(round_.attestations)) if accepted else (),
+        attestations=cited(round_) if accepted else (),
         accepted=accepted,
         refused=refusals(run, round_, accepted),
         committed=len(pinned(round_)),
@@ -231,14 +248,9 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
     lead = tx.get(key, Lead)
     if lead is None or lead.state is L.CLOSED:
         return
-    run, round_ = tx.need("run", Run), tx.need(f"round/{lead.announcement}", Round)
-    digest = Digest(name.partition(":")[2])
     match outcome:
         case Fetched(path=path):
-            save(tx, msgspec.structs.replace(lead, paths=with_item(lead.paths, digest, path)))
-        case Failed(reason=reason) if name.startswith("delta:"):
-            for worker in [worker for worker in lead.levels if round_.reveals[worker].blob.sha256 == digest]:
-                lead = without(tx, round_, lead, worker, reason)
+            save(tx, msgspec.structs.replace(lead, paths=with_item(lead.paths, Digest(name.partition(":")[2]), path)))
         case Computed(result=AggregateResult(error=None) as result):
             save(tx, msgspec.structs.replace(lead, outcome=result))
         case Uploaded(urls=urls) if lead.outcome is not None and lead.outcome.checkpoint is not None:
@@ -247,6 +259,7 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
         case Failed(reason=reason) | Computed(result=AggregateResult(error=str(reason))):
             tx.note("fault", "aggregations_failed", f"{name}: {reason}; the round closes without using any work")
             tx.withdraw(key)
+            run, round_ = tx.need("run", Run), tx.need(f"round/{lead.announcement}", Round)
             close(tx, run, round_, msgspec.structs.replace(lead, levels={}, outcome=None))
         case _:
             raise IllegalTransition(f"{key}: {name} ended with {type(outcome).__name__}")

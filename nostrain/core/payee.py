@@ -45,6 +45,8 @@ def decide(tx: Transaction) -> None:
         return
     for key in tx.keys("payee/"):
         row = tx.need(key, Payee)
+        if row.levels and all(level.state in ENDED for level in row.levels):
+            continue
         round_ = tx.need(f"round/{row.announcement}", Round)
         if not row.chosen and row.refused is None:
             tx.emit(Draw(owner=key, name="choice", size=4 * len(row.instances)))

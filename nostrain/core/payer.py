@@ -19,6 +19,7 @@ from nostrain.protocol.messages import Choice, Invoices, Message, Offer, Opening
 from nostrain.units import Digest, Pubkey
 
 P = PayerState
+ENDED = (P.PAID, P.FAILED)
 
 
 def decide(tx: Transaction) -> None:
@@ -37,7 +38,8 @@ def decide(tx: Transaction) -> None:
                 tx.put(key_of(round_, worker), Payer(announcement=round_.id, payee=worker))
     for key in tx.keys("payer/"):
         row = tx.need(key, Payer)
-        step(tx, run, tx.need(f"round/{row.announcement}", Round), key, row)
+        if not row.levels or any(level.state not in ENDED for level in row.levels):
+            step(tx, run, tx.need(f"round/{row.announcement}", Round), key, row)
 
 
 def key_of(round_: Round, worker: Pubkey) -> str:

@@ -151,7 +151,7 @@ def validation_job(run: Run, replica: Replica) -> ValidationJob:
 def done(tx: Transaction, name: str, outcome: Outcome) -> None:
     """Take an outcome of one of the replica's effects."""
     run, replica = tx.run, tx.get(KEY, Replica)
-    if run is None or replica is None:
+    if run is None or replica is None or (replica.state is ReplicaState.DIVERGED and replica.confirming is None):
         return
     match outcome:
         case DatasetRead(dataset=dataset):
@@ -167,7 +167,7 @@ def done(tx: Transaction, name: str, outcome: Outcome) -> None:
             aggregate_done(tx, run, replica, aggregated)
         case Computed(result=ValidationResult(loss_nanonats=loss)):
             tx.put(KEY, msgspec.structs.replace(replica, validation_nanonats=loss))
-        case Failed(reason=reason) if name.startswith("validation:"):
+        case Failed(reason=reason) if name.startswith("validation"):
             tx.put(KEY, msgspec.structs.replace(replica, unmeasured=True))
             tx.note("warning", "validations_failed", f"round {replica.round} is confirmed without its loss: {reason}")
         case Failed(reason=reason):
@@ -221,5 +221,6 @@ def weights(accepted: tuple[Accepted, ...]) -> tuple[int, ...]:
 
 def diverge(tx: Transaction, replica: Replica, reason: str) -> None:
     """We cannot follow any further; a person has to look."""
-    tx.put(KEY, msgspec.structs.replace(replica, state=advance("replica", replica.state, ReplicaState.DIVERGED)))
+    state = advance("replica", replica.state, ReplicaState.DIVERGED)
+    tx.put(KEY, msgspec.structs.replace(replica, state=state, confirming=None))
     tx.note("fault", "states_diverged", reason)

@@ -148,7 +148,7 @@ PAYEE: Final[Mapping[Enum, frozenset[Enum]]] = {
 }
 REPLICA: Final[Mapping[Enum, frozenset[Enum]]] = {
     C.BOOTING: frozenset({C.READY, C.DIVERGED}),
-    C.READY: frozenset({C.ADVANCING}),
+    C.READY: frozenset({C.ADVANCING, C.DIVERGED}),
     C.ADVANCING: frozenset({C.READY, C.DIVERGED}),
     C.DIVERGED: frozenset(),
 }

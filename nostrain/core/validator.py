@@ -200,7 +200,7 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
             for worker in workers:
                 tx.note("warning", "blobs_refused", f"delta of {worker[:8]}: {reason}")
             save(tx, msgspec.structs.replace(duty, bad={**duty.bad, **dict.fromkeys(workers, told)}))
-        case Failed(reason=reason) if name in ("attest", "evaluate"):
+        case Failed(reason=reason) if name in ("attest", "evaluate") or name.startswith("shard:"):
             silent(tx, duty, reason)
         case Computed(result=EvaluateResult() as result):
             hashed(tx, run, round_, duty, result)

@@ -38,24 +38,25 @@ class Outputs:
 
 def run(options: Options, *, keep: Path | None, json_path: Path | None, with_reference: bool) -> int:
     """Run to the end; the process's exit code. After a failure everything is kept, and the person is told where."""
-    try:
-        root = keep if keep is not None else Path(tempfile.mkdtemp(prefix="nostrain-devnet-"))
-        root.mkdir(parents=True, exist_ok=True)
-        problem = usage_problem(options, root.absolute(), json_path)
-    except OSError as error:
-        problem = f"--keep: {error}"
+    root = keep.absolute() if keep is not None else Path(tempfile.mkdtemp(prefix="nostrain-devnet-"))
+    problem = usage_problem(options, root, json_path)
     if problem is not None:
         print(f"nostrain-ctl devnet: {problem}", file=sys.stderr)
-        return EXIT_USAGE
-    outputs = Outputs(root.absolute(), keep is not None, json_path, with_reference)
-    code = trio.run(supervise, options, outputs)
+        code = EXIT_USAGE
+    else:
+        code = trio.run(supervise, options, Outputs(root, keep is not None, json_path, with_reference))
     if keep is None and code != EXIT_FAILED:
         shutil.rmtree(root, ignore_errors=True)
     return code
 
 
 def usage_problem(options: Options, root: Path, json_path: Path | None) -> str | None:
-    """What would only fail after minutes of work, found before it begins."""
+    """What would only fail after minutes of work, found before it begins. Makes the folder `root`."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        empty = not any(root.iterdir())
+    except OSError as error:
+        return f"--keep {root}: {error.strerror}"
     if options.text is not None and not options.text.is_dir():
         return f"--text {options.text}: not a folder"
     if options.cheaters and not options.paid:
@@ -64,10 +65,11 @@ def usage_problem(options: Options, root: Path, json_path: Path | None) -> str |
         cheats_of(options)
     except ConfigError as error:
         return str(error)
-    if any(root.iterdir()):
+    if not empty:
         return f"--keep {root}: the folder is not empty; a devnet starts from nothing"
     if longest_socket(root, options) > MAX_SOCKET_PATH:
-        return f"--keep {root}: too long for the control sockets in it, whose paths may have {MAX_SOCKET_PATH} bytes; choose a shorter one"
+        limit = f"whose paths may have {MAX_SOCKET_PATH} bytes"
+        return f"{root}: too long for the control sockets in it, {limit}; choose a shorter --keep or TMPDIR"
     if json_path is not None and not os.access(json_path.absolute().parent, os.W_OK):
         return f"--json {json_path}: its folder is not there or cannot be written"
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -151,14 +152,19 @@ def devnet_secret(seed: int, name: str) -> bytes:
     return tagged_hash("nostrain/devnet/secret", str(seed).encode(), b"/", name.encode())
 
 
+def quoted(value: str | Sequence[str]) -> str:
+    """A string, or a list of them, in TOML. JSON's notation, but TOML knows no pairs of surrogates."""
+    return json.dumps(value, ensure_ascii=False)
+
+
 def config_text(participant: Participant, options: Options, relay: str, blobs: str) -> str:
     """The participant's whole configuration file."""
     roles = ["coordinator", "blobs"] if participant.role == "coordinator" else [participant.role]
     lines = [
-        f"name = {json.dumps(participant.name)}",
-        f"data_dir = {json.dumps(str(participant.folder))}",
-        f"roles = {json.dumps(roles)}",
-        f"relays = {json.dumps([relay])}",
+        f"name = {quoted(participant.name)}",
+        f"data_dir = {quoted(str(participant.folder))}",
+        f"roles = {quoted(roles)}",
+        f"relays = {quoted([relay])}",
         "",
         "[engine]",
         f"threads = {options.threads}",
@@ -169,14 +175,14 @@ def config_text(participant: Participant, options: Options, relay: str, blobs: s
         lines += [
             "",
             "[blobs]",
-            f"bind = {json.dumps(blobs)}",
-            f"servers = {json.dumps([f'http://{blobs}'])}",
+            f"bind = {quoted(blobs)}",
+            f"servers = {quoted([f'http://{blobs}'])}",
             "",
             "[coordinator.run]",
             'name = "devnet"',
             f"rounds = {options.rounds}",
-            f"text = {json.dumps(str(options.text.absolute()) if options.text else '')}",
-            f"model = {json.dumps(options.model)}",
+            f"text = {quoted(str(options.text.absolute()) if options.text else '')}",
+            f"model = {quoted(options.model)}",
             f"seed = {options.seed}",
             f"min_workers = {options.workers}",
             f"min_validators = {options.validators}",

@@ -14,7 +14,7 @@ BESIDE = 4
 A_TABLE = 7
 
 LOSS = "devnet: held-out loss"
-SCORES = "level (score) of each delta; ✗ not used"
+SCORES = "level and score of each delta; ✗ not used"
 
 
 def show(report: dict[str, Any], console: Console) -> None:
@@ -93,8 +93,8 @@ def worker_cell(worker: dict[str, Any] | None) -> str:
     """Level and score, or that there is nothing."""
     if worker is None:
         return ""
-    score = f"{worker['score_ppm'] / 1e6:.2f}"
-    return f"✗ {score}" if worker["reason"] is not None else f"{worker['level']} ({score})"
+    level = worker["level"] if worker["reason"] is None else "✗"
+    return f"{level} {worker['score_ppm'] / 1e6:.2f}"
 
 
 def digest_cell(digests: dict[str, str]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,9 +16,13 @@ NANO = 1_000_000_000
 Floats = NDArray[np.float64]
 
 
+MOST: Final = 10**15
+"""A million nats a token: what a hostile checkpoint's larger losses are reported as, so that they fit wherever a loss goes."""
+
+
 def nanonats(loss: float) -> int:
-    """Nats as integer: 1e-9 nat, rounded to nearest."""
-    return round(loss * NANO)
+    """Nats as integer: 1e-9 nat, rounded to nearest, within ±MOST; what is no number is MOST."""
+    return MOST if math.isnan(loss) else max(-MOST, min(MOST, round(max(-1e12, min(1e12, loss)) * NANO)))
 
 
 def batch_losses(losses: Floats, batch: int) -> tuple[int, ...]:

@@ -144,7 +144,7 @@ class Participant:
             name="simulated",
             rounds=plan.rounds,
             min_workers=plan.workers if plan.min_workers is None else plan.min_workers,
-            min_validators=plan.validators,
+            min_validators=plan.validators if plan.min_validators is None else plan.min_validators,
             threshold=plan.threshold,
             text=None,
             seed=plan.seed,

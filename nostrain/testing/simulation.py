@@ -53,6 +53,7 @@ class Plan:
     validators: int = 3
     threshold: int = 2
     min_workers: int | None = None
+    min_validators: int | None = None
     paid: bool = True
     faults: Faults = field(default_factory=Faults)
     unavailable: float = 0.0

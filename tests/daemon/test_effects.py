@@ -13,6 +13,7 @@ from trio.testing import MockClock
 
 from nostrain.core.effects import (
     Cancel,
+    ChainLink,
     Compute,
     Computed,
     Credentials,
@@ -24,7 +25,9 @@ from nostrain.core.effects import (
     FetchDataset,
     Fetched,
     HoldInvoice,
+    LinkRead,
     Ok,
+    OracleAttest,
     Pay,
     PayEnded,
     Send,
@@ -147,6 +150,39 @@ async def test_a_file_that_changed_since_it_was_committed_ends_what_hangs_on_it(
     outcome = await perform(upload, make_ports(tmp_path))
     assert isinstance(outcome, Failed)
     assert "is not the blob" in outcome.reason
+
+
+class FullOracle:
+    """An oracle whose journal cannot be written at first: it has promised nothing then."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self.errors = list(errors)
+        self.pubkey = SIGNER.pubkey
+
+    def chain_link(self, run: str, length: int, index: int) -> Digest:
+        if self.errors:
+            raise self.errors.pop(0)
+        return Digest(f"{length + index:064x}")
+
+
+async def test_an_oracle_whose_disk_is_full_is_waited_for(tmp_path: Path, autojump_clock: MockClock) -> None:
+    oracle = FullOracle(Unavailable("oracle journal: full"), sqlite3.OperationalError("disk I/O error"))
+    effect = ChainLink(owner="duty/1", name="link", run=EventId(WORD), chain_length=5, index=1)
+    assert await perform(effect, make_ports(tmp_path, oracle=oracle)) == LinkRead(Digest(f"{6:064x}"))
+    assert oracle.errors == []
+
+
+async def test_what_an_oracle_will_not_attest_is_silence(tmp_path: Path) -> None:
+    """Another outcome was signed, or the journal was restored from a backup: the node says nothing, and lives."""
+
+    class Refusing:
+        pubkey = SIGNER.pubkey
+
+        def attest(self, announcement: bytes, outcome: object) -> bytes:
+            raise LocalProtocolError("oracle: nonce has signed 1, asked to sign 0")
+
+    effect = OracleAttest(owner="duty/1", name="attest", outcomes=(("AAAA", SIGNER.pubkey, (1, 0)),))
+    assert await perform(effect, make_ports(tmp_path, oracle=Refusing())) == Failed("oracle: nonce has signed 1, asked to sign 0")
 
 
 async def test_an_engine_that_died_gets_its_job_again(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -11,19 +11,13 @@ import trio
 from trio.testing import MockClock
 
 from nostrain.core.effects import Effect
-from nostrain.core.inputs import Boot, Done, Received
-from nostrain.core.rows import NodeState
+from nostrain.core.inputs import Boot, Done
 from nostrain.daemon import runtime as runtime_module
 from nostrain.daemon.runtime import AGAIN_S, QUEUE
-from nostrain.errors import IllegalTransition, LocalProtocolError, OutcomeUnknown, Unavailable
+from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
 from nostrain.ports.journal import Batch
-from nostrain.protocol.event import Draft
-from nostrain.protocol.messages import Acknowledgement, Message
 from nostrain.testing.journal import CrashingJournal, MemoryJournal, SimulatedCrash, When
-from nostrain.units import Digest, EventId, Pubkey, UnixTime
-from nostrain.wire import kinds
-from nostrain.wire.messages import draft
-from tests.daemon.world import SIGNER, Performer, Toy, Watched, ask, command, lists, make_ports, until, withdraws
+from tests.daemon.world import Performer, Toy, Watched, ask, command, lists, make_ports, until, withdraws
 
 A = ask("a")
 
@@ -235,69 +229,6 @@ async def test_thousands_of_outcomes_and_inputs_do_not_block_the_loop(
         await until(lambda: sum(key.startswith("got/") for key in runtime.state.rows) == len(effects), limit_s=600)
         nursery.cancel_scope.cancel()
     assert not any(key.startswith("effect/") for key in runtime.state.rows)
-
-
-def a_message() -> Message:
-    word = Digest("ab" * 32)
-    body = Acknowledgement(EventId(word), EventId(word), 1, EventId(word), word)
-    return Message(EventId("cd" * 32), Pubkey("ef" * 32), UnixTime(1), body)
-
-
-async def test_a_message_that_breaks_the_machines_is_dropped_and_told(
-    tmp_path: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock
-) -> None:
-    """Relays would deliver it again to the restarted process, and to everyone else."""
-    real = toy.step
-
-    def broken(state: NodeState, input_: object, now: UnixTime) -> object:
-        if isinstance(input_, Received):
-            raise KeyError("surprise")
-        return real(state, input_, now)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(runtime_module.node, "step", broken)
-    runtime = Watched(make_ports(tmp_path), tmp_path)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(runtime.run)
-        await runtime.put(Received(a_message()))
-        await runtime.put(command(5))
-        await until(lambda: "height" in runtime.state.rows)
-        nursery.cancel_scope.cancel()
-    assert runtime.counters == {"messages_broken": 1}
-    assert "cdcdcdcd" in runtime.notes[0].text
-    assert "efefefef" in runtime.notes[0].text
-    assert "KeyError" in runtime.notes[0].text
-
-
-@pytest.mark.parametrize("error", [IllegalTransition("no"), LocalProtocolError("contradiction")])
-async def test_a_program_that_contradicts_itself_ends(
-    tmp_path: Path, toy: Toy, monkeypatch: pytest.MonkeyPatch, error: Exception, autojump_clock: MockClock
-) -> None:
-    real = toy.step
-
-    def contradicting(state: NodeState, input_: object, now: UnixTime) -> object:
-        if isinstance(input_, Received):
-            raise error
-        return real(state, input_, now)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(runtime_module.node, "step", contradicting)
-    runtime = Watched(make_ports(tmp_path), tmp_path)
-    await runtime.put(Received(a_message()))
-    with pytest.RaisesGroup(pytest.RaisesExc(type(error))):
-        await runtime.run()
-
-
-async def test_an_event_that_says_nonsense_is_counted_and_goes_no_further(tmp_path: Path, toy: Toy, autojump_clock: MockClock) -> None:
-    runtime = Watched(make_ports(tmp_path), tmp_path)
-    sound = draft(a_message().body, UnixTime(1_750_000_000))
-    nonsense = Draft(created_at=sound.created_at, kind=kinds.ACKNOWLEDGEMENT, tags=sound.tags, content="{")
-    await runtime.receive(SIGNER.sign(nonsense))
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(runtime.run)
-        await runtime.receive(SIGNER.sign(sound))
-        await until(lambda: len(toy.taken) == 2)
-        nursery.cancel_scope.cancel()
-    assert runtime.counters == {"messages_refused": 1}
-    assert isinstance(toy.taken[1][1], Received)
 
 
 async def test_an_effect_that_fails_for_good_reason_ends_the_process(

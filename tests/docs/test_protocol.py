@@ -56,7 +56,8 @@ def test_the_page_is_current() -> None:
 def follow(events: list[Event]) -> tuple[Run, list[Note]]:
     """The run as an onlooker sees it after `events`, and what it had to say about them."""
     onlooker = Identity(pubkey=Pubkey("f" * 64), name="onlooker", roles=(), work_dir="/nowhere")
-    state, notes = step(NodeState(), Boot(onlooker), START).state, []
+    state = step(NodeState(), Boot(onlooker), START).state
+    notes: list[Note] = []
     for event in events:
         taken = step(state, Received(read_message_untrusted(event)), UnixTime(START + 100))
         state, notes = taken.state, [*notes, *taken.notes]

@@ -22,25 +22,12 @@ from nostrain.protocol.messages import Announcement, Commitment
 from nostrain.units import Digest, UnixTime
 from nostrain.wire import kinds
 from nostrain.wire.messages import draft, read_message_untrusted
+from tests.devnet.living import processes_of
 
 pytest.importorskip("torch", reason="SKIPPED E2E: torch is not installed, so no engine can train (install the extra `torch`)")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
 
 CTL = (sys.executable, "-m", "nostrain.ctl")
-
-
-def processes_of(folder: Path) -> list[str]:
-    """Command lines of the living processes that name `folder`."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit() and int(entry.name) != os.getpid():
-            try:
-                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-            except OSError:
-                continue
-            if str(folder) in command:
-                found.append(command)
-    return found
 
 
 async def stranger(url_file: Path, root: RootSecret) -> int:
@@ -106,7 +93,23 @@ async def test_a_small_run_learns_agrees_and_matches_the_reference(tmp_path: Pat
     assert sent == 7
     refused = [daemon["counters"].get("messages_refused", 0) for daemon in report["daemons"].values()]
     assert min(refused) >= 5, "every daemon counts the stranger's nonsense"
+    assert report["model"] == str(folder / "model")
+    assert root_of_model(folder / "model") == report["rounds"][-1]["digests"]["coordinator"]
     assert processes_of(folder) == []
+
+
+def root_of_model(folder: Path) -> str:
+    """Open the exported model as anyone would; the root of what is in it."""
+    from transformers import LlamaForCausalLM
+
+    from nostrain.learning.model import tensor_specs
+    from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted, merkle_root
+
+    model, loading = LlamaForCausalLM.from_pretrained(folder, output_loading_info=True)
+    assert not any(loading.values()), loading
+    assert model.config.rope_parameters["rope_theta"] == 10_000
+    tensors = tensor_specs(model)
+    return merkle_root(tensors, load_checkpoint_untrusted(folder / "model.safetensors", tensors))
 
 
 async def test_ctrl_c_leaves_no_process_behind(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 import pytest
 
+from nostrain.core.bounds import MAX_BATCHES
 from nostrain.errors import LocalProtocolError
 from nostrain.protocol import messages as m
 from nostrain.protocol.limits import MAX_BLOB_BYTES, MAX_EVENT_BYTES, MAX_LEVELS, MAX_ROUNDS, MAX_URL, MAX_URLS, MAX_VALIDATORS, MAX_WORKERS
@@ -29,6 +30,7 @@ FAR = BlobRef(DIGEST, MAX_BLOB_BYTES, ("http://h.example/".ljust(MAX_URL, "a"),)
 INSTANCES = 8
 WINDOWED = 16
 """Batches of a verdict that fit whatever their losses are; the default manifest asks for 4."""
+NAT = 1_000_000_000
 BodyT = TypeVar("BodyT", bound=m.Body)
 
 
@@ -66,6 +68,13 @@ def verdict() -> m.Verdict:
     losses = (LARGEST,) * WINDOWED
     score = m.Score(EVERYONE[0], None, 65_536, -LARGEST, losses, -LARGEST, -LARGEST, LARGEST, Ppm(1_000_000), Ppm(1_000_000))
     return msgspec.structs.replace(example("verdict 0", m.Verdict), losses_before=losses, scores=(score,) * MAX_WORKERS)
+
+
+def long_verdict() -> m.Verdict:
+    """As many batches as a manifest may ask for, with losses below a thousand nat a token."""
+    losses = (999 * NAT,) * MAX_BATCHES
+    score = m.Score(EVERYONE[0], None, 65_536, 999 * NAT, losses, 999 * NAT, 999 * NAT, 999 * NAT, Ppm(1_000_000), Ppm(1_000_000))
+    return msgspec.structs.replace(verdict(), losses_before=losses, scores=(score,) * MAX_WORKERS)
 
 
 def errors() -> m.Verdict:
@@ -129,7 +138,7 @@ def invoices() -> m.Invoices:
     return msgspec.structs.replace(example("invoices", m.Invoices), bolt11=("l" * 1500,) * MAX_LEVELS)
 
 
-PUBLIC = (announcement, oracles, attestation, verdict, errors, result, empty_result, manifest, enrolment, reveal, receipt)
+PUBLIC = (announcement, oracles, attestation, verdict, long_verdict, errors, result, empty_result, manifest, enrolment, reveal, receipt)
 
 
 @pytest.mark.parametrize("largest", PUBLIC, ids=lambda largest: largest.__name__)

@@ -1,0 +1,107 @@
+"""What daemons say of themselves, asked every second through a whole paid run; and the feeds that come back by themselves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import pytest
+import trio
+from trio.testing import MockClock
+
+from nostrain.config.schema import DaemonConfig
+from nostrain.core.inputs import Block, HoldChanged
+from nostrain.daemon.feeds import RETRY_S, block_feed, hold_feed
+from nostrain.daemon.status import Node, metrics
+from nostrain.engine import EngineProcess
+from nostrain.errors import Unavailable
+from nostrain.ports.lightning import HoldState, HoldUpdate, Lightning
+from nostrain.testing.simulation import Participant, Plan, Simulation
+from nostrain.units import BlockHeight, Digest, Msat
+from nostrain.wire.control import Status
+from tests.daemon.world import Toy, Watched, make_ports, until
+
+
+class IdleEngine:
+    """All that status asks of an engine."""
+
+    starts = 1
+
+
+def status_of(participant: Participant) -> Status:
+    config = DaemonConfig(name=participant.name, data_dir="x", roles=(participant.role,))
+    node = Node(config, participant.pubkey, cast("EngineProcess", IdleEngine()), runtime=participant.runtime)
+    return node.status()
+
+
+async def test_every_moment_of_a_run_has_a_status(tmp_path: Path, autojump_clock: MockClock) -> None:
+    seen: list[Status] = []
+    async with trio.open_nursery() as nursery:
+        simulation = Simulation(Plan(rounds=2, workers=2, validators=3), tmp_path)
+
+        async def live() -> None:
+            async with simulation.running():
+                await trio.sleep_forever()
+
+        nursery.start_soon(live)
+        everyone = list(simulation.participants.values())
+        with trio.fail_after(7200):
+            while not all(one.run is not None and one.run.finished for one in everyone):
+                await trio.sleep(1)
+                seen += [status_of(one) for one in everyone]
+        await trio.sleep(5)
+        last = [status_of(one) for one in everyone]
+        nursery.cancel_scope.cancel()
+    phases = {status.run.phase for status in seen if status.run is not None}
+    assert {"open", "validating", "attesting"} <= phases
+    assert {status.submission for status in seen} >= {"training", "revealed", None}
+    assert {status.duty for status in seen} >= {"announced", "evaluating", None}
+    assert all(status.run is not None and status.run.phase == "finished" and status.run.round == 2 for status in last)
+    assert len({status.state_id for status in last}) == 1
+    assert all("nostrain_round 2" in metrics(status) for status in last)
+    assert all(msgspec.json.decode(msgspec.json.encode(status), type=Status) == status for status in seen + last)
+
+
+class Wobbly:
+    """A Lightning node that is away at first, and whose stream of holds breaks off."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.heights = iter([1, 1, 2])
+
+    async def block_height(self) -> BlockHeight:
+        await trio.lowlevel.checkpoint()
+        self.asked += 1
+        if self.asked in (1, 3):
+            raise Unavailable("lightningd: not now")
+        return BlockHeight(next(self.heights, 2))
+
+    @asynccontextmanager
+    async def holds(self) -> AsyncIterator[Any]:
+        self.asked += 1
+        if self.asked == 1:
+            raise Unavailable("lightningd: not now")
+        send, receive = trio.open_memory_channel[HoldUpdate](1)
+        send.send_nowait(HoldUpdate(Digest(f"{self.asked:064x}"), HoldState.ACCEPTED, Msat(5), BlockHeight(9)))
+        send.close()
+        yield receive
+        receive.close()
+
+
+@pytest.mark.parametrize("feed", [hold_feed, block_feed])
+async def test_feeds_come_back_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, feed: Any, autojump_clock: MockClock) -> None:
+    toy = Toy(monkeypatch)
+    runtime = Watched(make_ports(tmp_path), tmp_path)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runtime.run)
+        nursery.start_soon(feed, runtime, cast("Lightning", Wobbly()))
+        await until(lambda: len(toy.taken) == 3, limit_s=20 * RETRY_S)
+        nursery.cancel_scope.cancel()
+    told = [input_ for _, input_ in toy.taken[1:]]
+    if feed is block_feed:
+        assert told == [Block(BlockHeight(1)), Block(BlockHeight(2))], "a height that did not change is not told again"
+    else:
+        assert told == [HoldChanged(Digest(f"{number:064x}"), "accepted", Msat(5), BlockHeight(9)) for number in (2, 3)]

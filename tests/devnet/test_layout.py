@@ -1,0 +1,77 @@
+"""The files that a devnet's participants start from: the same for the same seed, and such as the daemon reads."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from nostrain.config.load import load_config
+from nostrain.devnet.layout import Options, lay_out, longest_socket, roles_of
+from nostrain.protocol.manifest import TimingSpec
+
+RELAY = "ws://127.0.0.1:4242"
+
+
+def keys(folder: Path, **options: int) -> dict[str, str]:
+    return {one.name: one.pubkey for one in lay_out(folder, Options(**options), RELAY)}
+
+
+def test_keys_follow_from_the_seed_and_differ_from_each_other(tmp_path: Path) -> None:
+    first, again, other = keys(tmp_path / "1", seed=7), keys(tmp_path / "2", seed=7), keys(tmp_path / "3", seed=8)
+    assert first == again
+    assert len(set(first.values()) | set(other.values())) == 16
+    assert list(first) == ["coordinator", "validator-1", "validator-2", "validator-3", "worker-1", "worker-2", "worker-3", "worker-4"]
+
+
+def test_more_workers_change_nobodys_key(tmp_path: Path) -> None:
+    few, many = keys(tmp_path / "1", workers=2, seed=3), keys(tmp_path / "2", workers=4, seed=3)
+    assert few.items() <= many.items()
+
+
+@pytest.mark.parametrize("name", ["plain", "with space", 'a"quote', "backslash\\n", "ünï", "emoji 🜁"])
+def test_every_configuration_is_one_that_the_daemon_reads(tmp_path: Path, name: str) -> None:
+    root = tmp_path / name
+    text = tmp_path / f"{name} text"
+    for participant in lay_out(root, Options(workers=2, validators=3, seed=5, rounds=4, text=text, threads=2), RELAY):
+        config = load_config(participant.config)
+        assert config.name == participant.name
+        assert config.data_path == participant.folder
+        assert config.control_path == participant.control
+        assert config.relays == (RELAY,)
+        assert config.engine.threads == 2
+        assert participant.role in config.roles
+        if config.coordinator is None:
+            continue
+        run = config.coordinator.run
+        assert config.blobs.servers == (f"http://{config.blobs.bind}",)
+        assert (run.rounds, run.seed, run.text, run.min_workers, run.min_validators, run.threshold) == (4, 5, str(text), 2, 3, 2)
+        assert run.timing.spec() == TimingSpec()
+        assert run.settlement.mode == "none"
+
+
+@pytest.mark.parametrize(("validators", "threshold"), [(1, 1), (2, 2), (3, 2), (4, 3), (8, 5)])
+def test_a_majority_decides(tmp_path: Path, validators: int, threshold: int) -> None:
+    coordinator = lay_out(tmp_path, Options(validators=validators), RELAY)[0]
+    config = load_config(coordinator.config)
+    assert config.coordinator is not None
+    assert config.coordinator.run.threshold == threshold
+
+
+def test_deadlines_can_be_set(tmp_path: Path) -> None:
+    timing = TimingSpec(commit_s=3, acknowledge_s=4, reveal_s=5, verdict_s=6, attest_s=7, grace_s=8)
+    config = load_config(lay_out(tmp_path, Options(timing=timing), RELAY)[0].config)
+    assert config.coordinator is not None
+    assert config.coordinator.run.timing.spec() == timing
+
+
+def test_secrets_are_the_owners_alone(tmp_path: Path) -> None:
+    for participant in lay_out(tmp_path, Options(), RELAY):
+        assert stat.S_IMODE((participant.folder / "root.key").stat().st_mode) == 0o600
+
+
+def test_the_longest_socket_is_known_beforehand(tmp_path: Path) -> None:
+    options = Options(workers=16)
+    longest = max(len(str(tmp_path / name / "control.sock")) for name, _ in roles_of(options))
+    assert longest_socket(tmp_path, options) == longest
