@@ -1,0 +1,189 @@
+"""`nostrain-ctl wallet` and `earnings`: what a node holds and what the rounds brought, from the daemon's state to the lines on a terminal."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import pytest
+import trio
+from click.testing import CliRunner, Result
+
+from nostrain.config.load import load_config
+from nostrain.core.rows import NodeState
+from nostrain.ctl.main import main
+from nostrain.ctl.money import earnings_text, sat, wallet_text
+from nostrain.daemon.control import Control
+from nostrain.daemon.status import Node
+from nostrain.daemon.wallet import earnings, read_wallet
+from nostrain.engine import EngineProcess
+from nostrain.errors import Unavailable
+from nostrain.testing.simulation import Plan, Simulation
+from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey
+from nostrain.wire.control import Earnings, RoundEarnings, Status, Wallet, WalletChannel
+from tests.daemon.examples import example
+from tests.paid.conftest import SimnetProcess
+from tests.sim.world import simulate, to_the_end
+
+FEE = Msat(500_000)
+HELD, CLTV = Msat(1_234_567), 80
+
+
+async def hold(simnet: SimnetProcess) -> None:
+    """The coordinator locks HELD towards worker-1."""
+    payer, payee = simnet.lightning("coordinator"), simnet.lightning("worker-1")
+    payment_hash = Digest(hashlib.sha256(secrets.token_bytes(32)).hexdigest())
+    bolt11 = await payee.hold_invoice(payment_hash, HELD, CLTV, 3600)
+    async with trio.open_nursery() as nursery, payee.holds() as updates:
+        nursery.start_soon(payer.pay, bolt11, payment_hash, HELD)
+        with trio.fail_after(10):
+            async for update in updates:
+                if update.cltv_expiry is not None:
+                    break
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_wallet_shows_what_is_held_and_for_how_long(simnet: SimnetProcess) -> None:
+    before = await read_wallet(simnet.socket("coordinator"))
+    await hold(simnet)
+    payer, payee = await read_wallet(simnet.socket("coordinator")), await read_wallet(simnet.socket("worker-1"))
+    assert payer.network == "regtest"
+    (to_worker,) = [channel for channel in payer.channels if channel.peer_id == payee.node_id]
+    (channel,) = payee.channels
+    assert (to_worker.held_msat, to_worker.incoming_msat, to_worker.htlcs) == (HELD, 0, 1)
+    assert (channel.held_msat, channel.incoming_msat, channel.htlcs, channel.slots) == (0, HELD, 1, 30)
+    assert channel.blocks_left is not None
+    assert CLTV <= channel.blocks_left <= CLTV + 3
+    assert sum(one.spendable_msat for one in before.channels) - sum(one.spendable_msat for one in payer.channels) == HELD
+    await simnet.control("mine", blocks=10)
+    (later,) = (await read_wallet(simnet.socket("worker-1"))).channels
+    assert later.blocks_left == channel.blocks_left - 10
+    lines = wallet_text(payer).splitlines()
+    assert len(lines) == 1 + 1 + 2 + 1
+    assert "1,234.567" in lines[-1]
+    assert str(to_worker.blocks_left) in lines[-1]
+
+
+async def test_a_node_that_is_away_is_said_to_be(tmp_path: Path) -> None:
+    with pytest.raises(Unavailable, match="does not answer"):
+        await read_wallet(tmp_path / "nobody")
+
+
+def test_earnings_are_what_the_ledger_has() -> None:
+    async def scenario(sim: Simulation) -> dict[str, Earnings]:
+        start = dict(sim.ledger.balances)
+        await to_the_end(sim)
+        found = {}
+        for name, one in sim.participants.items():
+            assert one.runtime is not None
+            found[name] = earnings(one.runtime.state)
+            net = sum(entry.reward_msat + entry.fee_msat for entry in found[name].rounds)
+            assert net == sim.ledger.balances[name] - start[name]
+        return found
+
+    found = simulate(Plan(workers=3, instances=2, fee_msat=FEE, quality={"worker-2": 0.1}), scenario)
+    assert [entry.levels for entry in found["worker-0"].rounds] == [4, 4]
+    assert [(entry.levels, entry.fee_msat) for entry in found["worker-2"].rounds] == [(0, -FEE), (0, -FEE)]
+    assert "below the first level" in found["worker-2"].rounds[0].state
+    assert [(entry.levels, entry.fee_msat) for entry in found["coordinator"].rounds] == [(8, 3 * FEE)] * 2
+    assert found["validator-0"].rounds == ()
+    assert all(entry.locked_msat == 0 for one in found.values() for entry in one.rounds)
+
+
+def test_what_is_locked_is_not_earned_yet() -> None:
+    async def scenario(sim: Simulation) -> tuple[Earnings, Earnings]:
+        assert await sim.until(lambda: sim.ledger.held() == 2 * 4 * sim.plan.level_msat, limit_s=1_000)
+        states = [sim.participants[name].runtime for name in ("worker-0", "coordinator")]
+        assert await sim.until(lambda: all(earnings(one.state).rounds[0].locked_msat for one in states if one), limit_s=100)
+        mine, payer = (earnings(one.state) for one in states if one)
+        return mine, payer
+
+    mine, payer = simulate(Plan(rounds=1, workers=2, instances=2, fee_msat=FEE), scenario)
+    assert (mine.rounds[0].levels, mine.rounds[0].reward_msat, mine.rounds[0].locked_msat) == (0, 0, 40_000_000)
+    assert (payer.rounds[0].levels, payer.rounds[0].reward_msat, payer.rounds[0].locked_msat) == (0, 0, 80_000_000)
+
+
+def test_nothing_is_earned_without_a_run_or_in_one_that_is_not_paid() -> None:
+    with pytest.raises(Unavailable, match="no run was found yet"):
+        earnings(NodeState())
+
+    async def scenario(sim: Simulation) -> None:
+        worker = sim.participants["worker-0"]
+        assert await sim.until(lambda: worker.run is not None, limit_s=1_000)
+        assert worker.runtime is not None
+        with pytest.raises(Unavailable, match="the run simulated is not paid"):
+            earnings(worker.runtime.state)
+
+    simulate(Plan(rounds=1, workers=1, paid=False), scenario)
+
+
+EARNED = Earnings(
+    run=EventId("ab" * 32),
+    name="a\x1brun",
+    rounds_closed=10,
+    rounds=(
+        RoundEarnings(9, EventId("01" * 32), 4, 400_000, -20_000, 0, "accepted"),
+        RoundEarnings(10, EventId("02" * 32), 0, 0, -20_001, 100_000, "refused: \x1b[2Jscore"),
+    ),
+)
+WALLET = Wallet(
+    "02" * 33,
+    "regtest",
+    BlockHeight(800_000),
+    (WalletChannel("03" * 33, "CHANNELD_NORMAL", False, Msat(1), Msat(2), Msat(0), Msat(0), 0, 30, None),),
+)
+
+
+@asynccontextmanager
+async def daemon(path: Path, control: Control) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        await nursery.start(control.serve, path)
+        yield
+        nursery.cancel_scope.cancel()
+
+
+async def command(path: Path, name: str) -> Result:
+    return await trio.to_thread.run_sync(lambda: CliRunner().invoke(main, [name, "--control", str(path)]))
+
+
+async def test_the_commands_show_what_the_daemon_answers(tmp_path: Path) -> None:
+    async def wallet() -> Wallet:
+        return WALLET
+
+    async with daemon(tmp_path / "s", Control(lambda: example(Status), wallet, lambda: EARNED)):
+        shown, earned = await command(tmp_path / "s", "wallet"), await command(tmp_path / "s", "earnings")
+    assert (shown.exit_code, earned.exit_code) == (0, 0)
+    assert shown.output.splitlines() == wallet_text(WALLET).splitlines()
+    assert "CHANNELD_NORMAL (away)" in shown.output
+    lines = earned.output.splitlines()
+    assert lines == earnings_text(EARNED).splitlines()
+    assert lines[2].split() == ["9", "4", "400", "-20", "380", "0", "accepted"]
+    assert lines[4].split()[:6] == ["total", "4", "400", "-40.001", "359.999", "100"]
+    assert lines[5].startswith("rounds before 9 are not shown")
+    assert "\x1b" not in earned.output
+
+
+async def test_a_daemon_without_lightning_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "n.toml"
+    path.write_text(f'name = "n"\ndata_dir = "{tmp_path}"\nroles = ["worker"]\nrelays = ["ws://127.0.0.1:1"]\n')
+    node = Node(load_config(path, (), {}), Pubkey("ab" * 32), cast("EngineProcess", None))
+    async with daemon(tmp_path / "s", Control(node.status, node.wallet, node.earnings)):
+        shown, earned = await command(tmp_path / "s", "wallet"), await command(tmp_path / "s", "earnings")
+    assert shown.exit_code == earned.exit_code == 1
+    assert "set lightning.socket" in shown.output
+    assert "no run was found yet" in earned.output
+
+
+@pytest.mark.parametrize(("msat", "text"), [(0, "0"), (1, "0.001"), (-20_000, "-20"), (1_234_567_890, "1,234,567.89"), (-999, "-0.999")])
+def test_amounts_are_exact(msat: int, text: str) -> None:
+    assert sat(msat) == text
+
+
+def test_answers_survive_the_wire() -> None:
+    for value in (WALLET, EARNED):
+        assert msgspec.json.decode(msgspec.json.encode(value), type=type(value)) == value
