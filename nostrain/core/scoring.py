@@ -18,7 +18,7 @@ from nostrain.units import PPM, EventId, Ppm, Pubkey
 
 SAME_PPM: Final = Ppm(900_000)
 """Of two deltas of one round that share more of their indices than this, at least one is a copy, in whatever round: nobody's training is the
-same as another's on other data. Honest deltas of a first round share up to two thirds."""
+same as another's on other data. Honest deltas of the first two rounds were measured to share a quarter."""
 MAX_REASON: Final = 120
 """Characters of a reason that is passed on: part of it may be someone else's words."""
 

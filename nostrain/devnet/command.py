@@ -176,5 +176,5 @@ def conclude(devnet: Devnet, extra: dict[str, Any], problem: str | None, outputs
         count = len(devnet.participants) - len(devnet.observer.silent)
         print(f"every round closed, and all {count} participants that speak computed the same checkpoint in each")
         if data.get("cheaters"):
-            print(f"no cheating worker earned more than its fees, and every honest one was paid; cheats: {len(data['cheaters'])}")
+            print(f"{len(data['cheaters'])} cheat, and none of their work was worth its fees")
     return EXIT_FAILED if problems else 0
