@@ -170,7 +170,7 @@ def config_text(participant: Participant, options: Options, relay: str, blobs: s
         f"threads = {options.threads}",
     ]
     if options.paid and participant.role != "validator":
-        lines += ["", "[lightning]", f"socket = {json.dumps(str(lightning_socket(participant.folder.parent, participant.name)))}"]
+        lines += ["", "[lightning]", f"socket = {quoted(str(lightning_socket(participant.folder.parent, participant.name)))}"]
     if participant.role == "coordinator":
         lines += [
             "",

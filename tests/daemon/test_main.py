@@ -105,9 +105,9 @@ def test_a_port_in_use(tmp_path: Path) -> None:
     refused(result, "blobs.bind", str(port), "EADDRINUSE")
 
 
-def test_settlement_that_this_version_cannot_do(tmp_path: Path) -> None:
+def test_a_run_that_pays_and_no_lightning_node(tmp_path: Path) -> None:
     text = LEAD + '[coordinator.run.settlement]\nmode = "hold"\nlevel_msat = 1000\n'
-    refused(start(configure(tmp_path, text)), "coordinator.run.settlement.mode", "no Lightning client yet", '"none"')
+    refused(start(configure(tmp_path, text)), "coordinator.run.settlement.mode", "needs a Lightning node", "lightning.socket")
 
 
 def test_text_that_is_not_there(tmp_path: Path) -> None:

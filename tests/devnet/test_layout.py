@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from nostrain.config.load import load_config
-from nostrain.devnet.layout import Options, lay_out, longest_socket, roles_of
+from nostrain.devnet.layout import FEE_MSAT, LEVEL_MSAT, Options, lay_out, lightning_socket, longest_socket, roles_of
 from nostrain.protocol.manifest import TimingSpec
 
 RELAY = "ws://127.0.0.1:4242"
@@ -42,13 +42,15 @@ def test_every_configuration_is_one_that_the_daemon_reads(tmp_path: Path, name: 
         assert config.relays == (RELAY,)
         assert config.engine.threads == 2
         assert participant.role in config.roles
+        socket = "" if participant.role == "validator" else str(lightning_socket(root, participant.name))
+        assert config.lightning.socket == socket
         if config.coordinator is None:
             continue
         run = config.coordinator.run
         assert config.blobs.servers == (f"http://{config.blobs.bind}",)
         assert (run.rounds, run.seed, run.text, run.min_workers, run.min_validators, run.threshold) == (4, 5, str(text), 2, 3, 2)
         assert run.timing.spec() == TimingSpec()
-        assert run.settlement.mode == "none"
+        assert (run.settlement.mode, run.settlement.level_msat, run.settlement.fee_msat) == ("hold", LEVEL_MSAT, FEE_MSAT)
 
 
 @pytest.mark.parametrize(("validators", "threshold"), [(1, 1), (2, 2), (3, 2), (4, 3), (8, 5)])
@@ -73,5 +75,12 @@ def test_secrets_are_the_owners_alone(tmp_path: Path) -> None:
 
 def test_the_longest_socket_is_known_beforehand(tmp_path: Path) -> None:
     options = Options(workers=16)
-    longest = max(len(str(tmp_path / name / "control.sock")) for name, _ in roles_of(options))
+    longest = max(len(str(tmp_path / "simnet" / name / "lightning-rpc")) for name, _ in roles_of(options))
     assert longest_socket(tmp_path, options) == longest
+
+
+def test_a_run_that_is_not_paid_needs_no_lightning(tmp_path: Path) -> None:
+    for participant in lay_out(tmp_path, Options(workers=1, validators=1, paid=False), RELAY):
+        config = load_config(participant.config)
+        assert config.lightning.socket == ""
+        assert config.coordinator is None or config.coordinator.run.settlement.mode == "none"

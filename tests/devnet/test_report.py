@@ -50,7 +50,7 @@ def test_it_has_exactly_the_demanded_keys_and_a_few_more(written: Any) -> None:
     assert written["schema"] == 1
     assert [entry["round"] for entry in written["rounds"]] == list(range(1, ROUNDS + 1))
     for entry in written["rounds"]:
-        assert set(entry) - ROUND_KEYS == {"state_ids"}
+        assert set(entry) - ROUND_KEYS == {"state_ids", "fee_msat"}
         assert set(entry) >= ROUND_KEYS
         assert set(entry["workers"]) == {f"worker-{index}" for index in range(1, WORKERS + 1)}
         assert all(set(worker) == WORKER_KEYS for worker in entry["workers"].values())

@@ -188,7 +188,9 @@ class Examples:
             outer=OUTER,
             scoring=ScoringSpec(unassigned_tokens=16_384, assigned_tokens=1_024, validation_tokens=16_384, floor_nanonats=100_000),
             timing=TimingSpec(commit_s=90, acknowledge_s=30, reveal_s=30, verdict_s=90, attest_s=30, grace_s=5),
-            settlement=SettlementSpec(mode="hold", level_msat=Msat(250_000), fee_msat=Msat(100_000), instances=2),
+            settlement=SettlementSpec(
+                mode="hold", level_msat=Msat(250_000), fee_msat=Msat(100_000), ticket_server="http://127.0.0.1:3000", instances=2
+            ),
         )
         self.run = self._say("manifest", COORDINATOR, self.manifest, 0).id
         for n, party in enumerate(VALIDATORS):
