@@ -45,7 +45,9 @@ def invoice(**changes: object) -> str:
 
 
 def part(status: str, *, groupid: int = 1, partid: int = 0, age_s: float = 0, preimage: str | None = None) -> dict[str, object]:
-    row = {"payment_hash": HASH, "status": status, "created_at": int(time.time() - age_s), "groupid": groupid, "partid": partid}
+    # Rows are made when the module is read, perhaps minutes before they are judged: what is to be fresh then must not age meanwhile.
+    created_at = int(time.time() - age_s) if age_s else 1 << 40
+    row = {"payment_hash": HASH, "status": status, "created_at": created_at, "groupid": groupid, "partid": partid}
     return row | ({} if preimage is None else {"payment_preimage": preimage})
 
 
