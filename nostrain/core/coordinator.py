@@ -26,9 +26,11 @@ MAX_MISSED = 3
 
 
 def decide(tx: Transaction) -> None:
-    """Open the next round, or take the open one a step further."""
-    me, run = tx.me, tx.run
+    """Open the next round, or take the open one a step further, once our replica stands on its state."""
+    me, run, replica = tx.me, tx.run, tx.get("replica", Replica)
     if "coordinator" not in me.roles or run is None or run.coordinator != me.pubkey or run.halted:
+        return
+    if replica is None or replica.state is not ReplicaState.READY or replica.head != run.head or replica.confirming is not None:
         return
     if run.open is None:
         announce(tx, run)
@@ -39,28 +41,17 @@ def decide(tx: Transaction) -> None:
 
 
 def announce(tx: Transaction, run: Run) -> None:
-    """Open the next round once our replica stands on the head and enough have enrolled."""
-    replica = tx.get("replica", Replica)
-    if (
-        run.finished
-        or replica is None
-        or replica.state is not ReplicaState.READY
-        or replica.head != run.head
-        or replica.confirming is not None
-    ):
-        return
+    """Open the next round, if there is one, when enough have enrolled."""
     workers, validators = listed(tx, run)
-    least_workers, least_validators = (
-        (run.manifest.min_workers, run.manifest.min_validators) if run.round == 0 else (1, run.manifest.threshold)
-    )
-    if len(workers) < least_workers or len(validators) < least_validators:
+    first = run.round == 0
+    least_workers, least_validators = (run.manifest.min_workers, run.manifest.min_validators) if first else (1, run.manifest.threshold)
+    if run.finished or len(workers) < least_workers or len(validators) < least_validators:
         return
-    assert replica.state_id is not None
     body = Announcement(
         run=run.id,
         round=run.round + 1,
         parent=run.head,
-        state_id=replica.state_id,
+        state_id=run.state_id,
         workers=workers,
         validators=validators,
         deadlines=deadlines(tx.now, run.manifest),
@@ -89,9 +80,6 @@ def listed(tx: Transaction, run: Run) -> tuple[tuple[Pubkey, ...], tuple[Validat
 def step(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
     """Receipt when the commitments are in, result when the attestations are in; an empty result when too few spoke in time."""
     limits = round_.announcement.deadlines
-    replica = tx.get("replica", Replica)
-    if replica is None or replica.state_id is None:
-        return  # our own round came back from the relays before our own state did: an empty folder, the old key
     if lead.state is L.COLLECTING:
         collect_commitments(tx, run, round_, lead)
     elif lead.state is L.RECEIPTED and round_.receipt is not None:
@@ -190,7 +178,7 @@ def close(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
     replica = tx.need("replica", Replica)
     outcome = lead.outcome
     accepted: tuple[Accepted, ...] = ()
-    assert replica.state_id is not None and replica.root is not None and replica.blob is not None  # noqa: PT018 - we announced from it
+    assert replica.state_id is not None and replica.root is not None and replica.blob is not None  # noqa: PT018 - it is READY
     state: tuple[Digest, Digest, BlobRef] = (replica.state_id, replica.root, replica.blob)
     if outcome is not None and outcome.state_id is not None and outcome.root is not None and outcome.checkpoint is not None:
         workers = sorted(lead.levels)
