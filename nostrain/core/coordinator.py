@@ -62,15 +62,19 @@ def announce(tx: Transaction, run: Run) -> None:
 def listed(tx: Transaction, run: Run) -> tuple[tuple[Pubkey, ...], tuple[ValidatorEntry, ...]]:
     """Whom the next round lists: everyone who enrolled, was not absent lately and did not contradict itself.
 
-    If there are more than fit, those who took part before come first, so that a crowd of newcomers does not displace them.
+    If there are more than fit, those who took part before come first, so that a crowd of newcomers does not displace them. If all were
+    absent, nobody is left out: they only hear of it from a round that does not list them.
     """
     last = tx.get(f"round/{list(run.results)[-1]}", Round) if run.results else None
     incumbent = {entry.pubkey for entry in last.announcement.validators} if last is not None else set()
-    workers = [key for key, (_, _, said) in run.enrolled.items() if said.role == "worker" and run.missed.get(key, 0) < MAX_MISSED]
+    workers = [key for key, (_, _, said) in run.enrolled.items() if said.role == "worker"]
+    workers = [key for key in workers if run.missed.get(key, 0) < MAX_MISSED] or workers
     workers.sort(key=lambda key: (key not in run.missed, run.missed.get(key, 0), key))
+    trusted = tx.me.plan.validators if tx.me.plan is not None else ()
     entries: dict[Pubkey, ValidatorEntry] = {}
     for key, (_, _, said) in sorted(run.enrolled.items(), key=lambda item: (item[0] not in incumbent, item[0])):
-        if said.role == "validator" and key not in run.faulty and said.chain_length > run.round and said.oracle not in entries:
+        chosen = said.role == "validator" and key not in run.faulty and (not trusted or key in trusted)
+        if chosen and said.chain_length > run.round and said.oracle not in entries:
             assert said.oracle is not None and said.endorsement is not None and said.chain_end is not None  # noqa: PT018 - fold_enrolment
             entries[said.oracle] = ValidatorEntry(key, said.oracle, said.endorsement, said.chain_end, said.chain_length)
     validators = sorted(list(entries.values())[:MAX_VALIDATORS], key=lambda entry: entry.pubkey)

@@ -12,7 +12,8 @@ import msgspec
 
 from nostrain.core.effects import Cancel, Draw, Drawn, Failed, HoldInvoice, Invoiced, Ok, Outcome, Settle, Unlock, Unlocked
 from nostrain.core.escrow import oracles_of, terms
-from nostrain.core.rows import Chain, Payee, PayeeLevel, Round, Run
+from nostrain.core.escrow_rows import Payee, PayeeLevel
+from nostrain.core.rows import Chain, Round, Run
 from nostrain.core.scoring import pinned
 from nostrain.core.tables import PayeeState, advance
 from nostrain.core.timing import SAFETY_BLOCKS, blocks_in, collect_by, release_by

@@ -7,7 +7,7 @@ import pytest
 
 from nostrain.core.coordinator import listed
 from nostrain.core.effects import Compute, Computed, Failed, Fetch, Fetched, Upload, Uploaded
-from nostrain.core.rows import Lead, NodeState
+from nostrain.core.rows import Lead, NodeState, RunPlan
 from nostrain.core.tables import LeadState, ReplicaState
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.jobs import AggregateJob, AggregateResult
@@ -308,3 +308,18 @@ def test_others_lead_nothing() -> None:
         node = Node(party, "coordinator").hear(until("commitment 2"))
         assert not node.has("run"), "a coordinator follows its own run only"
     assert UnixTime(START) < LIMITS.commit_by
+
+
+def test_when_everyone_was_absent_nobody_is_left_out() -> None:
+    """Workers enrol again when an open round does not list them: without a round nobody would."""
+    node = leader(until("enrolment worker 2"))
+    run = msgspec.structs.replace(node.run, missed={party.pubkey: 5 for party in WORKERS})
+    assert listed(Transaction(node.state, node.now), run)[0] == EXAMPLES.announcement.workers
+
+
+def test_an_operator_may_name_the_validators_that_its_money_hangs_on() -> None:
+    named = (VALIDATORS[2].pubkey, VALIDATORS[0].pubkey)
+    plan = RunPlan("run", 8, 3, 2, 2, None, 1, 1, 1, (), "/work", validators=named)
+    node = Node(COORDINATOR, "coordinator", plan=plan).hear(until("enrolment worker 2"))
+    found = listed(Transaction(node.state, node.now), node.run)[1]
+    assert [entry.pubkey for entry in found] == sorted(named)
