@@ -26,9 +26,11 @@ MAX_MISSED = 3
 
 
 def decide(tx: Transaction) -> None:
-    """Open the next round, or take the open one a step further."""
-    me, run = tx.me, tx.run
+    """Open the next round, or take the open one a step further, once our replica stands on its state."""
+    me, run, replica = tx.me, tx.run, tx.get("replica", Replica)
     if "coordinator" not in me.roles or run is None or run.coordinator != me.pubkey or run.halted:
+        return
+    if replica is None or replica.state is not ReplicaState.READY or replica.head != run.head or replica.confirming is not None:
         return
     if run.open is None:
         announce(tx, run)
@@ -39,28 +41,17 @@ def decide(tx: Transaction) -> None:
 
 
 def announce(tx: Transaction, run: Run) -> None:
-    """Open the next round once our replica stands on the head and enough have enrolled."""
-    replica = tx.get("replica", Replica)
-    if (
-        run.finished
-        or replica is None
-        or replica.state is not ReplicaState.READY
-        or replica.head != run.head
-        or replica.confirming is not None
-    ):
-        return
+    """Open the next round, if there is one, when enough have enrolled."""
     workers, validators = listed(tx, run)
-    least_workers, least_validators = (
-        (run.manifest.min_workers, run.manifest.min_validators) if run.round == 0 else (1, run.manifest.threshold)
-    )
-    if len(workers) < least_workers or len(validators) < least_validators:
+    first = run.round == 0
+    least_workers, least_validators = (run.manifest.min_workers, run.manifest.min_validators) if first else (1, run.manifest.threshold)
+    if run.finished or len(workers) < least_workers or len(validators) < least_validators:
         return
-    assert replica.state_id is not None
     body = Announcement(
         run=run.id,
         round=run.round + 1,
         parent=run.head,
-        state_id=replica.state_id,
+        state_id=run.state_id,
         workers=workers,
         validators=validators,
         deadlines=deadlines(tx.now, run.manifest),
@@ -71,15 +62,19 @@ def announce(tx: Transaction, run: Run) -> None:
 def listed(tx: Transaction, run: Run) -> tuple[tuple[Pubkey, ...], tuple[ValidatorEntry, ...]]:
     """Whom the next round lists: everyone who enrolled, was not absent lately and did not contradict itself.
 
-    If there are more than fit, those who took part before come first, so that a crowd of newcomers does not displace them.
+    If there are more than fit, those who took part before come first, so that a crowd of newcomers does not displace them. If all were
+    absent, nobody is left out: they only hear of it from a round that does not list them.
     """
     last = tx.get(f"round/{list(run.results)[-1]}", Round) if run.results else None
     incumbent = {entry.pubkey for entry in last.announcement.validators} if last is not None else set()
-    workers = [key for key, (_, _, said) in run.enrolled.items() if said.role == "worker" and run.missed.get(key, 0) < MAX_MISSED]
+    workers = [key for key, (_, _, said) in run.enrolled.items() if said.role == "worker"]
+    workers = [key for key in workers if run.missed.get(key, 0) < MAX_MISSED] or workers
     workers.sort(key=lambda key: (key not in run.missed, run.missed.get(key, 0), key))
+    trusted = tx.me.plan.validators if tx.me.plan is not None else ()
     entries: dict[Pubkey, ValidatorEntry] = {}
     for key, (_, _, said) in sorted(run.enrolled.items(), key=lambda item: (item[0] not in incumbent, item[0])):
-        if said.role == "validator" and key not in run.faulty and said.chain_length > run.round and said.oracle not in entries:
+        chosen = said.role == "validator" and key not in run.faulty and (not trusted or key in trusted)
+        if chosen and said.chain_length > run.round and said.oracle not in entries:
             assert said.oracle is not None and said.endorsement is not None and said.chain_end is not None  # noqa: PT018 - fold_enrolment
             entries[said.oracle] = ValidatorEntry(key, said.oracle, said.endorsement, said.chain_end, said.chain_length)
     validators = sorted(list(entries.values())[:MAX_VALIDATORS], key=lambda entry: entry.pubkey)
@@ -89,9 +84,6 @@ def listed(tx: Transaction, run: Run) -> tuple[tuple[Pubkey, ...], tuple[Validat
 def step(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
     """Receipt when the commitments are in, result when the attestations are in; an empty result when too few spoke in time."""
     limits = round_.announcement.deadlines
-    replica = tx.get("replica", Replica)
-    if replica is None or replica.state_id is None:
-        return  # our own round came back from the relays before our own state did: an empty folder, the old key
     if lead.state is L.COLLECTING:
         collect_commitments(tx, run, round_, lead)
     elif lead.state is L.RECEIPTED and round_.receipt is not None:
@@ -190,7 +182,7 @@ def close(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
     replica = tx.need("replica", Replica)
     outcome = lead.outcome
     accepted: tuple[Accepted, ...] = ()
-    assert replica.state_id is not None and replica.root is not None and replica.blob is not None  # noqa: PT018 - we announced from it
+    assert replica.state_id is not None and replica.root is not None and replica.blob is not None  # noqa: PT018 - it is READY
     state: tuple[Digest, Digest, BlobRef] = (replica.state_id, replica.root, replica.blob)
     if outcome is not None and outcome.state_id is not None and outcome.root is not None and outcome.checkpoint is not None:
         workers = sorted(lead.levels)

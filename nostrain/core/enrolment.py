@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nostrain.core.effects import Credentials, CredentialsRead, Outcome
-from nostrain.core.rows import Outbox, Round, Run
+from nostrain.core.rows import Round, Run
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.messages import Enrolment
 
@@ -30,8 +30,8 @@ def repeat(tx: Transaction, run: Run) -> None:
     if round_ is None or run.distrusted is not None:
         return
     listed = tx.me.pubkey in round_.announcement.workers or any(e.pubkey == tx.me.pubkey for e in round_.announcement.validators)
-    first = tx.get(f"outbox/{KEY}/0", Outbox)
-    if not listed and (first is None or first.created_at < tx.now):
+    first = tx.said(f"{KEY}/0")
+    if not listed and first is not None and first.created_at < tx.now:
         tx.say(f"{KEY}/{round_.announcement.round}", mine)
 
 

@@ -8,8 +8,9 @@ import msgspec
 
 from nostrain.core.effects import CheckLocks
 from nostrain.core.escrow import amounts, oracles_of, terms
+from nostrain.core.escrow_rows import Payee, PayeeLevel
 from nostrain.core.payee import bound_oracles, refuse
-from nostrain.core.rows import Payee, PayeeLevel, Round, Run
+from nostrain.core.rows import Round, Run
 from nostrain.core.run import need_run
 from nostrain.core.tables import PayeeState
 from nostrain.core.transaction import Transaction

@@ -12,7 +12,8 @@ import msgspec
 
 from nostrain.core.effects import Cancel, Draw, Drawn, Failed, HoldInvoice, Invoiced, Ok, Outcome, Settle, Unlock, Unlocked
 from nostrain.core.escrow import oracles_of, terms
-from nostrain.core.rows import Chain, Payee, PayeeLevel, Round, Run
+from nostrain.core.escrow_rows import Payee, PayeeLevel
+from nostrain.core.rows import Chain, Round, Run
 from nostrain.core.scoring import pinned
 from nostrain.core.tables import PayeeState, advance
 from nostrain.core.timing import SAFETY_BLOCKS, blocks_in, collect_by, release_by
@@ -70,8 +71,8 @@ def invoice(tx: Transaction, run: Run, round_: Round, key: str, row: Payee) -> N
                     expiry_s=INVOICE_EXPIRY_S,
                 )
             )
-    bolt11 = tuple(level.bolt11 for level in row.levels if level.bolt11 is not None)
-    if len(bolt11) == len(row.levels) and row.offer_id is not None and tx.said(f"{key}/invoices") is None:
+    bolt11 = tuple(level.bolt11 for level in row.levels if level.state is Y.CHECKED and level.bolt11 is not None)
+    if len(bolt11) == len(row.levels) and row.offer_id is not None:
         body = Invoices(run=run.id, announcement=round_.id, round=round_.announcement.round, offer=row.offer_id, bolt11=bolt11)
         tx.say(f"{key}/invoices", body, recipient=run.coordinator)
         for index in range(len(row.levels)):

@@ -9,7 +9,8 @@ import msgspec
 
 from nostrain.core.effects import Draw, DrawLocks, Drawn, LocksDrawn, LocksOpened, OpenLocks, Outcome, Pay, PayEnded
 from nostrain.core.escrow import amounts, oracles_of, terms
-from nostrain.core.rows import Payer, PayerLevel, Round, Run
+from nostrain.core.escrow_rows import Payer, PayerLevel
+from nostrain.core.rows import Round, Run
 from nostrain.core.tables import PayerState, advance
 from nostrain.core.ticket import holds_ticket
 from nostrain.core.timing import oracles_by

@@ -6,7 +6,8 @@ from typing import Final
 
 import msgspec
 
-from nostrain.core.rows import Outbox, Payee, Payer, Replica, Round
+from nostrain.core.escrow_rows import Payee, Payer
+from nostrain.core.rows import Outbox, Replica, Round
 from nostrain.core.tables import PayeeState, PayerState
 from nostrain.core.transaction import Transaction
 from nostrain.core.waiting import forget

@@ -79,10 +79,12 @@ def void_item(run: Run, round_: Round, body: Result, item: Accepted) -> str | No
 
 
 def fold_confirmation(run: Run, round_: Round, message: Message, body: Confirmation) -> Round:
-    """What someone computed from the result, first word of each. Kept for participants only; it moves nothing."""
+    """What someone computed from the result, first word of each. It moves nothing, and is kept for those who took part in the round only."""
     known = {entry.pubkey for entry in round_.announcement.validators} | set(round_.announcement.workers) | {run.coordinator}
-    if message.author not in known and message.author not in run.enrolled:
-        raise RemoteProtocolError("confirmation", "by someone who takes no part", whose=message.author[:8])
+    if message.author not in known:
+        if message.author not in run.enrolled:
+            raise RemoteProtocolError("confirmation", "by someone who takes no part", whose=message.author[:8])
+        return round_
     if round_.result is None:
         raise Orphan(body.result)
     if round_.result[0] != body.result:

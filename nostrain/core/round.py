@@ -39,7 +39,9 @@ RoundBody = (
 T = TypeVar("T")
 
 MAX_ALTERNATIVES: Final = 64
-"""Different commitments, attestations or thermometers of one author that are remembered in a round; honest authors have one."""
+"""Different commitments or thermometers of one author that are remembered in a round; honest authors have one."""
+MAX_ATTESTATIONS: Final = 4
+"""Attestation events of one validator, which are large: a result does not depend on any single validator's."""
 
 
 def phase(round_: Round, run: Run) -> RoundPhase:
@@ -284,6 +286,6 @@ def fold_attestation(round_: Round, message: Message, body: Attestation) -> Roun
     if tuple(item.payee for item in body.items) != pinned(round_):
         raise RemoteProtocolError("attestation", "does not cover exactly the pinned workers", whose=whose)
     mine = sum(author == message.author for author, _ in round_.attestations.values())
-    if message.id not in round_.attestations and mine >= MAX_ALTERNATIVES:
-        raise RemoteProtocolError("attestation", f"more than {MAX_ALTERNATIVES} in one round", whose=whose)
+    if message.id not in round_.attestations and mine >= MAX_ATTESTATIONS:
+        raise RemoteProtocolError("attestation", f"more than {MAX_ATTESTATIONS} in one round", whose=whose)
     return msgspec.structs.replace(round_, attestations=with_item(round_.attestations, message.id, (message.author, body)))

@@ -8,7 +8,8 @@ from typing import Literal
 import msgspec
 
 from nostrain.core.effects import Effect
-from nostrain.core.tables import DutyState, LeadState, PayeeState, PayerState, ReplicaState, SubmissionState
+from nostrain.core.escrow_rows import Payee, Payer, Tickets
+from nostrain.core.tables import DutyState, LeadState, ReplicaState, SubmissionState
 from nostrain.protocol.event import Event
 from nostrain.protocol.jobs import AggregateResult
 from nostrain.protocol.manifest import BlobRef, DatasetManifest, RunManifest, ScoringSpec, SettlementSpec, TimingSpec
@@ -19,7 +20,6 @@ from nostrain.protocol.messages import (
     Body,
     Commitment,
     Enrolment,
-    LevelLock,
     Message,
     OracleItem,
     Receipt,
@@ -32,7 +32,7 @@ from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey, UnixTime
 
 
 class RunPlan(msgspec.Struct, frozen=True):
-    """What a coordinator was told to run, by its operator."""
+    """What a coordinator was told to run, by its operator. Only `validators` are listed, if any are named: t of them can spend its money."""
 
     name: str
     rounds: int
@@ -48,6 +48,7 @@ class RunPlan(msgspec.Struct, frozen=True):
     scoring: ScoringSpec = ScoringSpec()
     timing: TimingSpec = TimingSpec()
     settlement: SettlementSpec = SettlementSpec()
+    validators: tuple[Pubkey, ...] = ()
 
 
 class Identity(msgspec.Struct, frozen=True, tag="identity"):
@@ -194,67 +195,6 @@ class Preparation(msgspec.Struct, frozen=True, tag="preparation"):
 
     missing: tuple[tuple[BlobRef, str], ...] = ()
     manifest: RunManifest | None = None
-
-
-class PayerLevel(msgspec.Struct, frozen=True):
-    """One level as its payer sees it."""
-
-    state: PayerState
-    lock: LevelLock | None = None
-    bolt11: str | None = None
-    preimage: str | None = None
-
-
-class Payer(msgspec.Struct, frozen=True, tag="payer"):
-    """Row `payer/<announcement id>/<payee>`: the escrow of one worker in one round, payer's side. `seeds` are secret."""
-
-    announcement: EventId
-    payee: Pubkey
-    seeds: tuple[Digest, ...] = ()
-    oracles: tuple[Digest, ...] = ()
-    offer: EventId | None = None
-    chosen: tuple[int, ...] = ()
-    levels: tuple[PayerLevel, ...] = ()
-
-
-class PayeeLevel(msgspec.Struct, frozen=True):
-    """One level as its payee sees it. `tried`: how many attestations were last taken to open it."""
-
-    state: PayeeState
-    lock: LevelLock | None = None
-    bolt11: str | None = None
-    cltv_expiry: BlockHeight | None = None
-    tried: int = 0
-    preimage: str | None = None
-
-
-class Payee(msgspec.Struct, frozen=True, tag="payee"):
-    """Row `payee/<announcement id>`: the escrow of our own work in one round, payee's side."""
-
-    announcement: EventId
-    payee: Pubkey
-    offer_id: EventId | None = None
-    instances: tuple[tuple[Digest, ...], ...] = ()
-    amounts_msat: tuple[Msat, ...] = ()
-    oracles: tuple[Digest, ...] = ()
-    chosen: tuple[int, ...] = ()
-    levels: tuple[PayeeLevel, ...] = ()
-    refused: str | None = None
-
-
-class TicketSold(msgspec.Struct, frozen=True):
-    """A ticket that was paid for and claimed."""
-
-    size: int
-    token: Digest
-    payment_hash: Digest
-
-
-class Tickets(msgspec.Struct, frozen=True, tag="tickets"):
-    """Row `tickets/<announcement id>`: who holds a ticket of a round that we sell tickets for; the first one of each worker counts."""
-
-    announcement: EventId
-    sold: Mapping[Pubkey, TicketSold] = {}
 
 
 class Chain(msgspec.Struct, frozen=True, tag="chain"):

@@ -83,7 +83,7 @@ def fold_enrolment(tx: Transaction, message: Message, enrolment: Enrolment) -> N
         if created_at >= message.created_at:
             return
     enrolled = with_item(run.enrolled, message.author, (message.id, message.created_at, enrolment))
-    missed = {key: count for key, count in run.missed.items() if key != message.author}
+    missed = {key: count for key, count in run.missed.items() if known is None or key != message.author}
     tx.put("run", msgspec.structs.replace(run, enrolled=enrolled, missed=missed))
     if known is None:
         tx.note("info", "enrolments", f"{enrolment.role} {enrolment.name} ({message.author[:8]}) enrolled")

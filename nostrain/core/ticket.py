@@ -5,8 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from nostrain.core.effects import BuyTicket
+from nostrain.core.escrow_rows import Tickets, TicketSold
 from nostrain.core.inputs import TicketRedeemed
-from nostrain.core.rows import Round, Run, Submission, Tickets, TicketSold
+from nostrain.core.rows import Round, Run, Submission
 from nostrain.core.run import with_item
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.manifest import RunManifest

@@ -90,6 +90,8 @@ def late(tx: Transaction, round_: Round, duty: Duty) -> str | None:
     """Why it is too late for what the duty's state calls for; None while there is time."""
     limits = round_.announcement.deadlines
     match duty.state:
+        case D.ANNOUNCING if tx.now > limits.commit_by:
+            return "late: our oracle did not announce before the commitments were due"
         case D.ANNOUNCED if tx.now > limits.acknowledge_by:
             return "late: no receipt came in the time to acknowledge it"
         case D.ACKNOWLEDGED | D.EVALUATING if tx.now > limits.hash_by:

@@ -7,8 +7,9 @@ from typing import Final
 
 import trio
 
+from nostrain.core.escrow_rows import Tickets
 from nostrain.core.inputs import TicketRedeemed
-from nostrain.core.rows import NodeState, Round, Run, Tickets
+from nostrain.core.rows import NodeState, Round, Run
 from nostrain.core.ticket import charged
 from nostrain.daemon.runtime import Runtime
 from nostrain.errors import Unavailable

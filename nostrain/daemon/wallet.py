@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Final, TypeVar
 
+from nostrain.core.escrow_rows import Payee, Payer, Tickets
 from nostrain.core.round import phase
-from nostrain.core.rows import Identity, NodeState, Payee, Payer, Round, Row, Run, Submission, Tickets
+from nostrain.core.rows import Identity, NodeState, Round, Row, Run, Submission
 from nostrain.core.tables import PayeeState, PayerState
 from nostrain.errors import Unavailable
 from nostrain.lightning.node import ClnNode

@@ -8,7 +8,7 @@ MAX_EVENT_BYTES: Final = 16 * 1024
 MAX_WORKERS: Final = 20
 MAX_VALIDATORS: Final = 8
 MAX_LEVELS: Final = 4
-"""The three together keep every event of a round below MAX_EVENT_BYTES: one attestation event covers all workers (tests/wire/test_messages.py)."""
+"""The three together keep every event of a round below MAX_EVENT_BYTES: one attestation event covers all workers (tests/wire/test_sizes.py)."""
 MAX_ENROLLED: Final = 1024
 MAX_URLS: Final = 4
 MAX_URL: Final = 256

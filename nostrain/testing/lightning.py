@@ -109,7 +109,8 @@ class FakeLightning:
         """As the port."""
         await self._reach()
         known = self._ledger.invoices.setdefault(payment_hash, Invoice(self._name, payment_hash, amount_msat, min_final_cltv))
-        if (known.payee, known.amount_msat) != (self._name, amount_msat):
+        over = known.state in (HoldState.PAID, HoldState.CANCELLED)
+        if over or (known.payee, known.amount_msat, known.min_final_cltv) != (self._name, amount_msat, min_final_cltv):
             raise LocalProtocolError(f"the hash {payment_hash[:8]} is in use")
         return f"{PREFIX}:{payment_hash}:{amount_msat}"
 
@@ -169,7 +170,7 @@ class FakeLightning:
         """As the port."""
         await self._reach()
         invoice = self._ledger.invoices.get(payment_hash)
-        if invoice is None or invoice.state is HoldState.CANCELLED:
+        if invoice is None or invoice.payee != self._name or invoice.state is HoldState.CANCELLED:
             return
         if invoice.state is HoldState.PAID:
             raise LocalProtocolError("cancel: the invoice is paid")

@@ -27,7 +27,7 @@ SAMPLE = 12
 def plan(name: str, at: int, when: When) -> Plan:
     """The smallest network that can lose one of each role for a moment."""
     scoring = ScoringSpec(levels_ppm=(Ppm(400_000), Ppm(700_000)))
-    return Plan(seed=at, rounds=2, workers=2, instances=2, scoring=scoring, crash=(name, at, when), on_disk=frozenset({name}))
+    return Plan(rounds=2, workers=2, instances=2, scoring=scoring, crash=(name, at, when), on_disk=frozenset({name}))
 
 
 @cache

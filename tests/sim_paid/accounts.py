@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 import trio
 import trio.testing
 
-from nostrain.core.rows import Payee, Payer, Round, Tickets
+from nostrain.core.escrow_rows import Payee, Payer, Tickets
+from nostrain.core.rows import Round
 from nostrain.core.tables import PayeeState, PayerState
 from nostrain.core.timing import SAFETY_BLOCKS
 from nostrain.ports.lightning import HoldState

@@ -18,7 +18,8 @@ import msgspec
 import pytest
 
 from nostrain.audit.proof import check_proof, find_proofs
-from nostrain.core.rows import Payee, Round, Submission
+from nostrain.core.escrow_rows import Payee
+from nostrain.core.rows import Round, Submission
 from nostrain.daemon.runners import Perform
 from nostrain.devnet import cheaters
 from nostrain.devnet.cheaters import BadPayer, Cheat, SilentValidator

@@ -1,0 +1,467 @@
+"""The payee's side of an escrow: what it checks before it works, when it settles, when it lets go."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from nostrain.core.effects import (
+    Cancel,
+    CheckLocks,
+    Draw,
+    Drawn,
+    Failed,
+    HoldInvoice,
+    Invoiced,
+    Ok,
+    Settle,
+    Unlock,
+    Unlocked,
+)
+from nostrain.core.escrow_rows import Payee
+from nostrain.core.inputs import Boot, HoldChanged, Received
+from nostrain.core.payee import locked
+from nostrain.core.rows import NodeState
+from nostrain.core.tables import PayeeState
+from nostrain.core.timing import CATCH_UP_S, RELEASE_WAIT_S
+from nostrain.core.transaction import Transaction
+from nostrain.daemon.runners import locks
+from nostrain.protocol.messages import Choice, Invoices, Message, Offer, Openings
+from nostrain.units import BlockHeight, Digest, EventId, Msat
+from tests.core.actors import EXAMPLES, HEIGHT, LABELS, LIMITS, MESSAGES, ROUND, Node, changed, until
+from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS, Party
+
+Y = PayeeState
+WORKER = WORKERS[0]
+KEY = f"payee/{EXAMPLES.round_id}"
+MSAT = EXAMPLES.manifest.settlement.level_msat
+CHOSEN = "".join(f"{n:08x}" for n in EXAMPLES.chosen)
+"""The entropy that makes the choice of the examples."""
+GRACE = EXAMPLES.manifest.timing.grace_s
+RELEASE_BY = LIMITS.attest_by + GRACE + RELEASE_WAIT_S
+
+
+def payee(heard: str = "oracle announcements 2") -> Node:
+    """A worker that knows the block height, long after its start."""
+    node = Node(WORKER, "worker")
+    node.hear(until(heard)).block()
+    return node.at(8)
+
+
+def row(node: Node) -> Payee:
+    return node.row(KEY, Payee)
+
+
+def states(node: Node) -> list[PayeeState]:
+    return [level.state for level in row(node).levels]
+
+
+def chosen(node: Node | None = None) -> Node:
+    """The offer came, the choice is made."""
+    node = (node or payee()).hear([MESSAGES["offer"]])
+    node.ends(node.asked(Draw, "choice"), Drawn(CHOSEN))
+    return node
+
+
+def checked() -> Node:
+    """The openings stood up to the check."""
+    node = chosen().hear([MESSAGES["openings"]])
+    effect = node.asked(CheckLocks)
+    outcome = locks.run(effect)
+    assert outcome == Ok()
+    node.ends(effect, outcome)
+    return node
+
+
+def invoiced() -> Node:
+    """The invoices are made and sent."""
+    node = checked()
+    for effect in node.asks(HoldInvoice):
+        node.ends(effect, Invoiced(f"lnfake:{effect.payment_hash}"))
+    node.speak()
+    return node
+
+
+def held(expiry: int = HEIGHT + 80) -> Node:
+    """Every level is held."""
+    node = invoiced()
+    for level in row(node).levels:
+        assert level.lock is not None
+        node.held(level.lock.payment_hash, MSAT, expiry)
+    return node
+
+
+def attested(*validators: int, node: Node | None = None) -> Node:
+    """The round went on, and these validators attested (the first worker reached the highest level)."""
+    node = node or held()
+    heard = LABELS[LABELS.index("commitment 0") : LABELS.index("attestation 0")]
+    return node.hear([*(MESSAGES[label] for label in heard), *(MESSAGES[f"attestation {n}"] for n in validators)])
+
+
+def releasable() -> Node:
+    """Two attestations are enough."""
+    node = attested(0, 1)
+    for effect in node.asks(Unlock):
+        node.ends(effect, locks.run(effect))
+    return node
+
+
+# --- the way that it should go -------------------------------------------------------------------------------------------
+
+
+def test_an_escrow_from_offer_to_settlement() -> None:
+    node = chosen()
+    choice = next(message.body for message in node.speak() if isinstance(message.body, Choice))
+    assert choice.chosen == EXAMPLES.chosen
+    node = invoiced()
+    assert states(node) == [Y.INVOICED] * 4
+    node = held()
+    assert states(node) == [Y.HELD] * 4
+    node = attested(0)
+    assert not node.asks(Unlock)
+    node = releasable()
+    assert states(node) == [Y.SETTLING] * 4
+    for effect in node.asks(Settle):
+        node.ends(effect, Ok())
+    assert states(node) == [Y.SETTLED] * 4
+    assert node.told("levels_settled") == [f"level {n} settled: {MSAT} msat" for n in (1, 2, 3, 4)]
+
+
+def test_the_invoices_are_sent_together_and_once() -> None:
+    node = checked()
+    first, *others = node.asks(HoldInvoice)
+    node.ends(first, Invoiced("a"))
+    assert not [message for message in node.speak() if isinstance(message.body, Invoices)]
+    for effect in others:
+        node.ends(effect, Invoiced("b"))
+    (said,) = [message.body for message in node.speak() if isinstance(message.body, Invoices)]
+    assert said.bolt11 == ("a", "b", "b", "b")
+    assert node.at(9).speak() == []
+
+
+def test_levels_beyond_what_was_attested_are_given_back() -> None:
+    """The third worker's work was worth nothing: its levels are all cancelled as soon as all have attested and the round is closed."""
+    node = held()
+    for message in ROUND[LABELS.index("commitment 0") :]:
+        node.take(Received(message))
+    assert states(node) == [Y.RELEASABLE] * 4
+    low = msgspec.structs.replace(row(node), levels=tuple(msgspec.structs.replace(level, state=Y.HELD) for level in row(node).levels))
+    zeros = {}
+    for one, (author, body) in node.round.attestations.items():
+        items = tuple(msgspec.structs.replace(item, digits=(1, 1, 0, 0)) if item.payee == WORKER.pubkey else item for item in body.items)
+        zeros[one] = (author, msgspec.structs.replace(body, items=items))
+    rows = {key: kept for key, kept in node.state.rows.items() if not key.startswith("effect/")}
+    node.state = NodeState({**rows, KEY: low, f"round/{EXAMPLES.round_id}": msgspec.structs.replace(node.round, attestations=zeros)})
+    node.at(100)
+    assert states(node) == [Y.RELEASABLE, Y.RELEASABLE, Y.CANCELLED, Y.CANCELLED]
+    assert {effect.name for effect in node.asks(Cancel)} == {"cancel:2", "cancel:3"}
+
+
+# --- before any work is risked -------------------------------------------------------------------------------------------
+
+
+def refused(node: Node, message: Message, reason: str) -> None:
+    before = node.state.rows
+    node.take(Received(message))
+    assert reason in node.told("messages_refused")[-1]
+    assert node.state.rows == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"amounts_msat": (Msat(1),) * 4}, "does not follow the manifest's schedule"),
+        ({"amounts_msat": (MSAT,) * 3}, "does not follow the manifest's schedule"),
+        ({"instances": MESSAGES["offer"].body.instances[:3]}, "does not follow the manifest's schedule"),  # type: ignore[union-attr]
+        ({"instances": (("0" * 64, "0" * 64),) * 4}, "does not follow the manifest's schedule"),
+        ({"instances": (("0" * 64,),) * 4}, "does not follow the manifest's schedule"),
+        ({"oracles": MESSAGES["offer"].body.oracles[:1]}, "is bound to 1 different oracles"),  # type: ignore[union-attr]
+        ({"oracles": MESSAGES["offer"].body.oracles[:1] * 3}, "is bound to 1 different oracles by 3 announcements"),  # type: ignore[union-attr]
+        ({"payee": WORKERS[1].pubkey}, "not by the coordinator to us"),
+    ],
+)
+def test_an_offer_that_is_not_what_the_manifest_promises_is_refused(changes: dict[str, object], reason: str) -> None:
+    refused(payee(), changed("offer", COORDINATOR, **changes), reason)
+
+
+def test_an_offer_by_anyone_but_the_coordinator_is_refused() -> None:
+    for party in (WORKERS[1], VALIDATORS[0], Party("stranger")):
+        refused(payee(), changed("offer", party), "not by the coordinator to us")
+
+
+def test_an_offer_waits_for_the_round_and_its_oracles() -> None:
+    node = payee("enrolment worker 2").hear([MESSAGES["offer"]])
+    assert not node.has(KEY)
+    node.hear(ROUND[LABELS.index("announcement") : LABELS.index("oracle announcements 2")])
+    assert not node.has(KEY)
+    node.hear([MESSAGES["oracle announcements 2"]])
+    assert row(node).offer_id == MESSAGES["offer"].id
+
+
+def test_an_offer_that_comes_too_late_is_left_alone() -> None:
+    node = payee().past(LIMITS.commit_by).hear([MESSAGES["offer"]])
+    assert not node.has(KEY)
+    closed = payee("result").hear([MESSAGES["offer"]])
+    assert not closed.has(KEY)
+
+
+def test_the_first_offer_of_a_round_counts() -> None:
+    node = chosen().hear([changed("offer", COORDINATOR, 30)])
+    assert row(node).offer_id == MESSAGES["offer"].id
+    assert len(node.asks(Draw)) == 0
+
+
+def openings(**changes: object) -> Message:
+    return changed("openings", COORDINATOR, 10, **changes)
+
+
+def lies() -> list[tuple[str, Message]]:
+    body = MESSAGES["openings"].body
+    assert isinstance(body, Openings)
+    first, second, *others = body.locks
+    return [
+        ("another instance's seed", openings(seeds=(("1" * 64,), *body.seeds[1:]))),
+        ("a seed too many", openings(seeds=((*body.seeds[0], body.seeds[0][0]), *body.seeds[1:]))),
+        ("locks swapped", openings(locks=(second, first, *others))),
+        ("another payment hash", openings(locks=(msgspec.structs.replace(first, payment_hash=Digest("1" * 64)), second, *others))),
+        ("a point that is none", openings(locks=(msgspec.structs.replace(first, ephemeral="02" + "f" * 64), second, *others))),
+        ("a Feldman vector too short", openings(locks=(msgspec.structs.replace(first, feldman=first.feldman[:1]), second, *others))),
+        ("a share less", openings(locks=(msgspec.structs.replace(first, shares=first.shares[:2]), second, *others))),
+    ]
+
+
+@pytest.mark.parametrize("lie", range(7))
+def test_openings_that_do_not_stand_up_are_refused_as_fraud(lie: int) -> None:
+    what, message = lies()[lie]
+    node = chosen().hear([message])
+    effect = node.asked(CheckLocks)
+    outcome = locks.run(effect)
+    assert isinstance(outcome, Failed), what
+    node.ends(effect, outcome)
+    assert node.told("offers_refused")
+    assert states(node) == [Y.CANCELLED] * 4
+    assert not node.asks(HoldInvoice)
+    # The hashes are the payer's word alone: they may be those of other invoices of ours.
+    assert not node.asks(Cancel)
+    # Nor does a second, honest answer help: it has seen our choice.
+    node.hear([MESSAGES["openings"]])
+    assert not node.asks(CheckLocks)
+
+
+def test_a_payment_hash_for_two_levels_is_refused_without_a_check() -> None:
+    body = MESSAGES["openings"].body
+    assert isinstance(body, Openings)
+    node = chosen().hear([openings(locks=(body.locks[0],) * 4)])
+    assert "names a payment hash twice" in node.told("offers_refused")[0]
+    assert not node.asks(CheckLocks)
+
+
+def test_a_payment_hash_of_another_round_is_refused() -> None:
+    """Else the payer could have us cancel, or take for held, what belongs to another escrow."""
+    node = held()
+    other = msgspec.structs.replace(row(node), announcement=EventId("a" * 64))
+    rows = {key: kept for key, kept in node.state.rows.items() if KEY not in key}
+    elsewhere = msgspec.structs.replace(node.round, id=EventId("a" * 64))
+    node.state = NodeState({**rows, f"payee/{'a' * 64}": other, f"round/{'a' * 64}": elsewhere})
+    node.hear([MESSAGES["offer"]])
+    node.ends(node.asked(Draw, "choice"), Drawn(CHOSEN))
+    node.hear([MESSAGES["openings"]])
+    assert "or one of another round" in node.told("offers_refused")[0]
+    assert {level.state for level in node.row(f"payee/{'a' * 64}", Payee).levels} == {Y.HELD}
+    assert not node.asks(Cancel)
+
+
+@pytest.mark.parametrize("changes", [{"locks": ()}, {"seeds": ()}, {"offer": EventId("0" * 64)}])
+def test_openings_of_something_else_are_refused(changes: dict[str, object]) -> None:
+    reason = "of an offer that we did not answer" if "offer" in changes else "not one for each level"
+    refused(chosen(), openings(**changes), reason)
+    refused(chosen(), changed("openings", WORKERS[1]), "of an offer that we did not answer")
+    refused(payee().hear([MESSAGES["offer"]]), MESSAGES["openings"], "of an offer that we did not answer")
+
+
+# --- held, and for how long ----------------------------------------------------------------------------------------------
+
+
+def is_locked(node: Node) -> bool:
+    return locked(Transaction(node.state, node.now), node.run, node.round)
+
+
+def test_work_is_risked_only_when_every_level_is_held_and_long_enough() -> None:
+    assert is_locked(held())
+    assert not is_locked(payee())
+    assert not is_locked(invoiced())
+    for expiry in (HEIGHT, HEIGHT + 24, HEIGHT + 25):
+        assert not is_locked(held(expiry))
+    without_height = held()
+    without_height.state = NodeState({key: kept for key, kept in without_height.state.rows.items() if key != "height"})
+    assert not is_locked(without_height)
+    partly = held()
+    levels = (msgspec.structs.replace(row(partly).levels[0], state=Y.CANCELLED), *row(partly).levels[1:])
+    partly.state = NodeState({**partly.state.rows, KEY: msgspec.structs.replace(row(partly), levels=levels)})
+    assert not is_locked(partly)
+
+
+@pytest.mark.parametrize(("amount", "kept"), [(MSAT - 1, False), (MSAT, True), (MSAT + 1, True)])
+def test_less_than_was_promised_is_not_held(amount: int, kept: bool) -> None:
+    node = invoiced()
+    lock = row(node).levels[0].lock
+    assert lock is not None
+    node.held(lock.payment_hash, Msat(amount))
+    assert (states(node)[0] is Y.HELD) is kept
+
+
+def test_an_htlc_on_another_hash_is_none_of_ours() -> None:
+    node = invoiced()
+    before = node.state.rows
+    node.held(Digest("0" * 64), MSAT)
+    assert node.state.rows == before
+
+
+def test_what_is_not_held_in_time_is_cancelled() -> None:
+    node = invoiced().past(LIMITS.commit_by)
+    assert states(node) == [Y.CANCELLED] * 4
+    assert len(node.asks(Cancel)) == 4
+    lock = row(node).levels[0].lock
+    assert lock is not None
+    node.held(lock.payment_hash, MSAT)
+    assert states(node)[0] is Y.CANCELLED
+
+
+def test_before_the_invoices_are_sent_there_is_nothing_to_cancel() -> None:
+    node = checked().past(LIMITS.commit_by)
+    assert states(node) == [Y.CANCELLED] * 4
+    assert not node.asks(Cancel)
+    assert not node.asks(HoldInvoice)
+
+
+def test_an_invoice_that_our_node_will_not_make_ends_the_level_alone() -> None:
+    node = checked()
+    effect = node.asked(HoldInvoice, "invoice:2")
+    node.ends(effect, Failed("the hash is in use"))
+    assert states(node) == [Y.CHECKED, Y.CHECKED, Y.CANCELLED, Y.CHECKED]
+    assert not node.asks(Cancel)
+
+
+def test_an_htlc_that_our_node_lost_is_gone() -> None:
+    node = held()
+    lock = row(node).levels[1].lock
+    assert lock is not None
+    node.take(HoldChanged(lock.payment_hash, "cancelled", MSAT))
+    assert states(node) == [Y.HELD, Y.CANCELLED, Y.HELD, Y.HELD]
+
+
+def test_whom_the_receipt_does_not_pin_gives_the_money_back_at_once() -> None:
+    node = held().hear([MESSAGES[f"commitment {n}"] for n in range(3)])
+    pins = tuple(sorted(MESSAGES[f"commitment {n}"].id for n in (1, 2)))
+    node.hear([changed("receipt", COORDINATOR, LIMITS.commit_by - START, commitments=pins)])
+    assert states(node) == [Y.CANCELLED] * 4
+    assert len(node.asks(Cancel)) == 4
+
+
+# --- release -------------------------------------------------------------------------------------------------------------
+
+
+def test_money_waits_for_attestations_that_are_on_their_way_and_no_longer() -> None:
+    node = attested(0).past(RELEASE_BY - 1)
+    assert states(node) == [Y.HELD] * 4
+    late = node.hear([MESSAGES["attestation 1"]])
+    assert states(late) == [Y.RELEASABLE] * 4
+    node = attested(0).past(RELEASE_BY)
+    assert states(node) == [Y.CANCELLED] * 4
+    node.hear([MESSAGES["attestation 1"]])
+    assert not node.asks(Unlock)
+
+
+def test_when_all_attested_and_the_round_is_closed_nothing_is_waited_for() -> None:
+    node = attested(0, node=held())
+    for message in ROUND[LABELS.index("attestation 0") :]:
+        if message.id != MESSAGES["attestation 1"].id:
+            node.take(Received(message))
+    assert states(node) == [Y.RELEASABLE] * 4, "two of three are enough"
+
+
+def test_after_a_start_what_was_missed_is_heard_before_money_is_let_go() -> None:
+    node = attested(0)
+    node.now = EXAMPLES.deadlines.attest_by + 7_200  # type: ignore[assignment]
+    node.take(Boot(node.identity))
+    assert states(node) == [Y.HELD] * 4
+    woken = node.now
+    node.at(woken + CATCH_UP_S - START)
+    assert states(node) == [Y.HELD] * 4
+    heard = Node(WORKER, "worker")
+    heard.state, heard.now = node.state, node.now
+    assert states(heard.hear([MESSAGES["attestation 1"]])) == [Y.RELEASABLE] * 4
+    node.at(woken + CATCH_UP_S + 1 - START)
+    assert states(node) == [Y.CANCELLED] * 4
+
+
+def test_a_lock_that_two_attestations_do_not_open_is_tried_with_the_third() -> None:
+    node = attested(0, 1)
+    for effect in node.asks(Unlock):
+        node.ends(effect, Failed("share of oracle 1 does not lie on the committed polynomial"))
+    assert states(node) == [Y.RELEASABLE] * 4
+    assert not node.asks(Unlock)
+    node.hear([MESSAGES["attestation 2"]])
+    assert len(node.asks(Unlock)) == 4
+    assert all(len(effect.scalars) == 3 for effect in node.asks(Unlock))
+    node.ends(node.asked(Unlock, "unlock:0"), Unlocked("22" * 32))
+    node.ends(node.asked(Unlock, "unlock:1"), Failed("still not"))
+    assert states(node)[:2] == [Y.SETTLING, Y.RELEASABLE]
+    node.hear([MESSAGES["result"]])
+    assert states(node)[1] is Y.CANCELLED, "nobody else will attest"
+
+
+def test_an_attestation_that_arrives_while_the_lock_is_tried_is_tried_next() -> None:
+    node = attested(0, 1)
+    effect = node.asked(Unlock, "unlock:0")
+    node.hear([MESSAGES["attestation 2"]])
+    assert node.asked(Unlock, "unlock:0") == effect
+    node.ends(effect, Failed("not with these"))
+    assert len(node.asked(Unlock, "unlock:0").scalars) == 3
+
+
+def test_levels_are_let_go_one_by_one() -> None:
+    """Withdrawing what is done for level 1 leaves level 10 and its like alone."""
+    node = releasable()
+    settle = {effect.name for effect in node.asks(Settle)}
+    lock = row(node).levels[1].lock
+    assert lock is not None
+    node.take(HoldChanged(lock.payment_hash, "cancelled", MSAT))
+    assert {effect.name for effect in node.asks(Settle)} == settle - {"settle:1"}
+
+
+@pytest.mark.parametrize("stage", [held, lambda: attested(0, 1)])
+def test_close_to_its_expiry_an_htlc_is_cancelled_and_never_settled(stage) -> None:  # type: ignore[no-untyped-def]
+    node = stage()
+    node.block(HEIGHT + 80 - 25)
+    assert Y.CANCELLED not in states(node)
+    node.block(HEIGHT + 80 - 24)
+    assert states(node) == [Y.CANCELLED] * 4
+    assert len(node.asks(Cancel)) == 4
+    assert not node.asks(Unlock)
+    node.hear([MESSAGES["attestation 2"]])
+    assert not node.asks(Settle)
+
+
+@pytest.mark.parametrize(("outcome", "end"), [(Ok(), Y.CANCELLED), (Failed("the invoice is paid"), Y.SETTLED)])
+def test_a_settlement_that_hangs_until_the_expiry_ends_as_our_node_says(outcome: Ok | Failed, end: PayeeState) -> None:
+    node = releasable().block(HEIGHT + 80 - 24)
+    assert not node.asks(Settle)
+    assert states(node) == [Y.SETTLING] * 4
+    for effect in node.asks(Cancel):
+        node.ends(effect, outcome)
+    assert states(node) == [end] * 4
+
+
+def test_a_settlement_that_our_node_refuses_is_a_level_lost_and_no_crash() -> None:
+    node = releasable()
+    node.ends(node.asked(Settle, "settle:0"), Failed("no accepted hold invoice has that preimage"))
+    assert states(node)[0] is Y.CANCELLED
+    assert node.told("levels_lost")
+
+
+def test_blocks_may_go_back() -> None:
+    node = held().block(HEIGHT + 10).block(HEIGHT)
+    assert states(node) == [Y.HELD] * 4
+    assert node.block(BlockHeight(0)).row(KEY, Payee) == row(node)
+    assert isinstance(MESSAGES["offer"].body, Offer)

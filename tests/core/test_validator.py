@@ -1,0 +1,353 @@
+"""A validator's duty: what it says when, when it falls silent, and what does not silence it."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+import msgspec
+import pytest
+
+from nostrain.core.effects import (
+    ChainLink,
+    Compute,
+    Computed,
+    Draw,
+    Drawn,
+    Failed,
+    Fetch,
+    Fetched,
+    LinkRead,
+    OracleAnnounce,
+    OracleAnnounced,
+    OracleAttest,
+    OracleAttested,
+)
+from nostrain.core.rows import Duty, NodeState
+from nostrain.core.tables import DutyState
+from nostrain.core.timing import fetch_by
+from nostrain.protocol.jobs import CandidateScore, EvaluateJob, EvaluateResult
+from nostrain.protocol.manifest import BlobRef
+from nostrain.protocol.messages import Acknowledgement, Attestation, Message, OracleAnnouncements, Reveal, Verdict, VerdictHash
+from nostrain.units import Digest
+from tests.core.actors import EXAMPLES, LABELS, LIMITS, MESSAGES, Node, changed, until
+from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS
+
+D = DutyState
+ME = VALIDATORS[0]
+KEY = f"duty/{EXAMPLES.round_id}"
+MINE = {"oracle announcements 0", "acknowledgement 0", "verdict hash 0", "verdict 0", "attestation 0"}
+
+
+def others(first: str, last: str) -> list[Message]:
+    """What everybody else says between two labels."""
+    return [MESSAGES[label] for label in LABELS[LABELS.index(first) : LABELS.index(last) + 1] if label not in MINE]
+
+
+def state(node: Node) -> DutyState:
+    return node.row(KEY, Duty).state
+
+
+def announced() -> Node:
+    """The round is open, our thermometers are announced."""
+    node = Node(ME, "validator").hear(until("announcement")).ready().at(6)
+    node.ends(node.asked(OracleAnnounce), OracleAnnounced(EXAMPLES.oracles[ME.name]))
+    node.speak()
+    return node
+
+
+def acknowledged() -> Node:
+    """The receipt is acknowledged."""
+    node = announced().hear(others("oracle announcements 1", "receipt")).at(44)
+    node.ends(node.asked(Draw, "salt"), Drawn(ME.salt("verdict")))
+    node.ends(node.asked(ChainLink), LinkRead(ME.chain_link(EXAMPLES.run, 1)))
+    node.speak()
+    return node
+
+
+def fetched(node: Node, *missing: int) -> Node:
+    """Every file that it asks for comes, but for the deltas of some workers."""
+    gone = {EXAMPLES.deltas[n].sha256 for n in missing}
+    while asked := [effect for effect in node.asks(Fetch) if effect.blob.sha256 not in gone]:
+        for effect in asked:
+            node.ends(effect, Fetched(f"/blobs/{effect.blob.sha256}"))
+    return node
+
+
+def evaluating(*missing: int) -> Node:
+    """All is revealed and fetched."""
+    node = acknowledged().hear(others("acknowledgement 1", "reveal 2")).at(48)
+    return fetched(node, *missing)
+
+
+def measured(job: EvaluateJob) -> EvaluateResult:
+    """What the examples' first validator measures."""
+    verdict = MESSAGES["verdict 0"].body
+    assert isinstance(verdict, Verdict)
+    by_worker = {score.worker: score for score in verdict.scores}
+    scores = tuple(msgspec.convert(msgspec.structs.asdict(by_worker[one.worker]), CandidateScore) for one in job.candidates)
+    return EvaluateResult(verdict.losses_before, scores, 16_384, 1)
+
+
+def hashed() -> Node:
+    """The verdict is made, its hash is out."""
+    node = evaluating()
+    effect = node.asked(Compute)
+    assert isinstance(effect.job, EvaluateJob)
+    node.ends(effect, Computed(measured(effect.job)))
+    node.speak()
+    return node
+
+
+def opened() -> Node:
+    """Every hash is there, so our verdict is out."""
+    node = hashed().hear(others("verdict hash 1", "verdict hash 2"))
+    node.speak()
+    return node
+
+
+def attesting() -> Node:
+    """Every verdict is there."""
+    return opened().hear(others("verdict 1", "verdict 2"))
+
+
+# --- the way that it should go -------------------------------------------------------------------------------------------
+
+
+def test_a_duty_from_announcement_to_attestation_says_what_the_examples_say() -> None:
+    node = attesting()
+    effect = node.asked(OracleAttest)
+    assert [digits for _, _, digits in effect.outcomes] == [(1, 1, 1, 1), (1, 1, 1, 1), (0, 0, 0, 0)]
+    body = MESSAGES["attestation 0"].body
+    assert isinstance(body, Attestation)
+    node.ends(effect, OracleAttested(body.items))
+    (said,) = [message.body for message in node.speak() if isinstance(message.body, Attestation)]
+    assert said.items == body.items
+    assert said.verdicts == tuple(sorted(event for event, _ in node.round.verdicts.values()))
+    assert state(node) is D.ATTESTED
+
+
+def test_each_word_follows_the_one_before() -> None:
+    assert state(announced()) is D.ANNOUNCED
+    assert state(acknowledged()) is D.ACKNOWLEDGED
+    node = evaluating()
+    assert state(node) is D.EVALUATING
+    node = hashed()
+    assert state(node) is D.HASHED
+    assert node.round.hashes[ME.pubkey] == MESSAGES["verdict hash 0"].body
+    assert ME.pubkey not in node.round.verdicts, "nobody sees it before every hash is out"
+    node = opened()
+    assert node.round.verdicts[ME.pubkey][1] == MESSAGES["verdict 0"].body
+    assert state(node) is D.OPENED
+    assert state(attesting()) is D.ATTESTING
+
+
+def test_many_thermometers_go_out_in_parts() -> None:
+    node = Node(ME, "validator").hear(until("announcement")).ready().at(6)
+    items = EXAMPLES.oracles[ME.name] * 7
+    node.ends(node.asked(OracleAnnounce), OracleAnnounced(items))
+    bodies = [row.body for key, row in node.state.rows.items() if key.startswith("outbox/") and "/oracles/" in key]  # type: ignore[union-attr]
+    assert sorted(len(body.items) for body in bodies if isinstance(body, OracleAnnouncements)) == [5, 16]
+
+
+# --- fetching and measuring ----------------------------------------------------------------------------------------------
+
+
+def test_deltas_are_fetched_as_they_are_revealed() -> None:
+    node = acknowledged().hear(others("acknowledgement 1", "reveal 0")).at(46)
+    assert {effect.blob.sha256 for effect in node.asks(Fetch) if effect.name.startswith("delta")} == {EXAMPLES.deltas[0].sha256}
+    assert not fetched(node).asks(Compute), "others may still be revealed"
+
+
+def test_what_is_not_revealed_in_time_is_scored_as_such() -> None:
+    node = fetched(acknowledged().hear(others("acknowledgement 1", "reveal 1")).at(46)).past(LIMITS.reveal_by)
+    effect = node.asked(Compute)
+    assert isinstance(effect.job, EvaluateJob)
+    assert [one.worker for one in effect.job.candidates] == [WORKERS[0].pubkey, WORKERS[1].pubkey]
+    node.ends(effect, Computed(measured(effect.job)))
+    verdict = node.row(KEY, Duty).verdict
+    assert verdict is not None
+    assert [score.error for score in verdict.scores] == [None, None, "it was not revealed in time"]
+
+
+def test_a_delta_that_is_not_to_be_had_does_not_keep_the_others_waiting() -> None:
+    node = evaluating(0)
+    assert not node.asks(Compute)
+    node.at(fetch_by(node.round) - START)
+    assert not node.asks(Compute)
+    node.past(fetch_by(node.round))
+    effect = node.asked(Compute)
+    assert isinstance(effect.job, EvaluateJob)
+    assert [one.worker for one in effect.job.candidates] == [WORKERS[1].pubkey, WORKERS[2].pubkey]
+    assert not node.asks(Fetch)
+    node.ends(effect, Computed(measured(effect.job)))
+    verdict = node.row(KEY, Duty).verdict
+    assert verdict is not None
+    assert verdict.scores[0].error == "its blob was not to be had in time"
+
+
+def test_when_nothing_is_to_be_had_the_verdict_says_so() -> None:
+    node = evaluating(0, 1, 2)
+    node.past(fetch_by(node.round))
+    assert state(node) is D.HASHED
+    verdict = node.row(KEY, Duty).verdict
+    assert verdict is not None
+    assert all(score.error for score in verdict.scores)
+
+
+def test_a_blob_that_is_refused_is_scored_as_an_error_at_once() -> None:
+    node = acknowledged().hear(others("acknowledgement 1", "reveal 2")).at(48)
+    bad = next(effect for effect in node.asks(Fetch) if effect.blob.sha256 == EXAMPLES.deltas[1].sha256)
+    node.ends(bad, Failed("has another SHA-256\nand more"))
+    effect = fetched(node).asked(Compute)
+    assert isinstance(effect.job, EvaluateJob)
+    assert len(effect.job.candidates) == 2
+    assert node.row(KEY, Duty).bad[WORKERS[1].pubkey] == "its blob cannot be had: has another SHA-256 and more"
+
+
+def test_a_delta_that_two_workers_revealed_and_nobody_has_is_nobodys() -> None:
+    node = acknowledged().hear(others("acknowledgement 1", "reveal 2")).at(48)
+    reveals = dict(node.round.reveals)
+    copy = msgspec.structs.replace(reveals[WORKERS[1].pubkey], blob=reveals[WORKERS[0].pubkey].blob)
+    assert isinstance(copy, Reveal)
+    row = msgspec.structs.replace(node.round, reveals={**reveals, WORKERS[1].pubkey: copy})
+    node.state = NodeState({**node.state.rows, f"round/{EXAMPLES.round_id}": row})
+    bad = next(effect for effect in node.asks(Fetch) if effect.blob.sha256 == EXAMPLES.deltas[0].sha256)
+    node.ends(bad, Failed("not that blob"))
+    assert set(node.row(KEY, Duty).bad) == {WORKERS[0].pubkey, WORKERS[1].pubkey}
+    assert not [effect for effect in node.asks(Fetch) if effect.blob.sha256 == EXAMPLES.deltas[0].sha256]
+
+
+@pytest.mark.parametrize("field", ["state_id", "confirming"])
+def test_a_replica_that_stands_elsewhere_measures_nothing(field: str) -> None:
+    """A validator that is still catching up would measure another state than it says."""
+    node = acknowledged()
+    replica = node.state.rows["replica"]
+    elsewhere = msgspec.structs.replace(replica, **{field: Digest("7" * 64)})
+    before = node.state.rows
+    node.state = NodeState({**before, "replica": msgspec.structs.replace(elsewhere, dataset=None) if field == "confirming" else elsewhere})
+    node.hear(others("acknowledgement 1", "reveal 2"))
+    assert not [effect for effect in node.asks(Fetch) if effect.owner == KEY]
+    assert not [effect for effect in node.asks(Compute) if effect.owner == KEY]
+
+
+def test_an_engines_words_are_made_fit_to_be_published() -> None:
+    node = evaluating()
+    effect = node.asked(Compute)
+    assert isinstance(effect.job, EvaluateJob)
+    result = measured(effect.job)
+    loud = msgspec.structs.replace(result.scores[0], error="bad\n\x1b[31m" + "x" * 400)
+    node.ends(effect, Computed(msgspec.structs.replace(result, scores=(loud, *result.scores[1:]))))
+    verdict = node.row(KEY, Duty).verdict
+    assert verdict is not None
+    error = verdict.scores[0].error
+    assert error is not None
+    assert error.isprintable()
+    assert len(error) == 120
+    assert [message for message in node.speak() if isinstance(message.body, VerdictHash)]
+
+
+# --- whose verdicts count ------------------------------------------------------------------------------------------------
+
+
+def test_a_hash_that_comes_after_our_verdict_is_out_does_not_count() -> None:
+    """Its author has seen our verdict, and may have dated the hash back: what it copied is not a second opinion."""
+    node = hashed().hear(others("verdict hash 1", "verdict hash 1")).past(LIMITS.hash_by)
+    node.speak()
+    assert state(node) is D.OPENED
+    node.hear([MESSAGES["verdict hash 2"], MESSAGES["verdict 2"]])
+    assert VALIDATORS[2].pubkey in node.round.verdicts
+    node.hear([MESSAGES["verdict 1"]])
+    assert state(node) is D.ATTESTING
+    assert node.row(KEY, Duty).verdicts == tuple(sorted(node.round.verdicts[party.pubkey][0] for party in VALIDATORS[:2]))
+
+
+def test_with_too_few_verdicts_it_attests_nothing() -> None:
+    node = hashed().past(LIMITS.hash_by)
+    node.speak()
+    node.past(LIMITS.verdict_by)
+    assert state(node) is D.SILENT
+    assert not node.asks(OracleAttest)
+    assert "1 verdicts, 2 are needed" in node.told("duties_missed")[0]
+
+
+# --- silence -------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("stage", "deadline"),
+    [
+        (lambda: Node(ME, "validator").hear(until("announcement")).ready().at(6), LIMITS.commit_by),
+        (announced, LIMITS.acknowledge_by),
+        (acknowledged, LIMITS.hash_by),
+        (evaluating, LIMITS.hash_by),
+        (hashed, LIMITS.verdict_by),
+        (opened, LIMITS.attest_by),
+    ],
+    ids=["announcing", "announced", "acknowledged", "evaluating", "hashed", "opened"],
+)
+def test_after_its_time_a_duty_says_nothing_more(stage, deadline: int) -> None:  # type: ignore[no-untyped-def]
+    """As after a long sleep: the clock jumps past the deadline."""
+    node = stage()
+    assert state(node) is not D.SILENT
+    node.past(deadline)
+    assert state(node) is D.SILENT
+    assert not [effect for effect in node.asks(Compute) + node.asks(Fetch) + node.asks(OracleAnnounce) if effect.owner == KEY]
+    late = (Acknowledgement, VerdictHash, Verdict, Attestation)
+    assert not [message for message in node.speak() if isinstance(message.body, late)]
+
+
+def test_an_oracle_that_will_not_sign_silences_its_node_only() -> None:
+    node = attesting()
+    node.ends(node.asked(OracleAttest), Failed("announced before a restore from backup"))
+    assert state(node) is D.SILENT
+
+
+def test_an_engine_that_refuses_the_job_silences_the_duty() -> None:
+    node = evaluating()
+    node.ends(node.asked(Compute), Failed("the engine refuses the job"))
+    assert state(node) is D.SILENT
+
+
+def empty_result(after: int) -> Message:
+    return changed("result", COORDINATOR, after, accepted=(), attestations=(), state_id=EXAMPLES.state_id)
+
+
+def test_a_round_that_closes_before_anything_was_shown_ends_the_duty() -> None:
+    node = announced().hear([empty_result(30)])
+    assert state(node) is D.SILENT
+
+
+@pytest.mark.parametrize("stage", [acknowledged, evaluating, hashed, opened])
+def test_a_coordinator_that_closes_early_and_empty_silences_nobody(stage) -> None:  # type: ignore[no-untyped-def]
+    node = stage()
+    before = state(node)
+    node.hear([empty_result(60)])
+    assert state(node) is before
+
+
+def test_the_duty_goes_on_to_its_attestation_after_an_early_empty_result() -> None:
+    node = hashed().hear([empty_result(60), *others("verdict hash 1", "verdict hash 2")])
+    node.speak()
+    node.hear(others("verdict 1", "verdict 2"))
+    assert len(node.asked(OracleAttest).outcomes) == 3
+
+
+def test_a_result_that_uses_attested_work_ends_the_duty() -> None:
+    node = opened().hear([MESSAGES["attestation 1"], MESSAGES["attestation 2"], MESSAGES["verdict 1"], MESSAGES["result"]])
+    assert state(node) is D.SILENT
+
+
+def test_whoever_is_not_listed_or_comes_too_late_has_no_duty() -> None:
+    for party, after in ((WORKERS[0], 6), (ME, LIMITS.commit_by - START + 1)):
+        node = Node(party, "validator")
+        node.now = START + after  # type: ignore[assignment]
+        node.hear(until("announcement"))
+        assert not node.has(KEY)
+
+
+def test_files_are_named_by_digests() -> None:
+    node = evaluating()
+    job = node.asked(Compute).job
+    assert isinstance(job, EvaluateJob)
+    assert {PurePosixPath(one.delta).name for one in job.candidates} == {delta.sha256 for delta in EXAMPLES.deltas}
+    assert isinstance(EXAMPLES.deltas[0], BlobRef)
