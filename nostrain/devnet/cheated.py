@@ -83,12 +83,14 @@ def problems(report: dict[str, Any]) -> list[str]:
         if one["cheat"] != BAD_PAYER and one["earned_msat"] > one["paid_msat"]
     ]
     rounds = report["rounds"]
-    workers = {name for entry in rounds for name in entry["workers"]}
     bad_payer = any(one["cheat"] == BAD_PAYER for one in cheaters.values())
     if bad_payer and rounds:
-        last = rounds[-1]
+        last, rounds = rounds[-1], rounds[:-1]
         taken_in = sorted(name for name, worker in last["workers"].items() if worker["fee_msat"])
         found += [f"{name} committed in round {last['round']}, in which the payer cheats" for name in taken_in]
-    if not bad_payer or len(rounds) > 1:
-        found += [f"{name} is honest and was not paid" for name in sorted(workers - set(cheaters)) if change(report, name) <= 0]
-    return found
+    for entry in rounds:
+        honest = {name: worker["reward_msat"] for name, worker in entry["workers"].items() if name not in cheaters}
+        if not any(honest.values()):
+            found.append(f"no honest worker was paid in round {entry['round']}")
+    workers = {name for entry in rounds for name in entry["workers"]} - set(cheaters)
+    return found + [f"{name} is honest and was not paid" for name in sorted(workers) if change(report, name) <= 0]

@@ -200,4 +200,4 @@ def config_text(participant: Participant, options: Options, relay: str, blobs: s
 def cheated_timing(options: Options) -> TimingSpec:
     """Shorter deadlines than the defaults: whoever does not do its part is waited for until they are over, in every round."""
     workers = options.workers
-    return TimingSpec(commit_s=20 + 4 * workers, acknowledge_s=6, reveal_s=6 + workers, verdict_s=15 + 3 * workers, attest_s=6, grace_s=2)
+    return TimingSpec(commit_s=20 + 4 * workers, acknowledge_s=6, reveal_s=6 + workers, verdict_s=30 + 6 * workers, attest_s=6, grace_s=2)

@@ -219,7 +219,11 @@ def test_a_cheater_that_gains_and_an_honest_worker_that_does_not_are_problems() 
     assert cheated.problems(good) == []
     bad = report({"a": 0, "b": 80}, [{"a": (0, True), "b": (1, True)}], {"b": "noise"})
     bad["cheaters"]["b"].update(earned_msat=LEVEL, paid_msat=FEE)
-    assert cheated.problems(bad) == ["b (noise) earned 100 msat for 20 of fees", "a is honest and was not paid"]
+    assert cheated.problems(bad) == [
+        "b (noise) earned 100 msat for 20 of fees",
+        "no honest worker was paid in round 1",
+        "a is honest and was not paid",
+    ]
 
 
 def test_a_payer_that_cheats_has_its_fees_and_no_work() -> None:

@@ -15,8 +15,8 @@ pytest.importorskip("torch", reason="SKIPPED E2E: torch is not installed, so no 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 
 ROUNDS = 2
-TIMING = TimingSpec(commit_s=20, acknowledge_s=3, reveal_s=3, verdict_s=10, attest_s=3, grace_s=1)
-"""Whoever says nothing is waited for until the end of every phase, so a round takes all of this: 41 s."""
+TIMING = TimingSpec(commit_s=20, acknowledge_s=3, reveal_s=3, verdict_s=15, attest_s=3, grace_s=1)
+"""Whoever says nothing is waited for until the end of every phase, so a round takes all of this: 46 s."""
 
 
 def test_cheaters_lose_their_fees_and_the_honest_are_paid(tmp_path: Path, seed: int) -> None:
