@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from nostrain.core.rows import Round
 from nostrain.core.scoring import (
+    SAME_PPM,
     attested_levels,
     attesting,
     median,
@@ -110,8 +111,9 @@ def test_a_worker_without_a_verdict_has_none() -> None:
     [
         (Score(ZERO, overlap_ppm=Ppm(500_000)), 1, False),  # type: ignore[arg-type]
         (Score(ZERO, overlap_ppm=Ppm(500_001)), 1, True),  # type: ignore[arg-type]
-        (Score(ZERO, overlap_round_ppm=Ppm(PPM)), 3, False),  # type: ignore[arg-type]
-        (Score(ZERO, overlap_round_ppm=Ppm(PPM)), 4, True),  # type: ignore[arg-type]
+        (Score(ZERO, overlap_round_ppm=SAME_PPM), 3, False),  # type: ignore[arg-type]
+        (Score(ZERO, overlap_round_ppm=Ppm(SAME_PPM + 1)), 3, True),  # type: ignore[arg-type]
+        (Score(ZERO, overlap_round_ppm=Ppm(500_001)), 4, True),  # type: ignore[arg-type]
     ],
 )
 def test_overlaps_are_refused_from_their_round_on(score: Score, number: int, refused: bool) -> None:
