@@ -70,6 +70,7 @@ def boot(tx: Transaction, identity: Identity) -> None:
         raise LocalProtocolError(f"the journal belongs to {before.pubkey}, the key is {identity.pubkey}")
     tx.put("node", identity)
     tx.put("started", Started(tx.now))
+    tx.delete("height")  # an old one: until our node says how high the chain is now, nothing is settled
 
 
 def receive(tx: Transaction, message: Message) -> None:

@@ -96,6 +96,9 @@ def step_level(tx: Transaction, run: Run, round_: Round, key: str, index: int) -
         level = row.levels[index]
     if level.state is Y.SETTLING:
         assert level.preimage is not None
+        if tx.get("height", Chain) is None:
+            tx.withdraw(key, f"settle:{index}")
+            return
         tx.emit(Settle(owner=key, name=f"settle:{index}", preimage=level.preimage))
     elif tx.outstanding(f"{key}#unlock:{index}") is not None:
         return

@@ -7,17 +7,18 @@ import pytest
 
 from nostrain.core.effects import Draw, DrawLocks, Drawn, LocksOpened, OpenLocks, Pay, PayEnded
 from nostrain.core.escrow_rows import Payer
-from nostrain.core.inputs import Received
+from nostrain.core.inputs import Received, TicketRedeemed
 from nostrain.core.tables import PayerState
 from nostrain.daemon.runners import locks
 from nostrain.protocol import messages as m
 from nostrain.protocol.messages import Choice, Invoices, Message, Offer, Openings
-from nostrain.units import EventId
+from nostrain.units import Digest, EventId
 from tests.core.actors import EXAMPLES, LIMITS, MESSAGES, Node, changed, say, until
 from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS, Party
 
 P = PayerState
 WORKER = WORKERS[0]
+ZERO = Digest("00" * 32)
 KEY = f"payer/{EXAMPLES.round_id}/{WORKER.pubkey}"
 SEEDS = "".join(f"{n:064x}" for n in range(1, 5))
 ORACLES = until("oracle announcements 2")
@@ -25,8 +26,11 @@ HEAD = (EXAMPLES.run, EXAMPLES.round_id, 1)
 
 
 def payer(heard: list[Message] = ORACLES) -> Node:
-    """A coordinator whose state is ready."""
-    return Node(COORDINATOR, "coordinator").hear(heard).ready().at(8)
+    """A coordinator whose state is ready, and whose workers hold tickets of the round."""
+    node = Node(COORDINATOR, "coordinator").hear(heard).ready()
+    for worker in WORKERS:
+        node.take(TicketRedeemed(EXAMPLES.round_id, worker.pubkey, 1, ZERO, ZERO))
+    return node.at(8)
 
 
 def row(node: Node) -> Payer:
@@ -66,6 +70,15 @@ def opened(chosen: tuple[int, ...] = (1, 0, 0, 1)) -> tuple[Node, Openings, Even
 
 def invoices(offer: EventId, count: int = 4, by: Party = WORKER) -> Message:
     return say(by, Invoices(*HEAD, offer, tuple(f"lnfake{n}" for n in range(count))), 11)
+
+
+def test_without_a_ticket_there_is_no_offer() -> None:
+    node = Node(COORDINATOR, "coordinator").hear(ORACLES).ready().at(8)
+    assert node.asks(Draw) == []
+    node.take(TicketRedeemed(EXAMPLES.round_id, WORKER.pubkey, 1, ZERO, ZERO))
+    node.take(TicketRedeemed(EXAMPLES.round_id, WORKER.pubkey, 2, ZERO, ZERO))
+    node.take(TicketRedeemed(EXAMPLES.round_id, COORDINATOR.pubkey, 1, ZERO, ZERO))
+    assert [effect.owner for effect in node.asks(Draw)] == [KEY]
 
 
 # --- the way that it should go -------------------------------------------------------------------------------------------

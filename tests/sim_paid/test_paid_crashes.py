@@ -147,3 +147,27 @@ def test_validators_fall_silent_while_blocks_come_fast(silent: int, block_s: int
         assert (min(ended.blocks_left.values()) == SAFETY_BLOCKS) == waited
 
     simulate(replace(plan(PAYEE, 0, When.AFTER), block_s=block_s), scenario)
+
+
+def test_a_settlement_that_was_begun_before_a_long_sleep_is_not_finished_after_it() -> None:
+    """The payee knows the preimage and has told nobody; it wakes up within 24 blocks of the expiry, and the height that it remembers is old."""
+
+    async def scenario(sim: Simulation) -> None:
+        def states() -> set[PayeeState]:
+            return {level.state for row in rows_of(sim, PAYEE, Payee) for level in row.levels}
+
+        async with watching(sim) as ended:
+            await sim.until(lambda: len(sim.said(Reveal)) == sim.plan.workers, limit_s=1_000)
+            sim.ledger.crash(PAYEE)
+            assert await sim.until(lambda: states() == {PayeeState.SETTLING}, limit_s=1_000)
+            sim.participants[PAYEE].stop()
+            sim.ledger.start(PAYEE)
+            await trio.sleep(60 * FAST_BLOCK_S)
+            sim.start(PAYEE)
+            await to_the_end(sim)
+            assert states() == {PayeeState.CANCELLED}
+        assert sim.ledger.total() == sim.funds
+        assert sim.ledger.balances[PAYEE] == 0
+        assert 0 < min(ended.blocks_left.values()) < SAFETY_BLOCKS
+
+    simulate(replace(plan(PAYEE, 0, When.AFTER), block_s=FAST_BLOCK_S), scenario)
