@@ -142,7 +142,10 @@ def collect(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
 
 
 def aggregate(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
-    """Fetch the deltas, take the outer step, upload the new checkpoint, close. A delta that is not to be had in time is left out."""
+    """Fetch the deltas, take the outer step, upload the new checkpoint and the deltas, close. A delta that is not to be had in time is left out.
+
+    The deltas are uploaded again because their workers may have shown them to us and the validators only, and everybody needs them now.
+    """
     key = f"lead/{round_.id}"
     replica = tx.need("replica", Replica)
     deltas = [(worker, round_.reveals[worker].blob) for worker in sorted(lead.levels)]
@@ -161,11 +164,21 @@ def aggregate(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
     elif lead.outcome is None:
         job = aggregate_job(tx, run, replica, deltas, lead.paths, len(pinned(round_)), "lead")
         tx.emit(Compute(owner=key, name="aggregate", job=job))
-    elif lead.outcome.checkpoint is not None and not lead.outcome.checkpoint.urls:
-        path = f"{tx.me.work_dir}/lead-{round_.announcement.round:05d}.safetensors"
-        tx.emit(Upload(owner=key, name="checkpoint", blob=lead.outcome.checkpoint, path=path, servers=run.manifest.blob_servers))
-    else:
+    elif publish(tx, run, round_, lead, deltas):
         close(tx, run, round_, lead)
+
+
+def publish(tx: Transaction, run: Run, round_: Round, lead: Lead, deltas: list[tuple[Pubkey, BlobRef]]) -> bool:
+    """Upload what the result will refer to; whether all of it is on the run's servers."""
+    key, servers = f"lead/{round_.id}", run.manifest.blob_servers
+    assert lead.outcome is not None and lead.outcome.checkpoint is not None  # noqa: PT018 - the outer step succeeded
+    if not lead.outcome.checkpoint.urls:
+        path = f"{tx.me.work_dir}/lead-{round_.announcement.round:05d}.safetensors"
+        tx.emit(Upload(owner=key, name="checkpoint", blob=lead.outcome.checkpoint, path=path, servers=servers))
+    missing = [blob for _, blob in deltas if blob.sha256 not in lead.mirrored]
+    for blob in missing:
+        tx.emit(Upload(owner=key, name=f"mirror:{blob.sha256}", blob=blob, path=lead.paths[blob.sha256], servers=servers))
+    return bool(lead.outcome.checkpoint.urls) and not missing
 
 
 def without(tx: Transaction, round_: Round, lead: Lead, worker: Pubkey, reason: str) -> Lead:
@@ -245,6 +258,8 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
             save(tx, msgspec.structs.replace(lead, paths=with_item(lead.paths, Digest(name.partition(":")[2]), path)))
         case Computed(result=AggregateResult(error=None) as result):
             save(tx, msgspec.structs.replace(lead, outcome=result))
+        case Uploaded() | Failed() if name.startswith("mirror:"):
+            save(tx, msgspec.structs.replace(lead, mirrored=(*lead.mirrored, Digest(name.partition(":")[2]))))
         case Uploaded(urls=urls) if lead.outcome is not None and lead.outcome.checkpoint is not None:
             blob = msgspec.structs.replace(lead.outcome.checkpoint, urls=urls)
             save(tx, msgspec.structs.replace(lead, outcome=msgspec.structs.replace(lead.outcome, checkpoint=blob)))

@@ -10,7 +10,6 @@ from nostrain.core.escrow_rows import Payee, Payer
 from nostrain.core.rows import Outbox, Replica, Round
 from nostrain.core.tables import PayeeState, PayerState
 from nostrain.core.transaction import Transaction
-from nostrain.core.waiting import forget
 from nostrain.units import EventId
 
 KEEP_ROUNDS: Final = 8
@@ -36,9 +35,7 @@ def prune(tx: Transaction) -> None:
         dropped = {round_.id for round_ in done}
         announcements = {parent: child for parent, child in run.announcements.items() if child not in dropped}
         results = {announcement: result for announcement, result in run.results.items() if announcement not in dropped}
-        run = msgspec.structs.replace(run, announcements=announcements, results=results)
-        tx.put("run", run)
-        forget(tx, run)
+        tx.put("run", msgspec.structs.replace(run, announcements=announcements, results=results))
 
 
 def drop(tx: Transaction, round_: Round) -> None:

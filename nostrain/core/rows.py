@@ -181,11 +181,12 @@ class Duty(msgspec.Struct, frozen=True, tag="duty"):
 
 
 class Lead(msgspec.Struct, frozen=True, tag="lead"):
-    """Row `lead/<announcement id>`: our work as coordinator of a round."""
+    """Row `lead/<announcement id>`: our work as coordinator of a round. `mirrored` are the deltas that the run's own servers have from us."""
 
     announcement: EventId
     state: LeadState = LeadState.COLLECTING
     paths: Mapping[Digest, str] = {}
+    mirrored: tuple[Digest, ...] = ()
     levels: Mapping[Pubkey, int] = {}
     outcome: AggregateResult | None = None
 

@@ -218,6 +218,28 @@ def fetched(node: Node) -> Node:
     return node
 
 
+def mirrored(node: Node, outcome: Uploaded | Failed | None = None) -> Node:
+    """The deltas are on the run's servers."""
+    for effect in node.asks(Upload):
+        if effect.name.startswith("mirror:"):
+            node.ends(effect, outcome or Uploaded(("https://blobs.example/d",)))
+    return node
+
+
+def test_what_a_result_uses_is_on_the_runs_servers_before_it_is_published() -> None:
+    """Else a worker could show its delta to validators and coordinator only, and everybody else would wait at this round for ever."""
+    node = fetched(collecting(AFTER_RECEIPT))
+    node.ends(node.asked(Compute), Computed(aggregated(node)))
+    asked = {effect.blob.sha256: effect for effect in node.asks(Upload)}
+    assert set(asked) == {EXAMPLES.deltas[0].sha256, EXAMPLES.deltas[1].sha256}
+    assert {(effect.path, effect.servers) for effect in asked.values()} == {
+        (f"/blobs/{sha}", EXAMPLES.manifest.blob_servers) for sha in asked
+    }
+    assert not node.speak()
+    mirrored(node, Failed("403: full"))
+    assert one(node, Result)
+
+
 def test_from_deltas_to_a_result_that_everyone_takes() -> None:
     node = fetched(collecting(AFTER_RECEIPT))
     effect = node.asked(Compute)
@@ -227,6 +249,7 @@ def test_from_deltas_to_a_result_that_everyone_takes() -> None:
     result = msgspec.structs.replace(aggregated(node), checkpoint=msgspec.structs.replace(blob("checkpoint 1", 297_824), urls=()))
     node.ends(effect, Computed(result))
     node.ends(node.asked(Upload, "checkpoint"), Uploaded(("https://blobs.example/c",)))
+    mirrored(node)
     said = one(node, Result)
     assert node.run.round == 1
     assert node.run.halted is None
@@ -296,7 +319,7 @@ def test_a_result_cites_one_attestation_of_each_validator() -> None:
     node.hear([*again, *(MESSAGES[label] for label in AFTER_RECEIPT[-3:])])
     fetched(node)
     node.ends(node.asked(Compute), Computed(aggregated(node)))
-    said = one(node, Result).body
+    said = one(mirrored(node), Result).body
     assert isinstance(said, Result)
     authors = [message.author for message in (*ROUND, *again) if message.id in said.attestations]
     assert sorted(authors) == sorted(party.pubkey for party in VALIDATORS)

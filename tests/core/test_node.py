@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nostrain.core import node as router
-from nostrain.core.effects import RETRY, Effect, EffectBase, Ok
+from nostrain.core.effects import RETRY, Cancel, Effect, EffectBase, Ok
 from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Received, Tick
 from nostrain.core.node import next_deadline, step
 from nostrain.core.rows import Identity, NodeState, Round, Started, grouped
@@ -22,7 +22,7 @@ from nostrain.daemon.storage import batch_of, load_state
 from nostrain.errors import LocalProtocolError
 from nostrain.protocol.messages import Message, PublicBody
 from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey, UnixTime
-from tests.core.actors import EXAMPLES, LABELS, LIMITS, MESSAGES, ROUND, Node, until
+from tests.core.actors import EXAMPLES, LABELS, LIMITS, MESSAGES, ROUND, Node, changed, until
 from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS, Party
 
 PARTIES = [COORDINATOR, *WORKERS, *VALIDATORS]
@@ -159,6 +159,25 @@ def test_every_deadline_of_the_round_rings_just_after_it() -> None:
     assert moments == sorted(set(moments))
     assert {deadline + 1 for deadline in msgspec.structs.astuple(LIMITS)} <= set(moments)
     assert START + CATCH_UP_S + 1 in moments
+
+
+def test_a_commitment_dated_ahead_rings_when_its_time_comes() -> None:
+    """Then a receipt that pins everybody is due, and no deadline of the round is."""
+    ahead = changed("commitment 0", WORKERS[0], 77)
+    state = Node(Party("listener")).hear([*until("announcement"), ahead]).state
+    assert next_deadline(state, UnixTime(START + 76)) == START + 77
+
+
+def test_taking_back_one_effect_leaves_those_of_a_longer_name() -> None:
+    tx = Transaction(NodeState(), UnixTime(0))
+    names = ("unlock:1", "unlock:10", "unlock:11")
+    for name in names:
+        tx.emit(Cancel("payee/1", name, Digest("0" * 64)))
+    tx.emit(Cancel("payee/12", "unlock:1", Digest("0" * 64)))
+    tx.withdraw("payee/1", "unlock:1")
+    assert set(tx.keys("effect/")) == {"effect/payee/12#unlock:1", "effect/payee/1#unlock:10", "effect/payee/1#unlock:11"}
+    tx.withdraw("payee/1")
+    assert tx.keys("effect/") == ["effect/payee/12#unlock:1"]
 
 
 def test_nothing_rings_before_there_is_anything() -> None:

@@ -185,6 +185,7 @@ def attested(votes: dict[str, list[int]]) -> Round:
         ({"a": [4]}, 2, 0),
         ({"a": [4, 4, 4]}, 2, 0),
         ({"a": [1, 4], "b": [2]}, 2, 2),
+        ({"a": [4, 1], "b": [2]}, 2, 2),
     ],
 )
 def test_the_level_that_counts_is_the_highest_that_t_validators_attest(votes: dict[str, list[int]], threshold: int, level: int) -> None:

@@ -115,6 +115,23 @@ def test_a_delta_that_only_validators_can_have_is_paid_and_not_waited_for() -> N
     simulate(plan(), scenario)
 
 
+def test_a_delta_that_vanishes_once_the_coordinator_has_it_is_there_for_everybody() -> None:
+    async def scenario(sim: Simulation) -> None:
+        bad = sim.key(BAD)
+        assert await sim.until(lambda: any(message.author == bad for message in sim.said(Reveal)), limit_s=500)
+        body = next(message.body for message in sim.said(Reveal) if message.author == bad)
+        assert isinstance(body, Reveal)
+        names = ["coordinator", *(f"validator-{index}" for index in range(3))]
+        fetched = [sim.participants[name].folder / "blobs" / body.blob.sha256 for name in names]
+        assert await sim.until(lambda: all(path.is_file() for path in fetched), limit_s=500)
+        sim.blobs.blobs.pop(body.blob.sha256, None)
+        await to_the_end(sim)
+        check_all(sim)
+        assert accepted_names(sim, results(sim)[0]) == {*HONEST, BAD}
+
+    simulate(plan(faults=Faults(delay_s=(2, 3))), scenario)
+
+
 def test_a_worker_that_commits_and_never_reveals() -> None:
     async def scenario(sim: Simulation) -> None:
         assert await sim.until(lambda: any(message.author == sim.key(BAD) for message in sim.said(Commitment)), limit_s=500)

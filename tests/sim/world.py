@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import trio
+from trio._core import _run as scheduler
 from trio.testing import MockClock
 
 from nostrain.core.rows import Round
@@ -41,6 +42,9 @@ def simulate(plan: Plan, scenario: Callable[[Simulation], Awaitable[T]]) -> T:
         async with sim.running():
             return await scenario(sim)
 
+    # trio runs tasks that are ready in random order; a seed must repeat that too, or no failure could be looked at twice.
+    scheduler._ALLOW_DETERMINISTIC_SCHEDULING = True
+    scheduler._r.seed(plan.seed)
     with tempfile.TemporaryDirectory(dir=MEMORY if MEMORY.is_dir() else None) as made:
         return trio.run(main, Path(made), clock=MockClock(autojump_threshold=0))
 
