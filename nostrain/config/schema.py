@@ -101,6 +101,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_workers: Annotated[int, Meta(ge=1, le=MAX_WORKERS)] = 4
     min_validators: Annotated[int, Meta(ge=1, le=MAX_VALIDATORS)] = 3
     threshold: Annotated[int, Meta(ge=1, le=MAX_VALIDATORS)] = 2
+    validators: tuple[Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     shard_bytes: Annotated[int, Meta(ge=4096)] = 512 * 1024
     validation_bytes: Annotated[int, Meta(ge=4096)] = 256 * 1024
     timing: TimingConfig = TimingConfig()

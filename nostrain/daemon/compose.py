@@ -190,6 +190,7 @@ def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path) -> 
         min_workers=run.min_workers,
         min_validators=run.min_validators,
         threshold=run.threshold,
+        validators=tuple(Pubkey(key) for key in run.validators),
         text=run.text or None,
         seed=run.seed,
         shard_bytes=run.shard_bytes,

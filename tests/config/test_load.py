@@ -270,3 +270,12 @@ def test_a_password_in_a_url_is_refused_and_not_repeated(tmp_path: Path) -> None
 
 def test_long_values_are_shortened(tmp_path: Path) -> None:
     assert "…" in str(refused(write(tmp_path, WORKER + f"[engine]\nthreads = '{'x' * 10_000}'")))
+
+
+def test_the_only_validators_can_be_named(tmp_path: Path) -> None:
+    text = COORDINATOR.replace("min_validators = 3", f'min_validators = 3\nvalidators = ["{"ab" * 32}"]')
+    config = load_config(write(tmp_path, text))
+    assert config.coordinator is not None
+    assert config.coordinator.run.validators == ("ab" * 32,)
+    with pytest.raises(ConfigError, match="validators"):
+        load_config(write(tmp_path, text.replace("ab" * 32, "npub1")))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,12 @@ from nostrain.devnet.layout import FEE_MSAT, LEVEL_MSAT, Options
 from nostrain.protocol.manifest import TimingSpec
 
 pytest.importorskip("torch", reason="SKIPPED E2E: torch is not installed, so no engine can train (install the extra `torch`)")
-pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
+SLOW = "SKIPPED E2E: cheaters among real processes take 150 s of both cores, too much for every run; NOSTRAIN_E2E_ALL=1 runs them"
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(os.environ.get("NOSTRAIN_E2E_ALL") != "1", reason=SLOW),
+]
 
 ROUNDS = 2
 TIMING = TimingSpec(commit_s=20, acknowledge_s=3, reveal_s=3, verdict_s=15, attest_s=3, grace_s=1)
