@@ -13,7 +13,7 @@ from nostrain.core.scoring import MAX_REASON, pinned
 from nostrain.core.tables import DutyState, ReplicaState, advance
 from nostrain.core.timing import fetch_by
 from nostrain.core.transaction import Transaction
-from nostrain.protocol.assignment import shard_index, window_seed
+from nostrain.protocol.assignment import assignment, shard_index, window_seed
 from nostrain.protocol.digests import evaluation_seed, ranked
 from nostrain.protocol.jobs import Candidate, EvaluateJob, EvaluateResult
 from nostrain.protocol.manifest import BlobRef, DatasetManifest
@@ -93,7 +93,12 @@ def shards_needed(round_: Round, duty: Duty, dataset: DatasetManifest, revealed:
 
 def assigned_shard(round_: Round, dataset: DatasetManifest, worker: Pubkey) -> BlobRef:
     """The shard that the worker's slot was assigned in this round."""
-    return dataset.shards[shard_index(round_.announcement.state_id, slot_of(round_, worker), len(dataset.shards))]
+    return dataset.shards[shard_index(basis(round_), slot_of(round_, worker), len(dataset.shards))]
+
+
+def basis(round_: Round) -> Digest:
+    """What the round's assignments follow from."""
+    return assignment(round_.announcement.state_id, round_.attempt)
 
 
 def slot_of(round_: Round, worker: Pubkey) -> int:
@@ -104,7 +109,7 @@ def slot_of(round_: Round, worker: Pubkey) -> int:
 def unassigned_shards(round_: Round, duty: Duty, dataset: DatasetManifest) -> list[BlobRef]:
     """Shards that nobody was assigned, in an order drawn from our seed; any shards when all are assigned."""
     count = len(dataset.shards)
-    taken = {shard_index(round_.announcement.state_id, slot, count) for slot in range(len(round_.announcement.workers))}
+    taken = {shard_index(basis(round_), slot, count) for slot in range(len(round_.announcement.workers))}
     free = [index for index in range(count) if index not in taken] or list(range(count))
     seed = bytes.fromhex(seed_of(round_, duty))
     order = sorted(free, key=lambda index: sha256(seed + index.to_bytes(4, "big")).digest())
@@ -121,13 +126,12 @@ def evaluate_job(tx: Transaction, run: Run, round_: Round, duty: Duty, revealed:
     """Score the revealed deltas on our state with our seed; overlaps against the deltas of earlier rounds that we still hold."""
     replica = tx.need("replica", Replica)
     assert replica.dataset is not None and replica.checkpoint is not None  # noqa: PT018 - prepare asked for a ready replica
-    state_id = round_.announcement.state_id
     candidates = tuple(
         Candidate(
             worker=worker,
             delta=duty.paths[round_.reveals[worker].blob.sha256],
             shard=duty.paths[assigned_shard(round_, replica.dataset, worker).sha256],
-            window_seed=window_seed(state_id, slot_of(round_, worker)),
+            window_seed=window_seed(basis(round_), slot_of(round_, worker)),
         )
         for worker in revealed
     )

@@ -16,7 +16,7 @@ from nostrain.core.escrow_rows import Payee, PayeeLevel
 from nostrain.core.rows import Chain, Round, Run
 from nostrain.core.scoring import pinned
 from nostrain.core.tables import PayeeState, advance
-from nostrain.core.timing import SAFETY_BLOCKS, blocks_in, collect_by, release_by
+from nostrain.core.timing import SAFETY_BLOCKS, acknowledged_by, blocks_in, collect_by, release_by
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.messages import AttestationItem, Choice, Invoices, OracleItem
@@ -124,8 +124,12 @@ def hopeless(tx: Transaction, run: Run, round_: Round, level: PayeeLevel) -> boo
         return tx.now > round_.announcement.deadlines.commit_by or round_.result is not None
     if round_.receipt is not None and tx.me.pubkey not in pinned(round_):
         return True
-    everyone = bool(round_.acknowledgements) and set(round_.acknowledgements) <= round_.attested
-    return tx.now > release_by(tx, run, round_) or (round_.result is not None and everyone)
+    if tx.now > release_by(tx, run, round_):
+        return True
+    # Whose acknowledgement is still on its way may attest yet; after a while only those count who did acknowledge.
+    listed = {entry.pubkey for entry in round_.announcement.validators}
+    expected = set(round_.acknowledgements) if tx.now > acknowledged_by(round_) else listed
+    return round_.result is not None and bool(expected) and expected <= round_.attested
 
 
 def cancel(tx: Transaction, key: str, index: int) -> None:

@@ -69,7 +69,7 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     """Row `run`: the run that we follow. `head` is the last element of the chain that is closed, the manifest or a result; `state_id` its state.
 
     `announcements` (by parent) and `results` (by announcement) go back as far as the rounds that are kept. `faulty` names validators that
-    contradicted themselves, and how. `distrusted` says with what the coordinator tried to cheat us: we work for it no more.
+    contradicted themselves, and how. `attempt` counts the rounds that came to nothing since the state was reached. `distrusted` says with what the coordinator tried to cheat us: we work for it no more.
     """
 
     id: EventId
@@ -78,6 +78,7 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     head: EventId
     state_id: Digest
     round: int = 0
+    attempt: int = 0
     enrolled: Mapping[Pubkey, tuple[EventId, UnixTime, Enrolment]] = {}
     announcements: Mapping[EventId, EventId] = {}
     results: Mapping[EventId, EventId] = {}
@@ -106,6 +107,7 @@ class Round(msgspec.Struct, frozen=True, tag="round"):
 
     id: EventId
     announcement: Announcement
+    attempt: int = 0
     oracles: Mapping[Pubkey, Mapping[Digest, OracleItem]] = {}
     commitments: Mapping[EventId, tuple[Pubkey, UnixTime, Commitment]] = {}
     receipt: tuple[EventId, Receipt] | None = None

@@ -109,7 +109,7 @@ def fold_announcement(tx: Transaction, message: Message, announcement: Announcem
             return  # of a part of the chain that is not kept any more
         raise Orphan(announcement.parent)
     check_announcement(run, message, announcement)
-    tx.put(f"round/{message.id}", Round(id=message.id, announcement=announcement))
+    tx.put(f"round/{message.id}", Round(id=message.id, announcement=announcement, attempt=run.attempt))
     tx.put("run", msgspec.structs.replace(run, announcements=with_item(run.announcements, announcement.parent, message.id)))
     tx.note("info", "rounds_opened", f"round {announcement.round} open on state {announcement.state_id[:8]}")
 

@@ -62,6 +62,11 @@ def aggregate_by(run: Run, round_: Round) -> int:
     return collect_by(run, round_) + run.manifest.timing.reveal_s
 
 
+def acknowledged_by(round_: Round) -> int:
+    """Until when acknowledgements may still arrive that were made in time."""
+    return round_.announcement.deadlines.acknowledge_by + RELEASE_WAIT_S
+
+
 def release_by(tx: Transaction, run: Run, round_: Round) -> int:
     """Until when a payee waits for attestations."""
     started = tx.get("started", Started)
@@ -85,7 +90,13 @@ def moments(state: NodeState) -> Iterator[int]:
         round_ = state.rows[key]
         assert isinstance(round_, Round)
         collected = collect_by(run, round_)
-        due = (*msgspec.structs.astuple(round_.announcement.deadlines), oracles_by(run, round_), fetch_by(round_), collected)
+        due = (
+            *msgspec.structs.astuple(round_.announcement.deadlines),
+            oracles_by(run, round_),
+            fetch_by(round_),
+            acknowledged_by(round_),
+            collected,
+        )
         yield from (at + 1 for at in (*due, aggregate_by(run, round_), collected + RELEASE_WAIT_S))
         if round_.receipt is None and round_.commitments:
             yield max(created_at for _, created_at, _ in round_.commitments.values())

@@ -29,7 +29,7 @@ from nostrain.protocol.digests import oracle_event_id, verdict_digest
 from nostrain.protocol.jobs import EvaluateResult
 from nostrain.protocol.limits import MAX_ORACLE_ITEMS
 from nostrain.protocol.messages import Acknowledgement, Attestation, OracleAnnouncements, OracleItem, VerdictHash
-from nostrain.units import Digest
+from nostrain.units import Digest, Pubkey
 
 D = DutyState
 ENDED = (D.ATTESTED, D.SILENT)
@@ -78,12 +78,17 @@ def step(tx: Transaction, run: Run, round_: Round, duty: Duty) -> None:
         if evaluation.prepare(tx, run, round_, duty):
             hashed(tx, run, round_, tx.need(key, Duty), None)
     elif duty.state is D.HASHED:
-        if set(round_.acknowledgements) <= set(round_.hashes) or tx.now > limits.hash_by:
+        if everyone(run, set(round_.acknowledgements), set(round_.hashes)) or tx.now > limits.hash_by:
             assert duty.verdict is not None
             tx.say(f"{round_.id}/verdict", duty.verdict)
             save(tx, msgspec.structs.replace(duty, heard=tuple(sorted(round_.hashes))), D.OPENED)
-    elif duty.state is D.OPENED and (set(duty.heard) <= set(round_.verdicts) or tx.now > limits.verdict_by):
+    elif duty.state is D.OPENED and (everyone(run, set(duty.heard), set(round_.verdicts)) or tx.now > limits.verdict_by):
         attest(tx, run, round_, duty)
+
+
+def everyone(run: Run, expected: set[Pubkey], heard: set[Pubkey]) -> bool:
+    """Whether all who are expected have spoken, and they are enough: those whose word is still on its way are not known to be expected."""
+    return len(expected) >= run.manifest.threshold and expected <= heard
 
 
 def late(tx: Transaction, round_: Round, duty: Duty) -> str | None:

@@ -13,7 +13,7 @@ from nostrain.core.scoring import pinned
 from nostrain.core.tables import ReplicaState, SubmissionState, advance
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition
-from nostrain.protocol.assignment import shard_index, window_seed
+from nostrain.protocol.assignment import assignment, shard_index, window_seed
 from nostrain.protocol.digests import commitment_digest, ranked
 from nostrain.protocol.jobs import TrainJob, TrainResult
 from nostrain.protocol.manifest import BlobRef
@@ -83,7 +83,8 @@ def prepare(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
     assert replica.dataset is not None and replica.checkpoint is not None  # noqa: PT018 - begin asked for a ready replica
     announcement = round_.announcement
     slot = ranked(announcement.state_id, announcement.workers).index(tx.me.pubkey)
-    shard = replica.dataset.shards[shard_index(announcement.state_id, slot, len(replica.dataset.shards))]
+    basis = assignment(announcement.state_id, round_.attempt)
+    shard = replica.dataset.shards[shard_index(basis, slot, len(replica.dataset.shards))]
     if mine.salt is None:
         tx.emit(Draw(owner=key, name="salt", size=32))
     if mine.shard_path is None:
@@ -99,7 +100,7 @@ def prepare(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
         codec=run.manifest.codec,
         checkpoint=replica.checkpoint,
         shard=mine.shard_path,
-        seed=window_seed(announcement.state_id, slot),
+        seed=window_seed(basis, slot),
         steps_done=(announcement.round - 1) * run.manifest.training.inner_steps,
         state_in=memory.state_path,
         delta_out=f"{stem}.delta",

@@ -35,6 +35,7 @@ def spec(observer: Observer, run_dir: Path, work_dir: Path) -> dict[str, Any]:
                 "workers": ranked(announcement.state_id, announcement.workers),
                 "accepted": [item.worker for item in result[1].accepted],
                 "committed": len(pinned(watched.round)),
+                "attempt": watched.round.attempt,
             }
         )
     return {"manifest": run.manifest, "dataset": dataset, "blobs": blobs, "rounds": rounds, "work_dir": str(work_dir)}

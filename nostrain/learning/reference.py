@@ -15,7 +15,7 @@ import msgspec
 from nostrain.errors import LocalProtocolError
 from nostrain.hashes import sha256_hex
 from nostrain.learning.dispatch import run_job
-from nostrain.protocol.assignment import shard_index, window_seed
+from nostrain.protocol.assignment import assignment, shard_index, window_seed
 from nostrain.protocol.jobs import AggregateJob, AggregateResult, TrainJob, TrainResult
 from nostrain.protocol.manifest import BlobRef, DatasetManifest, RunManifest
 from nostrain.sparseloco.aggregate import initial_state_id
@@ -23,12 +23,13 @@ from nostrain.units import Digest, Pubkey
 
 
 class RoundSpec(msgspec.Struct, frozen=True):
-    """Who took part in a round: `workers` by slot, the `accepted` in the order of aggregation, R = `committed`."""
+    """Who took part in a round: `workers` by slot, the `accepted` in the order of aggregation, R = `committed`, after `attempt` empty rounds."""
 
     round: int
     workers: tuple[Pubkey, ...]
     accepted: tuple[Pubkey, ...]
     committed: int
+    attempt: int = 0
 
 
 class ReferenceSpec(msgspec.Struct, frozen=True):
@@ -81,7 +82,8 @@ def _train(
     spec: ReferenceSpec, turn: RoundSpec, slot: int, state_id: Digest, checkpoint: str, state_in: str | None, folder: Path
 ) -> TrainResult:
     manifest = spec.manifest
-    shard = spec.dataset.shards[shard_index(state_id, slot, len(spec.dataset.shards))]
+    basis = assignment(state_id, turn.attempt)
+    shard = spec.dataset.shards[shard_index(basis, slot, len(spec.dataset.shards))]
     result = run_job(
         TrainJob(
             model=manifest.model,
@@ -90,7 +92,7 @@ def _train(
             codec=manifest.codec,
             checkpoint=checkpoint,
             shard=checked_blob(spec.blobs, shard.sha256),
-            seed=window_seed(state_id, slot),
+            seed=window_seed(basis, slot),
             steps_done=(turn.round - 1) * manifest.training.inner_steps,
             state_in=state_in,
             delta_out=str(folder / f"{slot}.delta"),

@@ -23,7 +23,7 @@ from nostrain.core.inputs import Boot, HoldChanged, Received
 from nostrain.core.payee import locked
 from nostrain.core.rows import NodeState
 from nostrain.core.tables import PayeeState
-from nostrain.core.timing import CATCH_UP_S, RELEASE_WAIT_S
+from nostrain.core.timing import CATCH_UP_S, RELEASE_WAIT_S, acknowledged_by
 from nostrain.core.transaction import Transaction
 from nostrain.daemon.runners import locks
 from nostrain.protocol.messages import Choice, Invoices, Message, Offer, Openings
@@ -378,6 +378,31 @@ def test_when_all_attested_and_the_round_is_closed_nothing_is_waited_for() -> No
         if message.id != MESSAGES["attestation 1"].id:
             node.take(Received(message))
     assert states(node) == [Y.RELEASABLE] * 4, "two of three are enough"
+
+
+def closed_empty(*validators: int, acknowledged: tuple[int, ...]) -> Node:
+    """The coordinator closed the round without using any work; these acknowledgements and attestations have come so far."""
+    heard = LABELS[LABELS.index("commitment 0") : LABELS.index("attestation 0")]
+    labels = [label for label in heard if not label.startswith(("acknowledgement", "verdict"))]
+    node = held().hear(MESSAGES[label] for label in labels)
+    node.hear(MESSAGES[f"acknowledgement {n}"] for n in acknowledged)
+    node.hear(MESSAGES[f"attestation {n}"] for n in validators)
+    return node.hear([changed("result", COORDINATOR, 50, accepted=(), attestations=(), state_id=EXAMPLES.state_id)])
+
+
+def test_an_early_empty_result_does_not_let_the_money_go_while_others_may_attest() -> None:
+    """Of three validators one is known to have acknowledged, and has attested; the words of the others are on their way."""
+    node = closed_empty(0, acknowledged=(0,))
+    assert states(node) == [Y.HELD] * 4
+    node.hear([MESSAGES["acknowledgement 1"], MESSAGES["attestation 1"]])
+    assert states(node) == [Y.RELEASABLE] * 4
+
+
+def test_of_whom_no_acknowledgement_came_none_is_waited_for() -> None:
+    node = closed_empty(0, acknowledged=(0,)).at(acknowledged_by(held().round) - START)
+    assert states(node) == [Y.HELD] * 4
+    node.past(acknowledged_by(node.round))
+    assert states(node) == [Y.CANCELLED] * 4
 
 
 def test_after_a_start_what_was_missed_is_heard_before_money_is_let_go() -> None:

@@ -261,6 +261,25 @@ def test_a_hash_that_comes_after_our_verdict_is_out_does_not_count() -> None:
     assert node.row(KEY, Duty).verdicts == tuple(sorted(node.round.verdicts[party.pubkey][0] for party in VALIDATORS[:2]))
 
 
+def test_a_validator_that_knows_of_no_other_does_not_take_itself_for_everyone() -> None:
+    """The acknowledgements of the others are still on their way; so are their hashes."""
+    node = announced().hear(others("oracle announcements 1", "receipt")).at(44)
+    node.ends(node.asked(Draw, "salt"), Drawn(ME.salt("verdict")))
+    node.ends(node.asked(ChainLink), LinkRead(ME.chain_link(EXAMPLES.run, 1)))
+    node.speak()
+    fetched(node.hear(others("reveal 0", "reveal 2")))
+    effect = node.asked(Compute)
+    assert isinstance(effect.job, EvaluateJob)
+    node.ends(effect, Computed(measured(effect.job)))
+    node.speak()
+    assert state(node) is D.HASHED
+    node.hear([MESSAGES["acknowledgement 1"]])
+    assert state(node) is D.HASHED
+    node.hear([MESSAGES["verdict hash 1"]])
+    assert state(node) is D.OPENED
+    assert node.row(KEY, Duty).heard == tuple(sorted(party.pubkey for party in VALIDATORS[:2]))
+
+
 def test_with_too_few_verdicts_it_attests_nothing() -> None:
     node = hashed().past(LIMITS.hash_by)
     node.speak()

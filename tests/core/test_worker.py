@@ -8,12 +8,13 @@ import pytest
 from nostrain.core.effects import Compute, Computed, Draw, Drawn, Failed, Fetch, Fetched, Upload, Uploaded
 from nostrain.core.rows import NodeState, Submission, WorkerMemory
 from nostrain.core.tables import SubmissionState
-from nostrain.protocol.assignment import window_seed
+from nostrain.core.timing import deadlines
+from nostrain.protocol.assignment import assignment, window_seed
 from nostrain.protocol.digests import ranked
 from nostrain.protocol.jobs import TrainJob, TrainResult
 from nostrain.protocol.messages import Commitment, Enrolment, Message, Reveal
-from nostrain.units import Digest
-from tests.core.actors import DATASET, EXAMPLES, LABELS, LIMITS, MESSAGES, Node, changed, until
+from nostrain.units import Digest, UnixTime
+from tests.core.actors import DATASET, EXAMPLES, LABELS, LIMITS, MESSAGES, Node, changed, say, until
 from tests.docs.examples import COORDINATOR, START, WORKERS
 
 S = SubmissionState
@@ -97,6 +98,29 @@ def test_it_trains_on_what_its_slot_was_assigned() -> None:
     assert job.seed == window_seed(EXAMPLES.state_id, slot)
     assert (job.steps_done, job.state_in) == (0, None)
     assert begun().asked(Fetch, "shard").blob.sha256 in {shard.sha256 for shard in DATASET.shards}
+
+
+def test_a_round_after_one_that_came_to_nothing_asks_for_other_work() -> None:
+    """Training repeats exactly: on the same windows it would give the deltas that everybody has seen, and that count as copies."""
+    node = begun()
+    node.hear([changed("result", COORDINATOR, 30, accepted=(), attestations=(), state_id=EXAMPLES.state_id)])
+    assert node.run.attempt == 1
+    again = msgspec.structs.replace(
+        EXAMPLES.announcement, round=2, parent=node.run.head, deadlines=deadlines(UnixTime(START + 40), EXAMPLES.manifest)
+    )
+    opened = say(COORDINATOR, again, 40)
+    node.speak()
+    there = msgspec.structs.replace(node.state.rows["replica"], head=node.run.head, round=1, confirming=None)
+    node.state = NodeState({**node.state.rows, "replica": there})
+    node.hear([opened]).at(41)
+    key = f"work/{opened.id}"
+    node.ends(next(effect for effect in node.asks(Draw) if effect.owner == key), Drawn("11" * 32))
+    node.ends(next(effect for effect in node.asks(Fetch) if effect.owner == key), Fetched("/blobs/other"))
+    job = next(effect.job for effect in node.asks(Compute) if effect.owner == key)
+    assert isinstance(job, TrainJob)
+    slot = ranked(EXAMPLES.state_id, EXAMPLES.announcement.workers).index(ME.pubkey)
+    assert job.seed == window_seed(assignment(EXAMPLES.state_id, 1), slot)
+    assert job.seed != window_seed(EXAMPLES.state_id, slot)
 
 
 def test_nothing_is_shown_before_t_validators_acknowledged() -> None:

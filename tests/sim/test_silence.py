@@ -51,6 +51,23 @@ def test_two_of_three_that_never_speak_again_leave_no_work_used_and_none_shown()
     simulate(Plan(rounds=2, workers=2, instances=2), scenario)
 
 
+def test_a_run_goes_on_after_a_round_that_came_to_nothing() -> None:
+    """The deltas of the first round were shown and never used; in the second, honest work is not taken for a copy of itself."""
+
+    async def scenario(sim: Simulation) -> None:
+        assert await sim.until(lambda: len(sim.said(Reveal)) == 2, limit_s=500)
+        for name in ("validator-1", "validator-2"):
+            sim.participants[name].stop()
+        assert await sim.until(lambda: len(sim.said(Announcement)) == 2, limit_s=5_000)
+        for name in ("validator-1", "validator-2"):
+            sim.start(name)
+        await to_the_end(sim)
+        check_all(sim)
+        assert [len(result.accepted) for result in results(sim)] == [0, 2, 2]
+
+    simulate(Plan(rounds=3, workers=2, instances=2), scenario)
+
+
 def test_a_worker_that_vanishes_is_left_out_after_three_rounds_and_enrols_again() -> None:
     async def scenario(sim: Simulation) -> None:
         await sim.until(lambda: bool(sim.said(Announcement)), limit_s=500)
