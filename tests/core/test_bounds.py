@@ -1,82 +1,67 @@
-"""What a manifest may ask of those who join: the defaults pass, and each thing that cannot be is named."""
+"""What a manifest may ask of those who join its run."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import msgspec
 import pytest
 
-from nostrain.core.bounds import manifest_problem
-from nostrain.protocol.manifest import BlobRef, ModelSpec, RunManifest, TensorSpec
-from nostrain.units import Digest
-
-DIGEST = Digest("ab" * 32)
-MANIFEST = RunManifest(
-    name="a run",
-    rounds=8,
-    min_workers=4,
-    min_validators=3,
-    threshold=2,
-    model=ModelSpec(),
-    tensors=(TensorSpec("a", (4, 4)), TensorSpec("b", (4,))),
-    dataset=BlobRef(DIGEST, 1000),
-    checkpoint=BlobRef(DIGEST, 500),
-    root=DIGEST,
-    blob_servers=("http://127.0.0.1:1",),
-)
+from nostrain.core.bounds import MAX_BATCHES, manifest_problem
+from nostrain.core.timing import blocks_in
+from nostrain.protocol.manifest import RunManifest, ScoringSpec, SettlementSpec, TimingSpec
+from nostrain.protocol.messages import Message
+from nostrain.units import EventId, Msat, Ppm
+from tests.core.actors import EXAMPLES, Node
+from tests.docs.examples import BLOBS, COORDINATOR, START, Party
 
 
-def changed(path: str, value: Any) -> RunManifest:
-    """The manifest with one field, `part.field` or `field`, set to `value`."""
-    part, _, field = path.rpartition(".")
-    if not part:
-        return msgspec.structs.replace(MANIFEST, **{field: value})
-    return msgspec.structs.replace(MANIFEST, **{part: msgspec.structs.replace(getattr(MANIFEST, part), **{field: value})})
+def test_the_examples_manifest_and_the_defaults_are_within_bounds() -> None:
+    assert manifest_problem(EXAMPLES.manifest) is None
 
 
-def test_the_defaults_are_acceptable() -> None:
-    assert manifest_problem(MANIFEST) is None
+SHORT = TimingSpec(commit_s=1, acknowledge_s=1, reveal_s=1, verdict_s=1, attest_s=1, grace_s=0)
 
 
 @pytest.mark.parametrize(
-    ("path", "value", "named"),
+    ("changes", "problem"),
     [
-        ("rounds", 0, "0 rounds"),
-        ("rounds", 1 << 40, "rounds"),
-        ("threshold", 4, "threshold 4 of 3"),
-        ("threshold", 0, "threshold 0"),
-        ("min_validators", 1000, "validators"),
-        ("min_workers", 0, "0 workers"),
-        ("timing.commit_s", 0, "a phase without time"),
-        ("timing.verdict_s", -1, "a phase without time"),
-        ("timing.grace_s", 1 << 20, "a phase"),
-        ("tensors", (), "no tensors"),
-        ("tensors", (TensorSpec("a", ()),), "an empty one"),
-        ("tensors", (TensorSpec("a", (0, 4)),), "an empty one"),
-        ("tensors", (TensorSpec("a", (1 << 20, 1 << 20)),), "parameters"),
-        ("tensors", (TensorSpec("b", (4,)), TensorSpec("a", (4,))), "not sorted"),
-        ("dataset", BlobRef(DIGEST, 0), "a blob without bytes"),
-        ("checkpoint", BlobRef(DIGEST, 10 << 30), "a checkpoint of 10737418240 bytes"),
-        ("max_delta_bytes", -1, "a blob without bytes"),
-        ("training.inner_steps", 0, "tokens a round"),
-        ("training.batch_size", 1 << 40, "tokens a round"),
-        ("codec.version", 2, "codec version 2"),
-        ("codec.topk", 5000, "5000 of 4096"),
-        ("codec.error_feedback_ppm", 1_000_001, "error feedback"),
-        ("outer.alpha_ppm", 0, "alpha"),
-        ("scoring.levels_ppm", (), "levels"),
-        ("scoring.levels_ppm", (500_000, 400_000), "levels"),
-        ("scoring.levels_ppm", (0, 400_000), "levels"),
-        ("scoring.floor_nanonats", 0, "floor"),
-        ("scoring.unassigned_tokens", 1, "less than one window"),
-        ("scoring.eval_batch", 0, "evaluation"),
-        ("settlement.instances", 1, "cut-and-choose"),
-        ("settlement.min_final_cltv", 100_000, "CLTV"),
-        ("settlement.mode", "hold", "hold invoices of nothing"),
+        ({"rounds": 0}, "0 rounds"),
+        ({"rounds": 100_001}, "100001 rounds"),
+        ({"threshold": 0}, "threshold 0 of 3 validators"),
+        ({"threshold": 4}, "threshold 4 of 3 validators"),
+        ({"min_workers": 0}, "0 workers"),
+        ({"min_workers": 21}, "21 workers"),
+        ({"timing": TimingSpec(commit_s=0)}, "a phase without time"),
+        ({"timing": TimingSpec(verdict_s=1 << 61)}, "or of more than a month"),
+        ({"timing": TimingSpec(grace_s=-1)}, "a phase without time"),
+        ({"scoring": ScoringSpec(levels_ppm=())}, "its levels do not increase"),
+        ({"scoring": ScoringSpec(levels_ppm=(Ppm(5), Ppm(4)))}, "its levels do not increase"),
+        ({"scoring": ScoringSpec(levels_ppm=(Ppm(0),))}, "its levels do not increase"),
+        ({"scoring": ScoringSpec(floor_nanonats=0)}, "the floor of the normalizer is not positive"),
+        ({"scoring": ScoringSpec(unassigned_tokens=0)}, "evaluation of less than one window"),
+        ({"scoring": ScoringSpec(unassigned_tokens=1 << 31)}, "batches of losses"),
+        ({"scoring": ScoringSpec(eval_batch=0)}, "evaluation of less than one window"),
+        ({"settlement": SettlementSpec(instances=0)}, "cut-and-choose or CLTV out of range"),
+        ({"settlement": SettlementSpec(instances=17)}, "cut-and-choose or CLTV out of range"),
+        ({"settlement": SettlementSpec(mode="hold", level_msat=Msat(0))}, "hold invoices of nothing"),
+        ({"settlement": SettlementSpec(mode="hold", level_msat=Msat(1 << 60))}, f"levels of {1 << 60} msat"),
+        ({"settlement": SettlementSpec(mode="hold", level_msat=Msat(1), min_final_cltv=28)}, "holds of 28 blocks, a round may need"),
+        ({"max_delta_bytes": 0}, "a blob without bytes"),
+        ({"blob_servers": (BLOBS,) * 17}, "17 blob servers"),
+        ({"tensors": ()}, "no tensors"),
     ],
 )
-def test_each_thing_that_cannot_be_is_named(path: str, value: Any, named: str) -> None:
-    problem = manifest_problem(changed(path, value))
-    assert problem is not None
-    assert named in problem
+def test_a_manifest_that_nobody_can_take_part_in_is_refused(changes: dict[str, object], problem: str) -> None:
+    manifest: RunManifest = msgspec.structs.replace(EXAMPLES.manifest, **changes)
+    assert problem in (manifest_problem(manifest) or "")
+    node = Node(Party("listener")).hear([Message(EventId("1" * 64), COORDINATOR.pubkey, START, manifest)])
+    assert not node.has("run")
+    assert problem in node.told("messages_refused")[0]
+
+
+def test_a_hold_lasts_longer_than_the_longest_round_at_any_luck() -> None:
+    assert blocks_in(0) == 3
+    assert blocks_in(600) == 7
+    assert blocks_in(600 * 100) == 133
+    assert all(blocks_in(n + 1) >= blocks_in(n) for n in range(0, 5_000, 7))
+    assert manifest_problem(msgspec.structs.replace(EXAMPLES.manifest, timing=SHORT)) is None
+    assert MAX_BATCHES == 32

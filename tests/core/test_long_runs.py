@@ -1,4 +1,4 @@
-"""What a run leaves behind: the copy of the model that follows it, rows that are forgotten, messages that wait, bounds of a manifest."""
+"""What a run leaves behind: the copy of the model that follows it, rows that are forgotten, messages that wait."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import msgspec
 import pytest
 
 from nostrain.core import node as router
-from nostrain.core.bounds import MAX_BATCHES, manifest_problem
 from nostrain.core.effects import Cancel, Compute, Computed, DatasetRead, Failed, Fetch, FetchDataset, Fetched, Outcome
 from nostrain.core.escrow_rows import Payee, PayeeLevel, Payer, PayerLevel
 from nostrain.core.pruning import KEEP_ROUNDS
 from nostrain.core.rows import NodeState, Outstanding, Replica, Round, Submission, Waiting
 from nostrain.core.tables import PayeeState, PayerState, ReplicaState, SubmissionState
-from nostrain.core.timing import blocks_in, deadlines
+from nostrain.core.timing import deadlines
 from nostrain.protocol.jobs import AggregateResult, InspectResult, ValidationResult
-from nostrain.protocol.manifest import BlobRef, RunManifest, ScoringSpec, SettlementSpec, TimingSpec
+from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Announcement, Confirmation, Message, Result
-from nostrain.units import Digest, EventId, Msat, Ppm, UnixTime
+from nostrain.units import Digest, EventId, UnixTime
 from tests.core.actors import DATASET, EXAMPLES, MESSAGES, ROUND, Node, changed, say, until
-from tests.docs.examples import BLOBS, COORDINATOR, START, VALIDATORS, WORKERS, Party
+from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS, Party
 
 C = ReplicaState
 RESULT = MESSAGES["result"].body
@@ -302,59 +301,3 @@ def test_what_waits_for_a_round_that_is_closed_without_it_is_dropped() -> None:
     assert [row.message.id for row in node.state.rows.values() if isinstance(row, Waiting)] == [ghost.id]
     node.hear([MESSAGES["result"]])
     assert not [row for row in node.state.rows.values() if isinstance(row, Waiting)]
-
-
-# --- bounds --------------------------------------------------------------------------------------------------------------
-
-
-def test_the_examples_manifest_and_the_defaults_are_within_bounds() -> None:
-    assert manifest_problem(EXAMPLES.manifest) is None
-
-
-SHORT = TimingSpec(commit_s=1, acknowledge_s=1, reveal_s=1, verdict_s=1, attest_s=1, grace_s=0)
-
-
-@pytest.mark.parametrize(
-    ("changes", "problem"),
-    [
-        ({"rounds": 0}, "0 rounds"),
-        ({"rounds": 100_001}, "100001 rounds"),
-        ({"threshold": 0}, "threshold 0 of 3 validators"),
-        ({"threshold": 4}, "threshold 4 of 3 validators"),
-        ({"min_workers": 0}, "0 workers"),
-        ({"min_workers": 21}, "21 workers"),
-        ({"timing": TimingSpec(commit_s=0)}, "a phase without time"),
-        ({"timing": TimingSpec(verdict_s=1 << 61)}, "or of more than a month"),
-        ({"timing": TimingSpec(grace_s=-1)}, "a phase without time"),
-        ({"scoring": ScoringSpec(levels_ppm=())}, "its levels do not increase"),
-        ({"scoring": ScoringSpec(levels_ppm=(Ppm(5), Ppm(4)))}, "its levels do not increase"),
-        ({"scoring": ScoringSpec(levels_ppm=(Ppm(0),))}, "its levels do not increase"),
-        ({"scoring": ScoringSpec(floor_nanonats=0)}, "the floor of the normalizer is not positive"),
-        ({"scoring": ScoringSpec(unassigned_tokens=0)}, "evaluation of less than one window"),
-        ({"scoring": ScoringSpec(unassigned_tokens=1 << 31)}, "batches of losses"),
-        ({"scoring": ScoringSpec(eval_batch=0)}, "evaluation of less than one window"),
-        ({"settlement": SettlementSpec(instances=0)}, "cut-and-choose or CLTV out of range"),
-        ({"settlement": SettlementSpec(instances=17)}, "cut-and-choose or CLTV out of range"),
-        ({"settlement": SettlementSpec(mode="hold", level_msat=Msat(0))}, "hold invoices of nothing"),
-        ({"settlement": SettlementSpec(mode="hold", level_msat=Msat(1 << 60))}, f"levels of {1 << 60} msat"),
-        ({"settlement": SettlementSpec(mode="hold", level_msat=Msat(1), min_final_cltv=28)}, "holds of 28 blocks, a round may need"),
-        ({"max_delta_bytes": 0}, "a blob without bytes"),
-        ({"blob_servers": (BLOBS,) * 17}, "17 blob servers"),
-        ({"tensors": ()}, "no tensors"),
-    ],
-)
-def test_a_manifest_that_nobody_can_take_part_in_is_refused(changes: dict[str, object], problem: str) -> None:
-    manifest: RunManifest = msgspec.structs.replace(EXAMPLES.manifest, **changes)
-    assert problem in (manifest_problem(manifest) or "")
-    node = Node(Party("listener")).hear([Message(EventId("1" * 64), COORDINATOR.pubkey, START, manifest)])
-    assert not node.has("run")
-    assert problem in node.told("messages_refused")[0]
-
-
-def test_a_hold_lasts_longer_than_the_longest_round_at_any_luck() -> None:
-    assert blocks_in(0) == 3
-    assert blocks_in(600) == 7
-    assert blocks_in(600 * 100) == 133
-    assert all(blocks_in(n + 1) >= blocks_in(n) for n in range(0, 5_000, 7))
-    assert manifest_problem(msgspec.structs.replace(EXAMPLES.manifest, timing=SHORT)) is None
-    assert MAX_BATCHES == 32

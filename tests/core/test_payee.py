@@ -7,9 +7,6 @@ import pytest
 
 from nostrain.core.effects import (
     Cancel,
-    CheckLocks,
-    Draw,
-    Drawn,
     Failed,
     HoldInvoice,
     Invoiced,
@@ -23,88 +20,28 @@ from nostrain.core.inputs import Boot, HoldChanged, Received
 from nostrain.core.payee import locked
 from nostrain.core.rows import NodeState
 from nostrain.core.tables import PayeeState
-from nostrain.core.timing import CATCH_UP_S, RELEASE_WAIT_S, acknowledged_by
+from nostrain.core.timing import CATCH_UP_S, acknowledged_by
 from nostrain.core.transaction import Transaction
-from nostrain.daemon.runners import locks
-from nostrain.protocol.messages import Choice, Invoices, Message, Offer, Openings
-from nostrain.units import BlockHeight, Digest, EventId, Msat
-from tests.core.actors import EXAMPLES, HEIGHT, LABELS, LIMITS, MESSAGES, ROUND, Node, changed, until
-from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS, Party
-
-Y = PayeeState
-WORKER = WORKERS[0]
-KEY = f"payee/{EXAMPLES.round_id}"
-MSAT = EXAMPLES.manifest.settlement.level_msat
-CHOSEN = "".join(f"{n:08x}" for n in EXAMPLES.chosen)
-"""The entropy that makes the choice of the examples."""
-GRACE = EXAMPLES.manifest.timing.grace_s
-RELEASE_BY = LIMITS.attest_by + GRACE + RELEASE_WAIT_S
-
-
-def payee(heard: str = "oracle announcements 2") -> Node:
-    """A worker that knows the block height, long after its start."""
-    node = Node(WORKER, "worker")
-    node.hear(until(heard)).block()
-    return node.at(8)
-
-
-def row(node: Node) -> Payee:
-    return node.row(KEY, Payee)
-
-
-def states(node: Node) -> list[PayeeState]:
-    return [level.state for level in row(node).levels]
-
-
-def chosen(node: Node | None = None) -> Node:
-    """The offer came, the choice is made."""
-    node = (node or payee()).hear([MESSAGES["offer"]])
-    node.ends(node.asked(Draw, "choice"), Drawn(CHOSEN))
-    return node
-
-
-def checked() -> Node:
-    """The openings stood up to the check."""
-    node = chosen().hear([MESSAGES["openings"]])
-    effect = node.asked(CheckLocks)
-    outcome = locks.run(effect)
-    assert outcome == Ok()
-    node.ends(effect, outcome)
-    return node
-
-
-def invoiced() -> Node:
-    """The invoices are made and sent."""
-    node = checked()
-    for effect in node.asks(HoldInvoice):
-        node.ends(effect, Invoiced(f"lnfake:{effect.payment_hash}"))
-    node.speak()
-    return node
-
-
-def held(expiry: int = HEIGHT + 80) -> Node:
-    """Every level is held."""
-    node = invoiced()
-    for level in row(node).levels:
-        assert level.lock is not None
-        node.held(level.lock.payment_hash, MSAT, expiry)
-    return node
-
-
-def attested(*validators: int, node: Node | None = None) -> Node:
-    """The round went on, and these validators attested (the first worker reached the highest level)."""
-    node = node or held()
-    heard = LABELS[LABELS.index("commitment 0") : LABELS.index("attestation 0")]
-    return node.hear([*(MESSAGES[label] for label in heard), *(MESSAGES[f"attestation {n}"] for n in validators)])
-
-
-def releasable() -> Node:
-    """Two attestations are enough."""
-    node = attested(0, 1)
-    for effect in node.asks(Unlock):
-        node.ends(effect, locks.run(effect))
-    return node
-
+from nostrain.protocol.messages import Choice, Invoices, Offer
+from nostrain.units import BlockHeight, Digest, Msat
+from tests.core.actors import EXAMPLES, HEIGHT, LABELS, LIMITS, MESSAGES, ROUND, Node, changed
+from tests.core.payees import (
+    KEY,
+    MSAT,
+    RELEASE_BY,
+    WORKER,
+    Y,
+    attested,
+    checked,
+    chosen,
+    held,
+    invoiced,
+    payee,
+    releasable,
+    row,
+    states,
+)
+from tests.docs.examples import COORDINATOR, START
 
 # --- the way that it should go -------------------------------------------------------------------------------------------
 
@@ -155,128 +92,6 @@ def test_levels_beyond_what_was_attested_are_given_back() -> None:
     node.at(100)
     assert states(node) == [Y.RELEASABLE, Y.RELEASABLE, Y.CANCELLED, Y.CANCELLED]
     assert {effect.name for effect in node.asks(Cancel)} == {"cancel:2", "cancel:3"}
-
-
-# --- before any work is risked -------------------------------------------------------------------------------------------
-
-
-def refused(node: Node, message: Message, reason: str) -> None:
-    before = node.state.rows
-    node.take(Received(message))
-    assert reason in node.told("messages_refused")[-1]
-    assert node.state.rows == before
-
-
-@pytest.mark.parametrize(
-    ("changes", "reason"),
-    [
-        ({"amounts_msat": (Msat(1),) * 4}, "does not follow the manifest's schedule"),
-        ({"amounts_msat": (MSAT,) * 3}, "does not follow the manifest's schedule"),
-        ({"instances": MESSAGES["offer"].body.instances[:3]}, "does not follow the manifest's schedule"),  # type: ignore[union-attr]
-        ({"instances": (("0" * 64, "0" * 64),) * 4}, "does not follow the manifest's schedule"),
-        ({"instances": (("0" * 64,),) * 4}, "does not follow the manifest's schedule"),
-        ({"oracles": MESSAGES["offer"].body.oracles[:1]}, "is bound to 1 different oracles"),  # type: ignore[union-attr]
-        ({"oracles": MESSAGES["offer"].body.oracles[:1] * 3}, "is bound to 1 different oracles by 3 announcements"),  # type: ignore[union-attr]
-        ({"payee": WORKERS[1].pubkey}, "not by the coordinator to us"),
-    ],
-)
-def test_an_offer_that_is_not_what_the_manifest_promises_is_refused(changes: dict[str, object], reason: str) -> None:
-    refused(payee(), changed("offer", COORDINATOR, **changes), reason)
-
-
-def test_an_offer_by_anyone_but_the_coordinator_is_refused() -> None:
-    for party in (WORKERS[1], VALIDATORS[0], Party("stranger")):
-        refused(payee(), changed("offer", party), "not by the coordinator to us")
-
-
-def test_an_offer_waits_for_the_round_and_its_oracles() -> None:
-    node = payee("enrolment worker 2").hear([MESSAGES["offer"]])
-    assert not node.has(KEY)
-    node.hear(ROUND[LABELS.index("announcement") : LABELS.index("oracle announcements 2")])
-    assert not node.has(KEY)
-    node.hear([MESSAGES["oracle announcements 2"]])
-    assert row(node).offer_id == MESSAGES["offer"].id
-
-
-def test_an_offer_that_comes_too_late_is_left_alone() -> None:
-    node = payee().past(LIMITS.commit_by).hear([MESSAGES["offer"]])
-    assert not node.has(KEY)
-    closed = payee("result").hear([MESSAGES["offer"]])
-    assert not closed.has(KEY)
-
-
-def test_the_first_offer_of_a_round_counts() -> None:
-    node = chosen().hear([changed("offer", COORDINATOR, 30)])
-    assert row(node).offer_id == MESSAGES["offer"].id
-    assert len(node.asks(Draw)) == 0
-
-
-def openings(**changes: object) -> Message:
-    return changed("openings", COORDINATOR, 10, **changes)
-
-
-def lies() -> list[tuple[str, Message]]:
-    body = MESSAGES["openings"].body
-    assert isinstance(body, Openings)
-    first, second, *others = body.locks
-    return [
-        ("another instance's seed", openings(seeds=(("1" * 64,), *body.seeds[1:]))),
-        ("a seed too many", openings(seeds=((*body.seeds[0], body.seeds[0][0]), *body.seeds[1:]))),
-        ("locks swapped", openings(locks=(second, first, *others))),
-        ("another payment hash", openings(locks=(msgspec.structs.replace(first, payment_hash=Digest("1" * 64)), second, *others))),
-        ("a point that is none", openings(locks=(msgspec.structs.replace(first, ephemeral="02" + "f" * 64), second, *others))),
-        ("a Feldman vector too short", openings(locks=(msgspec.structs.replace(first, feldman=first.feldman[:1]), second, *others))),
-        ("a share less", openings(locks=(msgspec.structs.replace(first, shares=first.shares[:2]), second, *others))),
-    ]
-
-
-@pytest.mark.parametrize("lie", range(7))
-def test_openings_that_do_not_stand_up_are_refused_as_fraud(lie: int) -> None:
-    what, message = lies()[lie]
-    node = chosen().hear([message])
-    effect = node.asked(CheckLocks)
-    outcome = locks.run(effect)
-    assert isinstance(outcome, Failed), what
-    node.ends(effect, outcome)
-    assert node.told("offers_refused")
-    assert states(node) == [Y.CANCELLED] * 4
-    assert not node.asks(HoldInvoice)
-    # The hashes are the payer's word alone: they may be those of other invoices of ours.
-    assert not node.asks(Cancel)
-    # Nor does a second, honest answer help: it has seen our choice.
-    node.hear([MESSAGES["openings"]])
-    assert not node.asks(CheckLocks)
-
-
-def test_a_payment_hash_for_two_levels_is_refused_without_a_check() -> None:
-    body = MESSAGES["openings"].body
-    assert isinstance(body, Openings)
-    node = chosen().hear([openings(locks=(body.locks[0],) * 4)])
-    assert "names a payment hash twice" in node.told("offers_refused")[0]
-    assert not node.asks(CheckLocks)
-
-
-def test_a_payment_hash_of_another_round_is_refused() -> None:
-    """Else the payer could have us cancel, or take for held, what belongs to another escrow."""
-    node = held()
-    other = msgspec.structs.replace(row(node), announcement=EventId("a" * 64))
-    rows = {key: kept for key, kept in node.state.rows.items() if KEY not in key}
-    elsewhere = msgspec.structs.replace(node.round, id=EventId("a" * 64))
-    node.state = NodeState({**rows, f"payee/{'a' * 64}": other, f"round/{'a' * 64}": elsewhere})
-    node.hear([MESSAGES["offer"]])
-    node.ends(node.asked(Draw, "choice"), Drawn(CHOSEN))
-    node.hear([MESSAGES["openings"]])
-    assert "or one of another round" in node.told("offers_refused")[0]
-    assert {level.state for level in node.row(f"payee/{'a' * 64}", Payee).levels} == {Y.HELD}
-    assert not node.asks(Cancel)
-
-
-@pytest.mark.parametrize("changes", [{"locks": ()}, {"seeds": ()}, {"offer": EventId("0" * 64)}])
-def test_openings_of_something_else_are_refused(changes: dict[str, object]) -> None:
-    reason = "of an offer that we did not answer" if "offer" in changes else "not one for each level"
-    refused(chosen(), openings(**changes), reason)
-    refused(chosen(), changed("openings", WORKERS[1]), "of an offer that we did not answer")
-    refused(payee().hear([MESSAGES["offer"]]), MESSAGES["openings"], "of an offer that we did not answer")
 
 
 # --- held, and for how long ----------------------------------------------------------------------------------------------
