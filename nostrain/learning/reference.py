@@ -16,9 +16,9 @@ from nostrain.errors import LocalProtocolError
 from nostrain.hashes import sha256_hex
 from nostrain.learning.dispatch import run_job
 from nostrain.protocol.assignment import assignment, shard_index, window_seed
+from nostrain.protocol.digests import initial_state_id
 from nostrain.protocol.jobs import AggregateJob, AggregateResult, TrainJob, TrainResult
 from nostrain.protocol.manifest import BlobRef, DatasetManifest, RunManifest
-from nostrain.sparseloco.aggregate import initial_state_id
 from nostrain.units import Digest, Pubkey
 
 

@@ -92,11 +92,6 @@ def next_state_id(state_id: Digest, digests: Sequence[Digest], caps: Sequence[in
     return Digest(tagged_hash("nostrain/state", *parts).hex())
 
 
-def initial_state_id(root: Digest) -> Digest:
-    """The identity of the state before the first round: the hash of the Merkle root of the initial checkpoint."""
-    return Digest(tagged_hash("nostrain/state", bytes.fromhex(root)).hex())
-
-
 def canonical_zero(flat: NDArray[np.float32]) -> NDArray[np.float32]:
     """A copy of `flat` with subnormals and -0 as +0: the form of every checkpoint."""
     return _canonical(flat.copy())

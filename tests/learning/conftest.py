@@ -9,9 +9,9 @@ import pytest
 
 from nostrain.learning.dispatch import run_job
 from nostrain.protocol.assignment import shard_index, window_seed
+from nostrain.protocol.digests import initial_state_id
 from nostrain.protocol.jobs import BuildRunJob, BuildRunResult, TrainJob
 from nostrain.protocol.manifest import CodecSpec, ModelSpec, OuterSpec, ScoringSpec, TrainingSpec
-from nostrain.sparseloco.aggregate import initial_state_id
 from nostrain.units import Digest
 
 MODEL = ModelSpec(
