@@ -1,0 +1,162 @@
+"""What machines ask the shell to do, and how that can end.
+
+An effect is listed in the state until its outcome is committed, and runs only while listed (design section 9). `id` names it: asking
+twice for the same thing is asking once. `RETRY` says what a restart may do with one whose outcome is not known.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Final
+
+from nostrain.core.effects.base import EffectBase, Failed, Ok
+from nostrain.core.effects.locks import CheckLocks, DrawLocks, LocksDrawn, LocksOpened, LockTerms, OpenLocks, Unlock, Unlocked
+from nostrain.core.effects.money import BuyTicket, Cancel, HoldInvoice, Invoiced, Pay, PayEnded, Settle, TicketBought
+from nostrain.core.effects.oracle import (
+    ChainLink,
+    Credentials,
+    CredentialsRead,
+    LinkRead,
+    OracleAnnounce,
+    OracleAnnounced,
+    OracleAttest,
+    OracleAttested,
+)
+from nostrain.core.effects.work import (
+    Compute,
+    Computed,
+    DatasetRead,
+    Draw,
+    Drawn,
+    Fetch,
+    FetchDataset,
+    Fetched,
+    Send,
+    Sign,
+    Signed,
+    Upload,
+    Uploaded,
+)
+
+__all__ = [
+    "RETRY",
+    "BuyTicket",
+    "Cancel",
+    "ChainLink",
+    "CheckLocks",
+    "Compute",
+    "Computed",
+    "Credentials",
+    "CredentialsRead",
+    "DatasetRead",
+    "Draw",
+    "DrawLocks",
+    "Drawn",
+    "Effect",
+    "EffectBase",
+    "Failed",
+    "Fetch",
+    "FetchDataset",
+    "Fetched",
+    "HoldInvoice",
+    "Invoiced",
+    "LinkRead",
+    "LockTerms",
+    "LocksDrawn",
+    "LocksOpened",
+    "Ok",
+    "OpenLocks",
+    "OracleAnnounce",
+    "OracleAnnounced",
+    "OracleAttest",
+    "OracleAttested",
+    "Outcome",
+    "Pay",
+    "PayEnded",
+    "Retry",
+    "Send",
+    "Settle",
+    "Sign",
+    "Signed",
+    "TicketBought",
+    "Unlock",
+    "Unlocked",
+    "Upload",
+    "Uploaded",
+]
+
+Effect = (
+    Sign
+    | Send
+    | Draw
+    | Fetch
+    | FetchDataset
+    | Upload
+    | Compute
+    | Credentials
+    | ChainLink
+    | OracleAnnounce
+    | OracleAttest
+    | DrawLocks
+    | OpenLocks
+    | CheckLocks
+    | Unlock
+    | HoldInvoice
+    | BuyTicket
+    | Pay
+    | Settle
+    | Cancel
+)
+
+Outcome = (
+    Failed
+    | Ok
+    | Signed
+    | Drawn
+    | Fetched
+    | DatasetRead
+    | Uploaded
+    | Computed
+    | CredentialsRead
+    | LinkRead
+    | OracleAnnounced
+    | OracleAttested
+    | LocksDrawn
+    | LocksOpened
+    | Unlocked
+    | Invoiced
+    | TicketBought
+    | PayEnded
+)
+
+
+class Retry(Enum):
+    """What a restart may do with an effect whose outcome it does not know."""
+
+    IDEMPOTENT = "do it again: the second time changes nothing"
+    QUERY_FIRST = "ask the other side what became of it; only then decide"
+    RECOMPUTE = "compute it again: nothing had left the process"
+
+
+RETRY: Final[dict[type[EffectBase], Retry]] = {
+    Sign: Retry.RECOMPUTE,
+    Send: Retry.IDEMPOTENT,
+    Draw: Retry.RECOMPUTE,
+    Fetch: Retry.IDEMPOTENT,
+    FetchDataset: Retry.IDEMPOTENT,
+    Upload: Retry.IDEMPOTENT,
+    Compute: Retry.RECOMPUTE,
+    Credentials: Retry.RECOMPUTE,
+    ChainLink: Retry.RECOMPUTE,
+    OracleAnnounce: Retry.IDEMPOTENT,
+    OracleAttest: Retry.IDEMPOTENT,
+    DrawLocks: Retry.RECOMPUTE,
+    OpenLocks: Retry.RECOMPUTE,
+    CheckLocks: Retry.RECOMPUTE,
+    Unlock: Retry.RECOMPUTE,
+    HoldInvoice: Retry.IDEMPOTENT,
+    BuyTicket: Retry.QUERY_FIRST,
+    Pay: Retry.QUERY_FIRST,
+    Settle: Retry.IDEMPOTENT,
+    Cancel: Retry.IDEMPOTENT,
+}

@@ -1,0 +1,65 @@
+"""Tickets, invoices and payments, and how they end."""
+
+from __future__ import annotations
+
+import msgspec
+
+from nostrain.core.effects.base import EffectBase
+from nostrain.units import Digest, EventId, Msat
+
+
+class HoldInvoice(EffectBase, frozen=True, tag="hold_invoice"):
+    """Make a hold invoice on a hash that the payer drew."""
+
+    payment_hash: Digest
+    amount_msat: Msat
+    min_final_cltv: int
+    expiry_s: int
+
+
+class BuyTicket(EffectBase, frozen=True, tag="buy_ticket"):
+    """Buy the ticket of a round for uploads of `size` bytes, for at most `ceiling_msat`; what was paid before is never paid again."""
+
+    server: str
+    run: EventId
+    announcement: EventId
+    size: int
+    ceiling_msat: Msat
+
+
+class Pay(EffectBase, frozen=True, tag="pay"):
+    """Pay a hold invoice once; ends when it is settled or has failed for certain."""
+
+    bolt11: str
+    payment_hash: Digest
+    amount_msat: Msat
+
+
+class Settle(EffectBase, frozen=True, tag="settle"):
+    """Settle an accepted hold invoice."""
+
+    preimage: str
+
+
+class Cancel(EffectBase, frozen=True, tag="cancel"):
+    """Fail the HTLCs of a hold invoice."""
+
+    payment_hash: Digest
+
+
+class Invoiced(msgspec.Struct, frozen=True, tag="invoiced"):
+    """A BOLT 11 hold invoice."""
+
+    bolt11: str
+
+
+class TicketBought(msgspec.Struct, frozen=True, tag="ticket_bought"):
+    """The ticket is ours; `token` names it."""
+
+    token: Digest
+
+
+class PayEnded(msgspec.Struct, frozen=True, tag="pay_ended"):
+    """Settled with its preimage, or None: failed for certain."""
+
+    preimage: str | None

@@ -1,0 +1,97 @@
+"""Words, blobs and jobs: what every role asks for, and how that ends."""
+
+from __future__ import annotations
+
+import msgspec
+
+from nostrain.core.effects.base import EffectBase
+from nostrain.protocol.event import Event
+from nostrain.protocol.jobs import Job, JobResult
+from nostrain.protocol.manifest import BlobRef, DatasetManifest
+from nostrain.protocol.messages import Body, Message
+from nostrain.units import Pubkey, UnixTime
+
+
+class Sign(EffectBase, frozen=True, tag="sign"):
+    """Encode and sign a body. Deterministic; nothing leaves the process."""
+
+    body: Body
+    created_at: UnixTime
+
+
+class Send(EffectBase, frozen=True, tag="send"):
+    """Publish the signed event, or mail it when it has a recipient."""
+
+    event: Event
+    recipient: Pubkey | None
+
+
+class Draw(EffectBase, frozen=True, tag="draw"):
+    """`size` bytes of entropy, committed before they are used."""
+
+    size: int
+
+
+class Fetch(EffectBase, frozen=True, tag="fetch"):
+    """Bring a blob to this machine. With `must`, wrong bytes are only one source's fault: other sources are asked until one is right."""
+
+    blob: BlobRef
+    whose: str = ""
+    must: bool = False
+
+
+class FetchDataset(EffectBase, frozen=True, tag="fetch_dataset"):
+    """Bring and read a dataset manifest."""
+
+    blob: BlobRef
+
+
+class Upload(EffectBase, frozen=True, tag="upload"):
+    """Store a local file on `servers`, the run's, and on our own."""
+
+    blob: BlobRef
+    path: str
+    servers: tuple[str, ...]
+
+
+class Compute(EffectBase, frozen=True, tag="compute"):
+    """Run a job in the engine process."""
+
+    job: Job
+
+
+class Signed(msgspec.Struct, frozen=True, tag="signed"):
+    """The final bytes, and the message as everybody else will read it."""
+
+    event: Event
+    message: Message
+
+
+class Drawn(msgspec.Struct, frozen=True, tag="drawn"):
+    """Entropy, hex."""
+
+    data: str
+
+
+class Fetched(msgspec.Struct, frozen=True, tag="fetched"):
+    """The verified blob's local path."""
+
+    path: str
+
+
+class DatasetRead(msgspec.Struct, frozen=True, tag="dataset_read"):
+    """The dataset manifest."""
+
+    dataset: DatasetManifest
+
+
+class Uploaded(msgspec.Struct, frozen=True, tag="uploaded"):
+    """Where the blob is served."""
+
+    urls: tuple[str, ...]
+
+
+class Computed(msgspec.Struct, frozen=True, tag="computed"):
+    """The job's result."""
+
+    result: JobResult
