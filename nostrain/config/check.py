@@ -23,7 +23,7 @@ def check(config: DaemonConfig) -> None:
         raise ConfigError("join.run", config.join.run, "neither `any` nor an event id", "Write 64 lowercase hex digits, or any")
     if config.join.coordinator is not None and not is_hex32(config.join.coordinator):
         raise ConfigError(
-            "join.coordinator", config.join.coordinator, "not a public key", "Write it as 64 lowercase hex digits, not as npub"
+            "join.coordinator", config.join.coordinator, "not a public key", "Write it as npub1…, or as 64 lowercase hex digits"
         )
     if config.blobs.max_bytes > config.blobs.quota:
         raise ConfigError(

@@ -12,6 +12,7 @@ import msgspec
 
 from nostrain.config.check import check, refuse_secrets
 from nostrain.config.keys import KEYS, SETTINGS, choices, is_table, nearest, nearest_key, value_from_text
+from nostrain.config.pubkeys import spell_in_hex
 from nostrain.config.schema import DaemonConfig
 from nostrain.errors import ConfigError
 
@@ -47,6 +48,7 @@ def load_config(path: Path, overrides: Sequence[str] = (), env: Mapping[str, str
             raise _unknown(key, text, "--set")
         _put(data, key, value_from_text(key, text))
     refuse_secrets(data)
+    spell_in_hex(data)
     config = _convert(data)
     check(config)
     return config

@@ -56,7 +56,7 @@ class LightningConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class JoinConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[join]: which run a worker or validator enrols in: its id, or `any`; with `coordinator`, only runs of that public key (hex)."""
+    """[join]: which run a worker or validator enrols in: its id, or `any`; with `coordinator`, only runs of that public key."""
 
     run: str = "any"
     coordinator: str | None = None

@@ -19,8 +19,3 @@ def chain_link(seed: bytes, length: int, index: int) -> bytes:
     if not 0 <= index <= length:
         raise ValueError(f"link {index} of a chain of {length}")
     return advance(seed, length - index)
-
-
-def verify_link(link: bytes, index: int, end: bytes) -> bool:
-    """Whether H^index(link) is the published `end`."""
-    return len(link) == 32 and index >= 0 and advance(link, index) == end

@@ -152,11 +152,6 @@ def filter_object(wanted: Filter) -> dict[str, Any]:
     return fields | {name: bound for name, bound in bounds.items() if bound is not None}
 
 
-def encode_filter(wanted: Filter) -> bytes:
-    """The filter as compact UTF-8 JSON."""
-    return _ENCODER.encode(filter_object(wanted))
-
-
 class _WireFilter(msgspec.Struct, forbid_unknown_fields=True):
     ids: tuple[EventId, ...] | None = None
     authors: tuple[Pubkey, ...] | None = None

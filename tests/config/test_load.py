@@ -279,3 +279,23 @@ def test_the_only_validators_can_be_named(tmp_path: Path) -> None:
     assert config.coordinator.run.validators == ("ab" * 32,)
     with pytest.raises(ConfigError, match="validators"):
         load_config(write(tmp_path, text.replace("ab" * 32, "npub1")))
+
+
+NPUB, HEX = (
+    "npub180cvv07tjdrrgpa0j7j7tmnyl2yr6yr7l8j4s3evf6u64th6gkwsyjh6w6",
+    "3bf0c63fcb93463407af97a5e5ee64fa883d107ef9e558472c4eb9aaaefa459d",
+)
+
+
+def test_public_keys_may_be_npubs(tmp_path: Path) -> None:
+    config = load_config(write(tmp_path, COORDINATOR), [f"coordinator.run.validators={NPUB},{'ab' * 32}", f"join.coordinator={NPUB}"])
+    assert config.join.coordinator == HEX
+    assert config.coordinator is not None
+    assert config.coordinator.run.validators == (HEX, "ab" * 32)
+
+
+@pytest.mark.parametrize("key", ["join.coordinator", "coordinator.run.validators"])
+def test_a_mistyped_npub_is_named(tmp_path: Path, key: str) -> None:
+    error = refused(write(tmp_path, COORDINATOR), (f"{key}={NPUB[:-1]}q",))
+    assert error.key == key
+    assert "checksum" in error.reason
