@@ -6,11 +6,16 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from nostrain.config.schema import DaemonConfig, RunConfig
+from nostrain.config.schema import DaemonConfig, RunConfig, SettlementConfig
 from nostrain.errors import ConfigError
+from nostrain.protocol.manifest import ScoringSpec
 from nostrain.units import is_hex32
 
 _SECRET_PREFIXES: Final = ("nsec1", "ncryptsec1", "xprv", "lntok")
+LEVEL_VBYTES: Final = 400
+"""What it takes to claim one HTLC on the chain, roughly: a level that pays less than that is not worth enforcing (design section 6)."""
+MAX_FEE_PERCENT: Final = 5
+"""The submission fee is at most so much of what a worker may expect (design section 12)."""
 
 
 def check(config: DaemonConfig) -> None:
@@ -94,10 +99,34 @@ def _check_run(run: RunConfig) -> None:
     if run.threshold > run.min_validators:
         reason = f"more than min_validators = {run.min_validators}"
         raise ConfigError(f"{key}.threshold", run.threshold, reason, "No round could ever be attested; lower it")
-    if run.settlement.mode == "hold" and run.settlement.level_msat == 0:
-        raise ConfigError(
-            f"{key}.settlement.level_msat", 0, "settlement by hold invoices of nothing", "Say what a level pays, or mode none"
-        )
-    if run.settlement.mode == "none" and (run.settlement.level_msat or run.settlement.fee_msat):
+    settlement = run.settlement
+    if settlement.mode == "none" and (settlement.pool_sat or settlement.slots or settlement.fee_sat):
         reason = "amounts are given, but the run is not paid"
-        raise ConfigError(f"{key}.settlement.mode", run.settlement.mode, reason, 'Write mode = "hold", or drop the amounts')
+        raise ConfigError(f"{key}.settlement.mode", settlement.mode, reason, 'Write mode = "hold", or drop the amounts')
+    if settlement.mode == "hold":
+        _check_schedule(f"{key}.settlement", settlement, run.min_workers)
+
+
+def _check_schedule(key: str, settlement: SettlementConfig, min_workers: int) -> None:
+    """A schedule that pays what a chain can carry, for a fee that is worth it."""
+    levels = len(ScoringSpec().levels_ppm)
+    if settlement.epoch_rounds != 1:
+        reason = "this version settles every round by itself"
+        raise ConfigError(f"{key}.epoch_rounds", settlement.epoch_rounds, reason, "Write 1, or leave it out")
+    if settlement.pool_sat == 0:
+        raise ConfigError(f"{key}.pool_sat", 0, "settlement by hold invoices of nothing", "Say what a round pays in all, or mode none")
+    if settlement.slots == 0:
+        raise ConfigError(f"{key}.slots", 0, "a pool for nobody", "Say to how many workers a round pays it at most")
+    if settlement.slots < min_workers:
+        reason = f"min_workers = {min_workers} are waited for, and more than slots are never listed"
+        raise ConfigError(f"{key}.slots", settlement.slots, reason, "Raise slots, or lower min_workers")
+    level = settlement.pool_sat // (settlement.slots * levels)
+    least = max(1, -(-LEVEL_VBYTES * settlement.feerate_perkb // 1000))
+    if level < least:
+        reason = f"a level pays {level} sat (pool_sat / slots / {levels}), and taking it to the chain costs {least}"
+        fix = f"Raise pool_sat to {least * settlement.slots * levels}, or lower slots or feerate_perkb"
+        raise ConfigError(f"{key}.pool_sat", settlement.pool_sat, reason, fix)
+    most = level * levels * MAX_FEE_PERCENT // 100
+    if settlement.fee_sat > most:
+        reason = f"more than {MAX_FEE_PERCENT} % of the {level * levels} sat that a worker earns in a round at best"
+        raise ConfigError(f"{key}.fee_sat", settlement.fee_sat, reason, f"Ask for {most} at most, or raise pool_sat")

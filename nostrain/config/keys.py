@@ -33,6 +33,12 @@ def _walk(table: type[msgspec.Struct], prefix: str) -> Iterator[tuple[str, Any]]
 KEYS: Final[dict[str, Any]] = dict(_walk(DaemonConfig, ""))
 """Dotted key -> its type; tables have their struct."""
 
+REPLACED: Final = {
+    "coordinator.run.settlement.level_msat": "Say what a round pays in all and to how many: pool_sat and slots; a level pays pool_sat / slots / levels",
+    "coordinator.run.settlement.fee_msat": "Write fee_sat, in whole sat",
+}
+"""Keys of earlier versions, and what to write now."""
+
 
 def is_table(key: str) -> bool:
     """Whether `key` names a table."""

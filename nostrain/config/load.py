@@ -11,7 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from nostrain.config.check import check, refuse_secrets
-from nostrain.config.keys import KEYS, SETTINGS, choices, is_table, nearest, nearest_key, value_from_text
+from nostrain.config.keys import KEYS, REPLACED, SETTINGS, choices, is_table, nearest, nearest_key, value_from_text
 from nostrain.config.pubkeys import spell_in_hex
 from nostrain.config.schema import DaemonConfig
 from nostrain.errors import ConfigError
@@ -112,7 +112,7 @@ def _refuse_unknown(data: Mapping[str, Any], prefix: str = "") -> None:
 
 def _unknown(key: str, value: object, source: str) -> ConfigError:
     meant = nearest_key(key)
-    fix = f"Did you mean {meant}?" if meant else "Remove it"
+    fix = REPLACED.get(key) or (f"Did you mean {meant}?" if meant else "Remove it")
     return ConfigError(key, "…" if _SECRET_NAME.search(key) else _short(value), f"unknown key in {source}", fix)
 
 

@@ -12,7 +12,7 @@ import msgspec
 from msgspec import Meta
 
 from nostrain.protocol.limits import MAX_ROUNDS, MAX_VALIDATORS, MAX_WORKERS
-from nostrain.protocol.manifest import ModelSpec, SettlementSpec, TimingSpec
+from nostrain.protocol.manifest import SAT, ModelSpec, SettlementSpec, TimingSpec
 from nostrain.units import Msat
 
 Role = Literal["coordinator", "worker", "validator", "blobs"]
@@ -21,6 +21,8 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 Seconds = Annotated[int, Meta(ge=1, le=86_400)]
 Positive = Annotated[int, Meta(ge=1)]
+MAX_SAT: Final = 1 << 40
+"""An amount that nobody means: about 11,000 bitcoin."""
 
 MODELS: Final[dict[str, ModelSpec]] = {"tiny": ModelSpec()}
 """The model presets that `[coordinator.run] model` may name."""
@@ -78,16 +80,30 @@ class TimingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SettlementConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[coordinator.run.settlement]: whether and what the run pays (`protocol.manifest.SettlementSpec`)."""
+    """[coordinator.run.settlement]: whether and what the run pays (`protocol.manifest.SettlementSpec`).
+
+    `feerate_perkb` (sat per 1000 vB) is not in the manifest: it says which levels are too small to be taken to the chain.
+    """
 
     mode: Literal["none", "hold"] = "none"
-    level_msat: Annotated[int, Meta(ge=0)] = 0
-    fee_msat: Annotated[int, Meta(ge=0)] = 0
+    pool_sat: Annotated[int, Meta(ge=0, le=MAX_SAT)] = 0
+    slots: Annotated[int, Meta(ge=0, le=MAX_WORKERS)] = 0
+    epoch_rounds: Positive = 1
+    fee_sat: Annotated[int, Meta(ge=0, le=MAX_SAT)] = 0
+    feerate_perkb: Annotated[int, Meta(ge=0, le=10_000_000)] = 1000
 
     def spec(self, ticket_server: str, network: Network) -> SettlementSpec:
         """As the run manifest says it; tickets are sold at `ticket_server` if there is a fee."""
-        server = ticket_server if self.fee_msat else ""
-        return SettlementSpec(self.mode, Msat(self.level_msat), Msat(self.fee_msat), server, network)
+        server = ticket_server if self.fee_sat else ""
+        return SettlementSpec(
+            mode=self.mode,
+            pool_msat=Msat(self.pool_sat * SAT),
+            slots=self.slots,
+            epoch_rounds=self.epoch_rounds,
+            fee_msat=Msat(self.fee_sat * SAT),
+            ticket_server=server,
+            network=network,
+        )
 
 
 class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

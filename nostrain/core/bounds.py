@@ -83,17 +83,30 @@ def _money(manifest: RunManifest) -> str | None:
     settlement = manifest.settlement
     if not 2 <= settlement.instances <= 16 or not 1 <= settlement.min_final_cltv <= 2016:
         return "cut-and-choose or CLTV out of range"
-    if settlement.mode == "hold" and settlement.level_msat < 1:
-        return "hold invoices of nothing"
+    if settlement.mode == "hold" and (problem := _schedule(manifest)) is not None:
+        return problem
     if settlement.fee_msat and not settlement.ticket_server:
         return "a fee, and nowhere to pay it"
-    if settlement.mode == "hold" and settlement.level_msat > MAX_LEVEL_MSAT:
-        return f"levels of {settlement.level_msat} msat"
     timing = manifest.timing
     held = timing.commit_s + timing.acknowledge_s + timing.reveal_s + timing.verdict_s + timing.attest_s + 2 * timing.grace_s
     needed = blocks_in(held) + SAFETY_BLOCKS
     if settlement.mode == "hold" and settlement.min_final_cltv < needed:
         return f"holds of {settlement.min_final_cltv} blocks, a round may need {needed}"
+    return None
+
+
+def _schedule(manifest: RunManifest) -> str | None:
+    settlement, level = manifest.settlement, manifest.level_msat
+    if settlement.epoch_rounds != 1:
+        return f"epochs of {settlement.epoch_rounds} rounds, this version settles every round by itself"
+    if not 1 <= settlement.slots <= MAX_WORKERS:
+        return f"a pool for {settlement.slots} workers, a round may list 1 to {MAX_WORKERS}"
+    if manifest.min_workers > settlement.slots:
+        return f"{manifest.min_workers} workers to begin with, and a pool for {settlement.slots}"
+    if not 1 <= level <= MAX_LEVEL_MSAT:
+        return f"levels of {level} msat: {settlement.pool_msat} msat for {settlement.slots} workers"
+    if settlement.fee_msat > level * len(manifest.scoring.levels_ppm):
+        return f"a fee of {settlement.fee_msat} msat, more than all levels pay"
     return None
 
 

@@ -15,7 +15,7 @@ from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.digests import receipt_time
 from nostrain.protocol.jobs import AggregateResult
-from nostrain.protocol.limits import MAX_VALIDATORS, MAX_WORKERS
+from nostrain.protocol.limits import MAX_VALIDATORS
 from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Accepted, Announcement, Receipt, Refused, Result, ValidatorEntry
 from nostrain.units import Digest, EventId, Pubkey, UnixTime
@@ -78,7 +78,7 @@ def listed(tx: Transaction, run: Run) -> tuple[tuple[Pubkey, ...], tuple[Validat
             assert said.oracle is not None and said.endorsement is not None and said.chain_end is not None  # noqa: PT018 - fold_enrolment
             entries[said.oracle] = ValidatorEntry(key, said.oracle, said.endorsement, said.chain_end, said.chain_length)
     validators = sorted(list(entries.values())[:MAX_VALIDATORS], key=lambda entry: entry.pubkey)
-    return tuple(sorted(workers[:MAX_WORKERS])), tuple(validators)
+    return tuple(sorted(workers[: run.manifest.places])), tuple(validators)
 
 
 def step(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:

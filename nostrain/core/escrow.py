@@ -13,7 +13,7 @@ from nostrain.units import Digest, Msat, Pubkey
 
 def amounts(run: Run) -> tuple[Msat, ...]:
     """What each level of one worker's thermometer pays."""
-    return (run.manifest.settlement.level_msat,) * len(run.manifest.scoring.levels_ppm)
+    return (run.manifest.level_msat,) * len(run.manifest.scoring.levels_ppm)
 
 
 def oracles_of(round_: Round, payee: Pubkey, only: Container[Digest] | None = None) -> tuple[tuple[int, OracleItem], ...]:

@@ -14,7 +14,7 @@ from nostrain.core.transaction import Transaction
 from nostrain.core.waiting import Orphan
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.digests import initial_state_id
-from nostrain.protocol.limits import MAX_ENROLLED, MAX_VALIDATORS, MAX_WORKERS
+from nostrain.protocol.limits import MAX_ENROLLED, MAX_VALIDATORS
 from nostrain.protocol.manifest import BlobRef, RunManifest
 from nostrain.protocol.messages import Announcement, Enrolment, Message
 from nostrain.units import EventId, Pubkey
@@ -131,7 +131,7 @@ def check_announcement(run: Run, message: Message, announcement: Announcement) -
         problem = "its lists are not sorted, or repeat a key"
     elif set(announcement.workers) & set(keys):
         problem = "it lists someone as worker and validator"
-    elif not 1 <= len(announcement.workers) <= MAX_WORKERS or not run.manifest.threshold <= len(keys) <= MAX_VALIDATORS:
+    elif not 1 <= len(announcement.workers) <= run.manifest.places or not run.manifest.threshold <= len(keys) <= MAX_VALIDATORS:
         problem = f"{len(announcement.workers)} workers and {len(keys)} validators"
     elif len({entry.oracle for entry in announcement.validators}) != len(keys):
         problem = "two of its validators have one oracle key"

@@ -20,7 +20,8 @@ from nostrain.blobs.app import blossom_app
 from nostrain.blobs.client import BlossomClient
 from nostrain.blobs.policy import BlobLimits
 from nostrain.config.schema import DaemonConfig, EngineConfig
-from nostrain.core.rows import Identity, NodeState, RunPlan
+from nostrain.core.bounds import manifest_problem
+from nostrain.core.rows import Identity, NodeState, Run, RunPlan
 from nostrain.daemon.clock import OsEntropy, SystemClock
 from nostrain.daemon.money import Money
 from nostrain.daemon.ports import Ports
@@ -117,12 +118,17 @@ def clean_work_dir(data: Path) -> Path:
 
 
 def own_state(journal: SqliteJournal, pubkey: Pubkey) -> NodeState:
-    """The journal's state. Raises ConfigError when it is another key's: its promises cannot be kept with ours."""
+    """The journal's state. Raises ConfigError when it is another key's, or in a run of another version: its promises cannot be kept by us."""
     state = load_state(journal.load())
     before = state.rows.get("node")
     if isinstance(before, Identity) and before.pubkey != pubkey:
         reason = f"its journal belongs to the key {before.pubkey[:8]}, its root.key is that of {pubkey[:8]}"
         raise ConfigError("data_dir", "root.key", reason, "Restore the root.key that belongs to the journal, or use an empty data_dir")
+    run = state.rows.get("run")
+    problem = manifest_problem(run.manifest) if isinstance(run, Run) else None
+    if problem is not None:
+        reason = f"its run has a manifest that this version does not take: {problem}"
+        raise ConfigError("data_dir", "journal.sqlite", reason, "Finish the run with the version that began it, or use an empty data_dir")
     return state
 
 

@@ -70,7 +70,7 @@ def worker_round(state: NodeState, run: Run, round_: Round) -> RoundEarnings | N
     if not isinstance(mine, Submission):
         return None
     levels = escrow.levels if isinstance(escrow, Payee) else ()
-    level_msat = run.manifest.settlement.level_msat
+    level_msat = run.manifest.level_msat
     settled = sum(level.state is PayeeState.SETTLED for level in levels)
     return RoundEarnings(
         round=round_.announcement.round,
@@ -85,7 +85,7 @@ def worker_round(state: NodeState, run: Run, round_: Round) -> RoundEarnings | N
 
 def coordinator_round(state: NodeState, run: Run, round_: Round) -> RoundEarnings:
     """A coordinator's round: all its workers together."""
-    level_msat = run.manifest.settlement.level_msat
+    level_msat = run.manifest.level_msat
     states = [level.state for row in rows_of(state, f"payer/{round_.id}", Payer) for level in row.levels]
     tickets = state.rows.get(f"tickets/{round_.id}")
     sold = len(tickets.sold) if isinstance(tickets, Tickets) else 0

@@ -17,7 +17,7 @@ from nostrain.errors import ConfigError
 from nostrain.hashes import tagged_hash
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import open_root
-from nostrain.protocol.manifest import TimingSpec
+from nostrain.protocol.manifest import SAT, ScoringSpec, TimingSpec
 from nostrain.units import Pubkey
 
 LEVEL_MSAT = 100_000
@@ -110,6 +110,11 @@ def threshold(options: Options) -> int:
     return options.validators // 2 + 1
 
 
+def pool_msat(options: Options) -> int:
+    """What a round pays if everybody reaches every level."""
+    return LEVEL_MSAT * len(ScoringSpec().levels_ppm) * options.workers
+
+
 def longest_socket(root: Path, options: Options) -> int:
     """Bytes of the longest path of a Unix socket under `root`: the system allows 107."""
     return max(
@@ -189,7 +194,9 @@ def config_text(participant: Participant, options: Options, relay: str, blobs: s
             f"threshold = {threshold(options)}",
         ]
         if options.paid:
-            lines += ["", "[coordinator.run.settlement]", 'mode = "hold"', f"level_msat = {LEVEL_MSAT}", f"fee_msat = {FEE_MSAT}"]
+            lines += ["", "[coordinator.run.settlement]", 'mode = "hold"', f"pool_sat = {pool_msat(options) // SAT}"]
+            # The simnet has no chain that a level would have to be worth taking to.
+            lines += [f"slots = {options.workers}", f"fee_sat = {FEE_MSAT // SAT}", "feerate_perkb = 0"]
         timing = options.timing or (cheated_timing(options) if options.cheaters else None)
         if timing is not None:
             lines += ["", "[coordinator.run.timing]"]

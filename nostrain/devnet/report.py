@@ -82,7 +82,7 @@ def workers(observer: Observer, watched: Watched) -> dict[str, Any]:
         observer.name(worker): {
             "score_ppm": scored[worker].score_ppm if worker in scored else 0,
             "level": levels.get(worker, 0),
-            "reward_msat": settlement.level_msat * levels.get(worker, 0) if settlement.mode == "hold" else 0,
+            "reward_msat": run.manifest.level_msat * levels.get(worker, 0),
             "fee_msat": settlement.fee_msat if settlement.mode == "hold" and worker in pinned(round_) else 0,
             "reason": refused.get(worker),
         }

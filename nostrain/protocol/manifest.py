@@ -5,11 +5,15 @@ The defaults are those of design section 12 and of the `tiny` devnet run.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
+from nostrain.protocol.limits import MAX_WORKERS
 from nostrain.units import Digest, Msat, Ppm
+
+SAT: Final = 1000
+"""msat."""
 
 
 class BlobRef(msgspec.Struct, frozen=True):
@@ -100,16 +104,25 @@ class TimingSpec(msgspec.Struct, frozen=True):
 class SettlementSpec(msgspec.Struct, frozen=True):
     """`none`: the run is not paid. `hold`: a thermometer of hold invoices per worker (design section 6).
 
+    The schedule (design section 12): each epoch of `epoch_rounds` rounds pays at most `pool_msat` to at most `slots` workers, and what a level
+    pays follows from both (`level_msat`). Both are fixed before anything is locked: more workers share the pool, they do not multiply it.
     `network` is the chain that the locks are bound to, as lightningd names it. With `fee_msat` above 0 a worker first buys a ticket of the round at `ticket_server` (base URL; L402, design section 7).
     """
 
     mode: Literal["none", "hold"] = "none"
-    level_msat: Msat = Msat(0)
+    pool_msat: Msat = Msat(0)
+    slots: int = 0
+    epoch_rounds: int = 1
     fee_msat: Msat = Msat(0)
     ticket_server: str = ""
     network: Literal["bitcoin", "testnet", "signet", "regtest"] = "regtest"
     instances: int = 8
     min_final_cltv: int = 80
+
+    def level_msat(self, levels: int) -> Msat:
+        """What one level of a worker's `levels` pays: (B_epoch / R_max) · (1 / K) in whole sat, because an HTLC on the chain has no fraction of one."""
+        shares = self.slots * levels if self.mode == "hold" else 0
+        return Msat(self.pool_msat // shares // SAT * SAT) if shares > 0 else Msat(0)
 
 
 class RunManifest(msgspec.Struct, frozen=True, tag_field="type", tag="run"):
@@ -134,6 +147,16 @@ class RunManifest(msgspec.Struct, frozen=True, tag_field="type", tag="run"):
     settlement: SettlementSpec = SettlementSpec()
     max_delta_bytes: int = 1 << 20
     v: int = 1
+
+    @property
+    def level_msat(self) -> Msat:
+        """What one level of one worker pays; nothing in a run that is not paid."""
+        return self.settlement.level_msat(len(self.scoring.levels_ppm))
+
+    @property
+    def places(self) -> int:
+        """How many workers a round may list: in a paid run no more than its pool is meant for."""
+        return min(self.settlement.slots, MAX_WORKERS) if self.settlement.mode == "hold" else MAX_WORKERS
 
 
 class DatasetManifest(msgspec.Struct, frozen=True):

@@ -31,7 +31,7 @@ from nostrain.testing.journal import CrashingJournal, MemoryJournal, SimulatedCr
 from nostrain.testing.lightning import FakeLightning
 from nostrain.testing.mail import FakeMail
 from nostrain.testing.tickets import SERVER
-from nostrain.units import Pubkey, UnixTime
+from nostrain.units import Msat, Pubkey, UnixTime
 from nostrain.wire.messages import draft
 
 if TYPE_CHECKING:
@@ -156,7 +156,8 @@ class Participant:
             timing=plan.timing,
             settlement=SettlementSpec(
                 mode=mode,
-                level_msat=plan.level_msat,
+                pool_msat=Msat(plan.level_msat * len(plan.scoring.levels_ppm) * plan.slots),
+                slots=plan.slots,
                 fee_msat=plan.fee_msat,
                 ticket_server=SERVER if plan.fee_msat else "",
                 instances=plan.instances,

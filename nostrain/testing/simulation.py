@@ -16,6 +16,7 @@ import trio
 
 from nostrain.daemon.runners import Perform
 from nostrain.protocol.event import Event
+from nostrain.protocol.limits import MAX_WORKERS
 from nostrain.protocol.manifest import ScoringSpec, TimingSpec
 from nostrain.protocol.messages import Message
 from nostrain.testing.blobs import FakeBlobServer
@@ -44,7 +45,7 @@ class Plan:
 
     `crash` names a participant, the number of its commit to die at, and on which side of it. `absent` are not started with the others, or
     never. `on_disk` keep their journal in SQLite, the others in memory. `engines` wraps the stub engine of a participant, `runners`
-    perform its effects (a cheater's). With a fee, every worker has just enough for a ticket of each round.
+    perform its effects (a cheater's). The pool is what makes a level pay `level_msat`. With a fee, every worker has just enough for a ticket of each round.
     """
 
     seed: int = 0
@@ -68,6 +69,7 @@ class Plan:
     instances: int = 3
     scoring: ScoringSpec = SCORING
     timing: TimingSpec = TIMING
+    slots: int = MAX_WORKERS
     level_msat: Msat = LEVEL_MSAT
     funds_msat: Msat = FUNDS_MSAT
     fee_msat: Msat = NO_FEE

@@ -75,9 +75,36 @@ def test_a_coordinator_describes_its_run(tmp_path: Path) -> None:
     assert config.blobs == BlobsConfig(bind="127.0.0.1:3000", servers=("https://blobs.example.org",))
 
 
+def paid(pool_sat: int, **settings: int) -> tuple[str, ...]:
+    """Overrides for a run that pays four workers four levels."""
+    prefix = "coordinator.run.settlement"
+    named = {"slots": 4, "pool_sat": pool_sat} | settings
+    return (f"{prefix}.mode=hold", *(f"{prefix}.{key}={value}" for key, value in named.items()))
+
+
+def test_a_schedule_that_just_fits_is_taken(tmp_path: Path) -> None:
+    path = write(tmp_path, COORDINATOR)
+    for overrides in (paid(6400, fee_sat=80), paid(16, feerate_perkb=0)):
+        assert load_config(path, overrides).coordinator is not None
+    error = refused(path, paid(6399))
+    assert "a level pays 399 sat" in error.reason
+    assert "Raise pool_sat to 6400" in error.fix
+
+
+@pytest.mark.parametrize(("key", "word"), [("level_msat", "pool_sat"), ("fee_msat", "fee_sat")])
+def test_keys_of_earlier_versions_say_what_to_write_now(tmp_path: Path, key: str, word: str) -> None:
+    error = refused(write(tmp_path, COORDINATOR), (f"coordinator.run.settlement.{key}=5",))
+    assert error.key == f"coordinator.run.settlement.{key}"
+    assert word in error.fix
+
+
 def test_settlement_becomes_the_manifests_settlement() -> None:
-    spec = SettlementConfig(mode="hold", level_msat=5000, fee_msat=100).spec("http://127.0.0.1:1", "signet")
-    assert spec == SettlementSpec("hold", Msat(5000), Msat(100), "http://127.0.0.1:1", "signet")
+    spec = SettlementConfig(mode="hold", pool_sat=8000, slots=4, fee_sat=20).spec("http://127.0.0.1:1", "signet")
+    paid = SettlementSpec(
+        mode="hold", pool_msat=Msat(8_000_000), slots=4, fee_msat=Msat(20_000), ticket_server="http://127.0.0.1:1", network="signet"
+    )
+    assert spec == paid
+    assert spec.level_msat(4) == 500_000
     assert SettlementConfig().spec("http://127.0.0.1:1", "regtest") == SettlementSpec()
 
 
@@ -246,8 +273,16 @@ def test_values_that_cannot_work(tmp_path: Path, override: str, key: str) -> Non
         (("roles=blobs",), "roles"),
         (("roles=coordinator", "blobs.servers=[]"), "blobs.servers"),
         (("coordinator.run.threshold=4",), "coordinator.run.threshold"),
-        (("coordinator.run.settlement.mode=hold",), "coordinator.run.settlement.level_msat"),
-        (("coordinator.run.settlement.level_msat=5",), "coordinator.run.settlement.mode"),
+        (("coordinator.run.settlement.mode=hold",), "coordinator.run.settlement.pool_sat"),
+        (("coordinator.run.settlement.pool_sat=5",), "coordinator.run.settlement.mode"),
+        (("coordinator.run.settlement.slots=5",), "coordinator.run.settlement.mode"),
+        (paid(6400, slots=0), "coordinator.run.settlement.slots"),
+        (paid(6400, slots=3), "coordinator.run.settlement.slots"),
+        (paid(6399), "coordinator.run.settlement.pool_sat"),
+        (paid(6400, feerate_perkb=1001), "coordinator.run.settlement.pool_sat"),
+        (paid(15, feerate_perkb=0), "coordinator.run.settlement.pool_sat"),
+        (paid(6400, fee_sat=81), "coordinator.run.settlement.fee_sat"),
+        (paid(6400, epoch_rounds=8), "coordinator.run.settlement.epoch_rounds"),
         (("coordinator.run.timing.commit_s=0",), "coordinator.run.timing.commit_s"),
     ],
 )

@@ -21,7 +21,7 @@ from tests.docs.examples import WORKERS
 Y = PayeeState
 WORKER = WORKERS[0]
 KEY = f"payee/{EXAMPLES.round_id}"
-MSAT = EXAMPLES.manifest.settlement.level_msat
+MSAT = EXAMPLES.manifest.level_msat
 CHOSEN = "".join(f"{n:08x}" for n in EXAMPLES.chosen)
 """The entropy that makes the choice of the examples."""
 GRACE = EXAMPLES.manifest.timing.grace_s

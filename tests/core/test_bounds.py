@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from nostrain.core.bounds import MAX_BATCHES, manifest_problem
 from nostrain.core.timing import blocks_in
+from nostrain.protocol.limits import MAX_WORKERS
 from nostrain.protocol.manifest import RunManifest, ScoringSpec, SettlementSpec, TimingSpec
 from nostrain.protocol.messages import Message
 from nostrain.units import EventId, Msat, Ppm
@@ -16,6 +19,11 @@ from tests.docs.examples import BLOBS, COORDINATOR, START, Party
 
 def test_the_examples_manifest_and_the_defaults_are_within_bounds() -> None:
     assert manifest_problem(EXAMPLES.manifest) is None
+
+
+def paid(**changes: object) -> SettlementSpec:
+    """One sat a level, four levels, four workers."""
+    return msgspec.structs.replace(SettlementSpec(mode="hold", pool_msat=Msat(64_000), slots=4), **changes)
 
 
 SHORT = TimingSpec(commit_s=1, acknowledge_s=1, reveal_s=1, verdict_s=1, attest_s=1, grace_s=0)
@@ -42,9 +50,15 @@ SHORT = TimingSpec(commit_s=1, acknowledge_s=1, reveal_s=1, verdict_s=1, attest_
         ({"scoring": ScoringSpec(eval_batch=0)}, "evaluation of less than one window"),
         ({"settlement": SettlementSpec(instances=0)}, "cut-and-choose or CLTV out of range"),
         ({"settlement": SettlementSpec(instances=17)}, "cut-and-choose or CLTV out of range"),
-        ({"settlement": SettlementSpec(mode="hold", level_msat=Msat(0))}, "hold invoices of nothing"),
-        ({"settlement": SettlementSpec(mode="hold", level_msat=Msat(1 << 60))}, f"levels of {1 << 60} msat"),
-        ({"settlement": SettlementSpec(mode="hold", level_msat=Msat(1), min_final_cltv=28)}, "holds of 28 blocks, a round may need"),
+        ({"settlement": paid(pool_msat=0)}, "levels of 0 msat: 0 msat for 4 workers"),
+        ({"settlement": paid(pool_msat=15_999)}, "levels of 0 msat: 15999 msat for 4 workers"),
+        ({"settlement": paid(pool_msat=1 << 60)}, "levels of 72057594037927000 msat"),
+        ({"settlement": paid(slots=0)}, "a pool for 0 workers"),
+        ({"settlement": paid(slots=21)}, "a pool for 21 workers"),
+        ({"settlement": paid(slots=2)}, "3 workers to begin with, and a pool for 2"),
+        ({"settlement": paid(epoch_rounds=8)}, "epochs of 8 rounds, this version settles every round by itself"),
+        ({"settlement": paid(fee_msat=16_001, ticket_server="http://127.0.0.1:1")}, "a fee of 16001 msat, more than all levels pay"),
+        ({"settlement": paid(min_final_cltv=28)}, "holds of 28 blocks, a round may need"),
         ({"max_delta_bytes": 0}, "a blob without bytes"),
         ({"blob_servers": (BLOBS,) * 17}, "17 blob servers"),
         ({"tensors": ()}, "no tensors"),
@@ -56,6 +70,20 @@ def test_a_manifest_that_nobody_can_take_part_in_is_refused(changes: dict[str, o
     node = Node(Party("listener")).hear([Message(EventId("1" * 64), COORDINATOR.pubkey, START, manifest)])
     assert not node.has("run")
     assert problem in node.told("messages_refused")[0]
+
+
+@given(pool=st.integers(0, 1 << 50), slots=st.integers(1, 100), levels=st.integers(1, 8))
+def test_levels_share_the_pool_and_never_pay_more(pool: int, slots: int, levels: int) -> None:
+    level = SettlementSpec(mode="hold", pool_msat=Msat(pool), slots=slots).level_msat(levels)
+    assert level % 1000 == 0
+    assert 0 <= pool - level * slots * levels < 1000 * slots * levels
+    assert SettlementSpec(mode="hold", pool_msat=Msat(pool), slots=2 * slots).level_msat(levels) <= level / 2
+
+
+def test_a_run_that_is_not_paid_pays_nothing_and_has_no_slots() -> None:
+    unpaid = msgspec.structs.replace(EXAMPLES.manifest, settlement=SettlementSpec())
+    assert (unpaid.level_msat, unpaid.places) == (0, MAX_WORKERS)
+    assert (EXAMPLES.manifest.level_msat, EXAMPLES.manifest.places) == (250_000, 8)
 
 
 def test_a_hold_lasts_longer_than_the_longest_round_at_any_luck() -> None:

@@ -225,6 +225,7 @@ def doubled(entries: tuple[m.ValidatorEntry, ...]) -> tuple[m.ValidatorEntry, ..
         ({"workers": EXAMPLES.announcement.workers[:1] * 2}, "or repeat a key"),
         ({"workers": ()}, "0 workers and 3 validators"),
         ({"workers": tuple(Pubkey(f"{n:064x}") for n in range(MAX_WORKERS + 1))}, "21 workers and 3 validators"),
+        ({"workers": tuple(Pubkey(f"{n:064x}") for n in range(9))}, "9 workers and 3 validators"),
         ({"workers": (VALIDATORS[0].pubkey,)}, "someone as worker and validator"),
         ({"validators": EXAMPLES.announcement.validators[:1]}, "3 workers and 1 validators"),
         ({"validators": doubled(EXAMPLES.announcement.validators)}, "two of its validators have one oracle key"),
@@ -266,7 +267,7 @@ def test_a_crowd_of_newcomers_does_not_outgrow_an_announcement_nor_displace_anyo
     node = Onlooker(COORDINATOR.pubkey).hear([*ROUND, *crowd])
     listed, validators = coordinator.listed(Transaction(node.state, NOW), node.run)
     assert len(node.run.enrolled) == 236
-    assert len(listed) == MAX_WORKERS
+    assert len(listed) == EXAMPLES.manifest.places == 8, "no more than the pool is meant for"
     assert {party.pubkey for party in WORKERS} <= set(listed)
     assert {entry.pubkey for entry in validators} == {party.pubkey for party in VALIDATORS}
     body = msgspec.structs.replace(EXAMPLES.announcement, workers=listed, validators=validators)

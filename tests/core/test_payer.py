@@ -89,7 +89,7 @@ def test_an_escrow_from_oracles_to_preimage() -> None:
     node.hear([invoices(offer)])
     pays = sorted(node.asks(Pay), key=lambda pay: pay.name)
     assert [(pay.bolt11, pay.payment_hash) for pay in pays] == [(f"lnfake{n}", lock.payment_hash) for n, lock in enumerate(openings.locks)]
-    assert {pay.amount_msat for pay in pays} == {EXAMPLES.manifest.settlement.level_msat}
+    assert {pay.amount_msat for pay in pays} == {EXAMPLES.manifest.level_msat}
     assert states(node) == {P.PAYING}
     for number, pay in enumerate(pays):
         node.ends(pay, PayEnded("11" * 32 if number < 2 else None))

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from nostrain.core.rows import Identity, NodeState
+from nostrain.core.rows import Identity, NodeState, Run
 from nostrain.daemon import compose
 from nostrain.daemon.main import EXIT_FAILED, OneLine, explain, main
 from nostrain.daemon.storage import batch_of
@@ -26,6 +26,8 @@ from nostrain.journal.sqlite import SqliteJournal
 from nostrain.keys.store import open_root
 from nostrain.ports.journal import Batch
 from nostrain.units import Pubkey
+from tests.core.actors import EXAMPLES
+from tests.docs.examples import COORDINATOR
 
 DAEMON = (sys.executable, "-m", "nostrain.daemon")
 CTL = (sys.executable, "-m", "nostrain.ctl")
@@ -106,7 +108,7 @@ def test_a_port_in_use(tmp_path: Path) -> None:
 
 
 def test_a_run_that_pays_and_no_lightning_node(tmp_path: Path) -> None:
-    text = LEAD + '[coordinator.run.settlement]\nmode = "hold"\nlevel_msat = 1000\n'
+    text = LEAD + '[coordinator.run.settlement]\nmode = "hold"\npool_sat = 6400\nslots = 4\n'
     refused(start(configure(tmp_path, text)), "coordinator.run.settlement.mode", "needs a Lightning node", "lightning.socket")
 
 
@@ -147,6 +149,17 @@ def test_a_journal_of_another_key(tmp_path: Path) -> None:
     with SqliteJournal.open(tmp_path / "data" / "journal.sqlite") as journal:
         journal.commit(batch_of([], NodeState(), NodeState({"node": theirs})))
     refused(start(configure(tmp_path, WORKER)), "data_dir", "belongs to the key abababab")
+
+
+def test_a_journal_in_the_middle_of_a_run_of_an_earlier_version(tmp_path: Path) -> None:
+    """Its manifest said what a level pays, and not how large the pool is: we would lock nothing, or something else."""
+    open_root(tmp_path / "data")
+    run = Run(EXAMPLES.run, COORDINATOR.pubkey, EXAMPLES.manifest, EXAMPLES.run, EXAMPLES.state_id)
+    ours = batch_of([], NodeState(), NodeState({"run": run}))
+    earlier = (ours.rows["run"] or b"").replace(b'"pool_msat":8000000,"slots":8', b'"level_msat":250000')
+    with SqliteJournal.open(tmp_path / "data" / "journal.sqlite") as journal:
+        journal.commit(Batch((), {"run": earlier}))
+    refused(start(configure(tmp_path, WORKER)), "journal.sqlite", "a pool for 0 workers", "Finish the run with the version that began it")
 
 
 def test_an_index_of_blobs_that_is_damaged(tmp_path: Path) -> None:

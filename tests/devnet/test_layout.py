@@ -50,7 +50,8 @@ def test_every_configuration_is_one_that_the_daemon_reads(tmp_path: Path, name: 
         assert config.blobs.servers == (f"http://{config.blobs.bind}",)
         assert (run.rounds, run.seed, run.text, run.min_workers, run.min_validators, run.threshold) == (4, 5, str(text), 2, 3, 2)
         assert run.timing.spec() == TimingSpec()
-        assert (run.settlement.mode, run.settlement.level_msat, run.settlement.fee_msat) == ("hold", LEVEL_MSAT, FEE_MSAT)
+        spec = run.settlement.spec("http://127.0.0.1:1", "regtest")
+        assert (spec.mode, spec.level_msat(4), spec.fee_msat, spec.slots) == ("hold", LEVEL_MSAT, FEE_MSAT, 2)
 
 
 @pytest.mark.parametrize(("validators", "threshold"), [(1, 1), (2, 2), (3, 2), (4, 3), (8, 5)])

@@ -189,7 +189,12 @@ class Examples:
             scoring=ScoringSpec(unassigned_tokens=16_384, assigned_tokens=1_024, validation_tokens=16_384, floor_nanonats=100_000),
             timing=TimingSpec(commit_s=90, acknowledge_s=30, reveal_s=30, verdict_s=90, attest_s=30, grace_s=5),
             settlement=SettlementSpec(
-                mode="hold", level_msat=Msat(250_000), fee_msat=Msat(100_000), ticket_server="http://127.0.0.1:3000", instances=2
+                mode="hold",
+                pool_msat=Msat(8_000_000),
+                slots=8,
+                fee_msat=Msat(50_000),
+                ticket_server="http://127.0.0.1:3000",
+                instances=2,
             ),
         )
         self.run = self._say("manifest", COORDINATOR, self.manifest, 0).id
@@ -235,7 +240,7 @@ class Examples:
             announcement=self.round_id,
             payer=COORDINATOR.pubkey,
             payee=worker.pubkey,
-            amounts_msat=(self.manifest.settlement.level_msat,) * 4,
+            amounts_msat=(self.manifest.level_msat,) * 4,
             oracles=tuple((index, self.oracles[party.name][0]) for index, party in enumerate(VALIDATORS, start=1)),
             threshold=self.manifest.threshold,
             instances=count,
