@@ -10,11 +10,11 @@ import msgspec
 import trio
 
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
-from nostrain.lightning import holds, payments
+from nostrain.lightning import holds, offers, payments
 from nostrain.lightning.node import Balances, ClnNode
 from nostrain.lightning.replies import BlockHeightReply, GetInfo, InvoiceReply, ListInvoices
 from nostrain.lightning.rpc import ClnError
-from nostrain.ports.lightning import HoldUpdate, PayResult
+from nostrain.ports.lightning import FetchedInvoice, HoldUpdate, PayResult
 from nostrain.units import BlockHeight, Digest, Msat
 
 TIMEOUT_S: Final = 30.0
@@ -105,3 +105,15 @@ class ClnLightning:
     def holds(self) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[HoldUpdate]]:
         """As the port. When the node is lost the channel ends, and leaving the context raises Unavailable."""
         return holds.watch(self._node, self._hold_poll_s)
+
+    async def offer(self, description: str) -> str:
+        """As the port."""
+        return await offers.make(self._node, description)
+
+    async def fetch_invoice(self, offer: str, amount_msat: Msat) -> FetchedInvoice:
+        """As the port."""
+        return await offers.fetch(self._node, offer, amount_msat)
+
+    async def pay_fetched(self, bolt12: str, payment_hash: Digest, amount_msat: Msat) -> PayResult:
+        """As the port."""
+        return await offers.pay(self._node, bolt12, payment_hash, amount_msat)

@@ -121,3 +121,16 @@ class ListHoldInvoices(msgspec.Struct, frozen=True):
     """`listholdinvoices`."""
 
     holdinvoices: tuple[HeldInvoice, ...]
+
+
+class OfferReply(msgspec.Struct, frozen=True):
+    """`offer`."""
+
+    bolt12: str
+    active: bool
+
+
+class FetchInvoice(msgspec.Struct, frozen=True):
+    """`fetchinvoice`."""
+
+    invoice: str

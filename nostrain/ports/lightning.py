@@ -37,8 +37,15 @@ class PayResult(msgspec.Struct, frozen=True):
     preimage: str | None
 
 
+class FetchedInvoice(msgspec.Struct, frozen=True):
+    """A BOLT 12 invoice (`lni1…`) that was made for us from somebody's offer, and checked against it."""
+
+    bolt12: str
+    payment_hash: Digest
+
+
 class Lightning(Protocol):
-    """A Lightning node with hold invoices."""
+    """A Lightning node with hold invoices and offers."""
 
     async def block_height(self) -> BlockHeight:
         """Current height. Raises Unavailable."""
@@ -66,4 +73,23 @@ class Lightning(Protocol):
 
     def holds(self) -> AbstractAsyncContextManager[trio.MemoryReceiveChannel[HoldUpdate]]:
         """Every hold invoice's present state, then each change."""
+        ...
+
+    async def offer(self, description: str) -> str:
+        """Our BOLT 12 offer (`lno1…`) of any amount under that description; the same one every time. Raises Unavailable, LocalProtocolError if it was disabled."""
+        ...
+
+    async def fetch_invoice(self, offer: str, amount_msat: Msat) -> FetchedInvoice:
+        """Ask the node behind `offer` for an invoice of exactly that amount; no money moves, and every call makes another invoice.
+
+        Raises Unavailable when it cannot be had now, RemoteProtocolError when the offer cannot be paid, or the invoice is not what was asked for.
+        """
+        ...
+
+    async def pay_fetched(self, bolt12: str, payment_hash: Digest, amount_msat: Msat) -> PayResult:
+        """Pay a fetched invoice once: returns when the payment is settled or has failed for certain, and then it is safe to pay another in its stead.
+
+        Query-first: a second call with the same hash joins the first payment and never sends again. One that expired unsent has failed.
+        Raises OutcomeUnknown when the node was lost meanwhile; cancellation means the same.
+        """
         ...

@@ -7,6 +7,7 @@ held HTLCs are what was put in.
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -14,8 +15,9 @@ from dataclasses import dataclass, field
 import trio
 
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
-from nostrain.ports.lightning import HoldState, HoldUpdate, PayResult
-from nostrain.units import BlockHeight, Digest, Msat
+from nostrain.ports.lightning import FetchedInvoice, HoldState, HoldUpdate, PayResult
+from nostrain.testing.offers import OfferBook
+from nostrain.units import BlockHeight, Digest, Msat, UnixTime
 
 PREFIX = "lnfake"
 
@@ -36,7 +38,8 @@ class Invoice:
 
 @dataclass
 class FakeLedger:
-    """Balances and invoices of every node. `height` tells the best block; `lost_replies` payments come back as OutcomeUnknown first.
+    """Balances, invoices and offers of every node. `height` tells the best block, `now` the time (for invoices from offers only);
+    `lost_replies` payments come back as OutcomeUnknown first.
 
     `failed` remembers the payments, by payer and hash, that ended without ever being held; `down` are the nodes that do not answer now.
     """
@@ -49,6 +52,8 @@ class FakeLedger:
     failed: set[tuple[str, Digest]] = field(default_factory=set)
     down: set[str] = field(default_factory=set)
     changed: trio.Event = field(default_factory=trio.Event)
+    now: Callable[[], float] = time.time
+    book: OfferBook = field(default_factory=OfferBook)
 
     def poke(self) -> None:
         """Wake whoever waits for a change."""
@@ -61,7 +66,7 @@ class FakeLedger:
 
     def total(self) -> int:
         """What must never change."""
-        return sum(self.balances.values()) + self.held()
+        return sum(self.balances.values()) + self.held() + self.book.under_way()
 
     def expire(self) -> None:
         """Fail every HTLC whose expiry has come, as the chain would."""
@@ -196,3 +201,40 @@ class FakeLightning:
                         told[invoice.payment_hash] = invoice.state
                         await send.send(HoldUpdate(invoice.payment_hash, invoice.state, invoice.amount_msat, invoice.cltv_expiry))
                 await changed.wait()
+
+    async def offer(self, description: str) -> str:
+        """As the port."""
+        await self._reach()
+        return self._ledger.book.offer(self._name, description)
+
+    async def fetch_invoice(self, offer: str, amount_msat: Msat) -> FetchedInvoice:
+        """As the port; the other node has to be up."""
+        await self._reach()
+        book = self._ledger.book
+        if (issuer := book.issuer(offer)) in self._ledger.down:
+            raise Unavailable(f"the node of {issuer} does not answer")
+        return book.invoice(self._name, offer, amount_msat, UnixTime(int(self._ledger.now())))
+
+    async def pay_fetched(self, bolt12: str, payment_hash: Digest, amount_msat: Msat) -> PayResult:
+        """As the port: a second call joins the first."""
+        ledger, book = self._ledger, self._ledger.book
+        try:
+            await self._reach()
+        except Unavailable as error:
+            raise OutcomeUnknown(str(error)) from error
+        row = book.fetched.get(payment_hash)
+        if row is None or row.amount_msat != amount_msat:
+            return PayResult(payment_hash, None)
+        if row.payer is None and row.payee in ledger.down:
+            raise OutcomeUnknown(f"payment {payment_hash[:8]}: the node of {row.payee} is not connected")
+        book.begin(self._name, row, payment_hash, ledger.balances, UnixTime(int(ledger.now())))
+        book.arrive(ledger.balances)
+        ledger.poke()
+        if ledger.lost_replies > 0:
+            ledger.lost_replies -= 1
+            raise OutcomeUnknown(f"payment {payment_hash[:8]}: the reply was lost")
+        while row.pending:
+            if self._name in ledger.down:
+                raise OutcomeUnknown(f"payment {payment_hash[:8]}: the node of {self._name} went down")
+            await ledger.changed.wait()
+        return PayResult(payment_hash, row.preimage if row.payer == self._name else None)

@@ -7,7 +7,8 @@ import secrets
 import time
 from typing import Final
 
-from nostrain.devnet.simnet.nodes import Invoice, InvoiceState, Network, Node
+from nostrain.devnet.simnet.bolt12 import decode_bolt12
+from nostrain.devnet.simnet.nodes import Invoice, InvoiceState, Network, Node, is_bolt12
 from nostrain.devnet.simnet.params import DelInvoice, InvString, ListInvoices, MakeInvoice, String
 from nostrain.devnet.simnet.rpc import INVALID_PARAMS, Json, Method, RpcFailure
 from nostrain.errors import RemoteProtocolError
@@ -101,7 +102,9 @@ class InvoiceMethods:
         return listed_invoice(found)
 
     def decode(self, asked: String) -> Json:
-        """A BOLT 11 invoice, of any network."""
+        """An invoice of any network, BOLT 11 or 12, or a BOLT 12 offer."""
+        if asked.string.startswith(("lno1", "lni1")):
+            return decode_bolt12(asked.string)
         try:
             terms = parse_bolt11_untrusted(asked.string)
         except RemoteProtocolError as error:
@@ -154,7 +157,7 @@ def listed_invoice(invoice: Invoice) -> Json:
     """An invoice as lightningd lists it."""
     listed: Json = {
         "label": invoice.label,
-        "bolt11": invoice.bolt11,
+        "bolt12" if is_bolt12(invoice.bolt11) else "bolt11": invoice.bolt11,
         "payment_hash": invoice.payment_hash,
         "amount_msat": invoice.amount_msat,
         "status": invoice.state.value,

@@ -33,9 +33,14 @@ class InvoiceState(Enum):
     EXPIRED = "expired"
 
 
+def is_bolt12(text: str | None) -> bool:
+    """Whether the text of an invoice is a BOLT 12 one."""
+    return text is not None and text.startswith("lni1")
+
+
 @dataclass
 class Invoice:
-    """An invoice of lightningd."""
+    """An invoice of lightningd; `bolt11` is its text, also of one that was made from a BOLT 12 offer."""
 
     index: int
     label: str
@@ -173,6 +178,7 @@ class Node:
     key: PrivateKey
     up: bool = True
     invoices: list[Invoice] = field(default_factory=list)
+    offers: dict[str, str] = field(default_factory=dict)
     holds: dict[Digest, Hold] = field(default_factory=dict)
     payments: list[Payment] = field(default_factory=list)
     parts: dict[Digest, list[tuple[float, Htlc]]] = field(default_factory=dict)

@@ -131,3 +131,34 @@ class XPay(msgspec.Struct):
     maxdelay: int = 2016
     payer_note: str | None = None
     label: str | None = None
+
+
+class MakeOffer(msgspec.Struct):
+    """`offer`; as in the schema, without what is for fiat prices and recurrence."""
+
+    amount: int | str
+    description: str | None = None
+    issuer: str | None = None
+    label: str | None = None
+    quantity_max: int | None = None
+    absolute_expiry: int | None = None
+    single_use: bool = False
+
+
+class ListOffers(msgspec.Struct):
+    """`listoffers`."""
+
+    offer_id: str | None = None
+    active_only: bool = False
+
+
+class FetchInvoice(msgspec.Struct):
+    """`fetchinvoice`; as in the schema, without recurrence."""
+
+    offer: str
+    amount_msat: int | None = None
+    quantity: int | None = None
+    timeout: float = 60
+    payer_note: str | None = None
+    payer_metadata: str | None = None
+    bip353: str | None = None

@@ -11,6 +11,7 @@ import trio
 from nostrain.devnet.simnet import sending
 from nostrain.devnet.simnet.invoices import parse_ours
 from nostrain.devnet.simnet.nodes import Network, Node, Payment
+from nostrain.devnet.simnet.offers import payable
 from nostrain.devnet.simnet.params import ListSendPays, RouteHop, SendPay, WaitSendPay, XPay
 from nostrain.devnet.simnet.rpc import INVALID_PARAMS, Json, Method, RpcFailure
 from nostrain.devnet.simnet.sending import Hop, Part
@@ -150,7 +151,7 @@ class PaymentMethods:
 
     def start_xpay(self, asked: XPay) -> Payment:
         """Send what xpay sends. Raises RpcFailure."""
-        terms = parse_ours(asked.invstring)
+        terms = payable(asked.invstring)
         amount = terms.amount_msat if terms.amount_msat is not None else asked.amount_msat
         if amount is None or (terms.amount_msat is not None and asked.amount_msat is not None):
             raise RpcFailure(INVALID_PARAMS, "amount_msat is needed for an invoice without an amount, and only for that")

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 
 from nostrain.devnet.simnet.channels import Channel, HtlcRefused, Onion
-from nostrain.devnet.simnet.nodes import Network, Node, Payment, PaymentError
+from nostrain.devnet.simnet.nodes import Network, Node, Payment, PaymentError, is_bolt12
 from nostrain.devnet.simnet.receiving import receive
 from nostrain.devnet.simnet.rpc import Json, RpcFailure
 from nostrain.units import BlockHeight, Digest, Msat
@@ -202,7 +202,7 @@ def fields(payment: Payment) -> Json:
         "status": payment.status,
         "payment_preimage": payment.preimage,
         "label": payment.label,
-        "bolt11": payment.bolt11,
+        "bolt12" if is_bolt12(payment.bolt11) else "bolt11": payment.bolt11,
         "description": payment.description,
     }
     return {name: value for name, value in listed.items() if value is not None}
