@@ -16,12 +16,13 @@ from starlette.responses import FileResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from nostrain.blobs.gate import Gate, refusal
+from nostrain.blobs.gate import Gate, Refused, refusal
 from nostrain.blobs.incoming import STEP, StorageFull
 from nostrain.blobs.policy import BlobLimits, UploadPolicy
 from nostrain.blobs.store import BlobStore
 from nostrain.blobs.uploads import Uploads
 from nostrain.ports.clock import Clock
+from nostrain.ports.tolls import NoTolls, Tolls
 from nostrain.units import Digest, Pubkey, is_hex32
 
 _NAME: Final = re.compile(r"([0-9a-f]{64})(?:\.[A-Za-z0-9]{1,16})?")
@@ -36,9 +37,13 @@ def blossom_app(
     *,
     limits: BlobLimits | None = None,
     public_url: str | None = None,
+    tolls: Tolls | None = None,
 ) -> ASGIApp:
-    """The server as an ASGI application. `public_url`: how the world reaches it; None when that is the address it is bound to."""
-    gate = Gate(clock, public_url)
+    """The server as an ASGI application. `public_url`: how the world reaches it; None when that is the address it is bound to.
+
+    `tolls` decides what is paid for; without it everything is free.
+    """
+    gate = Gate(clock, public_url, tolls or NoTolls())
     uploads = Uploads(store, gate, policy, limits or BlobLimits())
     blobs = _Blobs(store, gate)
     routes = [
@@ -100,7 +105,10 @@ def _digest(request: Request) -> Digest:
 
 async def _refuse(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return JSONResponse({"message": error.detail}, error.status_code, headers=error.headers)
+    response = JSONResponse({"message": error.detail}, error.status_code, headers=error.headers)
+    for name, value in error.pairs if isinstance(error, Refused) else ():
+        response.headers.append(name, value)
+    return response
 
 
 async def _full(request: Request, error: Exception) -> Response:

@@ -14,6 +14,9 @@ from nostrain.wire.event import encode_event, parse_event_untrusted
 
 KIND: Final = 24242
 
+IDENTITY: Final = "X-Nostr-Authorization"
+"""Carries the token instead of `Authorization` when that carries a payment (L402)."""
+
 MAX_HEADER: Final = 12 * 1024
 """Characters of an `Authorization` header that are looked at."""
 

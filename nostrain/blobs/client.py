@@ -11,6 +11,7 @@ from typing import Final
 import httpx
 import trio
 
+from nostrain.blobs.auth import IDENTITY, make_header
 from nostrain.blobs.download import download
 from nostrain.blobs.incoming import StorageFull
 from nostrain.blobs.store import BlobStore, DigestMismatch
@@ -20,7 +21,8 @@ from nostrain.blobs.urls import parse_url_untrusted
 from nostrain.errors import RemoteProtocolError, Unavailable
 from nostrain.ports.clock import Clock
 from nostrain.ports.signer import Signer
-from nostrain.units import Digest, is_hex32
+from nostrain.ports.tickets import TicketShower
+from nostrain.units import Digest, EventId, is_hex32
 
 _MOST_SOURCES: Final = 8
 
@@ -36,12 +38,15 @@ class BlossomClient:
         clock: Clock,
         *,
         local_urls: Sequence[str] = (),
+        tickets: TicketShower | None = None,
         tuning: Tuning | None = None,
         jitter: random.Random | None = None,
     ) -> None:
         """`servers`: base URLs to upload to and, after the given URLs, to fetch from. `local_urls`: base URLs under which our own server
-        serves `store`: a blob that is in the store is there already. Raises RemoteProtocolError if one of them is not an http(s) URL.
+        serves `store`: a blob that is in the store is there already. `tickets` shows the tickets that pay for uploads. Raises
+        RemoteProtocolError if one of them is not an http(s) URL.
         """
+        self._tickets = tickets
         self._store, self._signer, self._clock = store, signer, clock
         self._tuning = tuning or Tuning()
         self._jitter = jitter or random.Random()
@@ -61,9 +66,9 @@ class BlossomClient:
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         await self._http.aclose()
 
-    async def put(self, path: Path, digest: Digest, servers: Sequence[str] = ()) -> tuple[str, ...]:
+    async def put(self, path: Path, digest: Digest, servers: Sequence[str] = (), ticket: EventId | None = None) -> tuple[str, ...]:
         """Take the file into the store and upload it to every server, the configured and then `servers`, all at once; the URLs that now
-        serve it, in that order.
+        serve it, in that order. `ticket`: the round whose ticket is shown to the server that sold it.
 
         Idempotent; cancellation leaves it in the store. Raises Unavailable when no server took it, RemoteProtocolError when every server
         refused it for good or one of `servers` is not an http(s) URL, LocalProtocolError when the file is not that blob.
@@ -74,7 +79,7 @@ class BlossomClient:
         results: dict[httpx.URL, RemoteProtocolError | Unavailable | None] = dict.fromkeys(self._local)
 
         async def send(server: httpx.URL) -> None:
-            results[server] = await self._upload(server, stored, digest)
+            results[server] = await self._upload(server, stored, digest, ticket)
 
         async with trio.open_nursery() as nursery:
             for server in targets:
@@ -110,14 +115,16 @@ class BlossomClient:
             raise RemoteProtocolError("blob", f"{digest} has {size} bytes, at most {max_size} are wanted")
         return path
 
-    async def _upload(self, server: httpx.URL, path: Path, digest: Digest) -> RemoteProtocolError | Unavailable | None:
+    async def _upload(
+        self, server: httpx.URL, path: Path, digest: Digest, ticket: EventId | None
+    ) -> RemoteProtocolError | Unavailable | None:
         """How the upload ended: None when the server has the blob."""
         fault: RemoteProtocolError | Unavailable | None = None
         for attempt in range(self._tuning.attempts):
             if attempt:
                 await self._pause(attempt)
             try:
-                await upload(self._http, server, path, digest, self._signer, self._clock, self._tuning)
+                await upload(self._http, server, path, digest, await self._credentials(server, digest, ticket), self._tuning)
             except RemoteProtocolError as error:
                 return error
             except Unavailable as error:
@@ -125,6 +132,14 @@ class BlossomClient:
             else:
                 return None
         return fault
+
+    async def _credentials(self, server: httpx.URL, digest: Digest, ticket: EventId | None) -> dict[str, str]:
+        """Who uploads (BUD-11), and the ticket that lets it in where one was bought."""
+        identity = make_header(self._signer, verb="upload", digest=digest, host=server.host, now=self._clock.now())
+        shown = None
+        if ticket is not None and self._tickets is not None:
+            shown = await self._tickets.show_ticket(ticket, str(server), digest)
+        return {"Authorization": identity} if shown is None else {"Authorization": shown, IDENTITY: identity}
 
     async def _fetch(self, digest: Digest, urls: Sequence[str], max_size: int) -> Path:
         named, wrong = _parse_sources(urls)

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import BinaryIO, Final
 
 import httpx
 import trio
 
-from nostrain.blobs.auth import make_header
 from nostrain.blobs.incoming import STEP
 from nostrain.blobs.tuning import Tuning
 from nostrain.blobs.urls import printable
 from nostrain.errors import RemoteProtocolError, Unavailable
-from nostrain.ports.clock import Clock
-from nostrain.ports.signer import Signer
 from nostrain.units import Digest
 
 _FOR_GOOD: Final = frozenset({400, 401, 402, 403, 405, 409, 411, 413, 415})
@@ -38,9 +35,9 @@ class _FileBody(httpx.AsyncByteStream):
 
 
 async def upload(
-    http: httpx.AsyncClient, server: httpx.URL, path: Path, digest: Digest, signer: Signer, clock: Clock, tuning: Tuning
+    http: httpx.AsyncClient, server: httpx.URL, path: Path, digest: Digest, headers: Mapping[str, str], tuning: Tuning
 ) -> None:
-    """Return once `server` has the blob at `path`. Idempotent.
+    """Return once `server` has the blob at `path`. Idempotent. `headers` say who we are, and what was paid.
 
     Raises Unavailable when it cannot take it now, RemoteProtocolError, with its reason, when it refuses for good.
     """
@@ -48,8 +45,7 @@ async def upload(
     with trio.move_on_after(tuning.connect + tuning.silence + tuning.grace + size / tuning.min_rate):
         try:
             if not await _has(http, server, digest, size):
-                token = make_header(signer, verb="upload", digest=digest, host=server.host, now=clock.now())
-                await _send(http, server, path, {"Authorization": token, "Content-Length": str(size), "X-SHA-256": digest})
+                await _send(http, server, path, {**headers, "Content-Length": str(size), "X-SHA-256": digest})
             return
         except httpx.HTTPError as error:
             raise Unavailable(f"{server.host}: {type(error).__name__}") from error

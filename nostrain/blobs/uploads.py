@@ -6,6 +6,7 @@ from collections import Counter
 from contextlib import aclosing
 from typing import Final
 
+import trio
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
@@ -15,6 +16,7 @@ from nostrain.blobs.index import Upload
 from nostrain.blobs.policy import BlobLimits, UploadPolicy
 from nostrain.blobs.store import BlobStore, DigestMismatch
 from nostrain.errors import RemoteProtocolError
+from nostrain.ports.tolls import Passage, Use
 from nostrain.units import Digest, Pubkey, is_hex32
 
 _LONGEST_LENGTH: Final = 15  # decimal digits of a size that anyone means
@@ -31,12 +33,23 @@ class Uploads:
         """Say whether an upload with these headers would be taken now."""
         if "x-sha-256" not in request.headers:
             raise refusal(400, "X-SHA-256: missing")
-        await self._admit(request, "X-Content-Length")
+        _, _, _, passage = await self._admit(request, "X-Content-Length", preview=True)
+        await passage.finish(0)
         return Response()
 
     async def put(self, request: Request) -> Response:
         """Store the body. 201 when it is new here, 200 when it was here already."""
-        owner, digest, size = await self._admit(request, "Content-Length")
+        owner, digest, size, passage = await self._admit(request, "Content-Length")
+        moved = 0
+        try:
+            response = await self._take(request, owner, digest, size)
+            moved = size
+        finally:
+            with trio.CancelScope(shield=True):
+                await passage.finish(moved)
+        return response
+
+    async def _take(self, request: Request, owner: Pubkey, digest: Digest, size: int) -> Response:
         known = await self._store.claim(digest, owner)
         if known is not None:
             return JSONResponse(self._gate.descriptor(request, known))
@@ -59,8 +72,8 @@ class Uploads:
         except ClientDisconnect as error:
             raise refusal(408, "the body did not arrive in time") from error
 
-    async def _admit(self, request: Request, length_header: str) -> tuple[Pubkey, Digest, int]:
-        """Who uploads what and how much, once everything that can be known before the body allows it."""
+    async def _admit(self, request: Request, length_header: str, *, preview: bool = False) -> tuple[Pubkey, Digest, int, Passage]:
+        """Who uploads what and how much, once everything that can be known before the body allows it; payment comes last."""
         size = _length(request, length_header)
         if size > self._limits.max_blob:
             raise refusal(413, f"{size} bytes, at most {self._limits.max_blob} are taken")
@@ -71,7 +84,8 @@ class Uploads:
         used = await self._store.usage(owner) + self._in_flight[owner]
         if used + size > self._limits.quota:
             raise refusal(429, f"{size} bytes more than the {used} stored would exceed the quota of {self._limits.quota}")
-        return owner, digest, size
+        use = Use("upload", "PUT", "/upload", size, digest, owner, preview)
+        return owner, digest, size, await self._gate.admit(request, use)
 
     def _identify(self, request: Request) -> tuple[Pubkey, Digest]:
         """The uploader, and the blob: as `X-SHA-256` says, or as the token says if it names just one."""

@@ -70,7 +70,14 @@ def step(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
             assert mine.delta is not None and mine.delta_path is not None  # noqa: PT018 - set by TRAINED
             save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.UPLOADING)))
             tx.emit(
-                Upload(owner=f"work/{round_.id}", name="upload", blob=mine.delta, path=mine.delta_path, servers=run.manifest.blob_servers)
+                Upload(
+                    owner=f"work/{round_.id}",
+                    name="upload",
+                    blob=mine.delta,
+                    path=mine.delta_path,
+                    servers=run.manifest.blob_servers,
+                    ticket=round_.id if ticket.charged(run.manifest) else None,
+                )
             )
     elif mine.state is S.UPLOADING and mine.urls:
         reveal(tx, run, round_, mine)

@@ -1,4 +1,4 @@
-"""Macaroons in libmacaroons' version 2 binary form, and the ones that we mint: L402 tokens whose caveats only narrow.
+"""Macaroons in libmacaroons' version 2 binary form. What the caveats of ours say stands in `crypto.caveats`.
 
 Sources: "Macaroons: Cookies with Contextual Caveats" (Birgisson et al., 2014); libmacaroons' `doc/format.txt` and pymacaroons, whose
 bytes we write; the L402 identifier of 66 bytes (version ‖ payment hash ‖ token id). The chain is the one that is deployed, with the root
@@ -16,7 +16,6 @@ from hashlib import sha256
 from typing import Final, NamedTuple
 
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
-from nostrain.units import is_hex32
 
 MAX_BYTES: Final = 4096
 MAX_CAVEATS: Final = 32
@@ -26,7 +25,6 @@ _VERSION: Final = 2
 _END, _LOCATION, _IDENTIFIER, _VERIFICATION, _SIGNATURE = 0, 1, 2, 4, 6
 _KEY_GENERATOR: Final = b"macaroons-key-generator"
 _IDENTIFIER_VERSION: Final = b"\x00\x00"
-_LARGEST_NUMBER: Final = 1 << 53
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,73 +131,6 @@ def parse_identifier_untrusted(data: bytes) -> Identifier:
     if len(data) != IDENTIFIER_BYTES or not data.startswith(_IDENTIFIER_VERSION):
         raise _fault(f"its identifier is not {IDENTIFIER_BYTES} bytes of version 0")
     return Identifier(data[2:34], data[34:])
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What a ticket's caveats, taken together, allow: one worker's upload of `size` bytes in one round, until `expires` (unix seconds).
-
-    `run` and `round` are the ids of the manifest and of the announcement, in hex as is `worker`.
-    """
-
-    run: str
-    round: str
-    worker: str
-    size: int
-    expires: int
-
-    def caveats(self) -> tuple[bytes, ...]:
-        """One caveat a field: what is minted."""
-        values = (("run", self.run), ("round", self.round), ("worker", self.worker), ("size", self.size), ("expires", self.expires))
-        return tuple(f"{name}={value}".encode() for name, value in values)
-
-
-_NAMES: Final = frozenset({"run", "round", "worker"})
-_BOUNDS: Final = frozenset({"size", "expires"})
-
-
-def read_grant_untrusted(caveats: Sequence[bytes]) -> Grant:
-    """What the caveats allow. Each may be repeated, and then only narrow: the same name, or a smaller bound.
-
-    Raises RemoteProtocolError: a caveat that we do not know (what we do not understand we cannot enforce), one that widens, one missing.
-    """
-    names: dict[str, str] = {}
-    bounds: dict[str, int] = {}
-    for caveat in caveats:
-        key, value = _split(caveat)
-        if key in _NAMES:
-            if not is_hex32(value):
-                raise _fault(f"caveat '{key}' is not 64 lowercase hex characters")
-            if names.setdefault(key, value) != value:
-                raise _fault(f"caveat '{key}' is given twice and differs")
-        elif key in _BOUNDS:
-            bound = _number(key, value)
-            if bound > bounds.get(key, bound):
-                raise _fault(f"caveat '{key}' widens an earlier one")
-            bounds[key] = bound
-        else:
-            raise _fault("a caveat that is not known here")
-    missing = sorted((_NAMES - names.keys()) | (_BOUNDS - bounds.keys()))
-    if missing:
-        raise _fault(f"no caveat '{missing[0]}'")
-    return Grant(names["run"], names["round"], names["worker"], bounds["size"], bounds["expires"])
-
-
-def _split(caveat: bytes) -> tuple[str, str]:
-    try:
-        key, separator, value = caveat.decode("ascii").partition("=")
-    except UnicodeDecodeError:
-        raise _fault("a caveat is not ASCII") from None
-    if not separator:
-        raise _fault("a caveat is not of the form key=value")
-    return key, value
-
-
-def _number(key: str, value: str) -> int:
-    """A decimal in its only spelling."""
-    if not (value.isdecimal() and len(value) <= 16 and str(int(value)) == value and int(value) <= _LARGEST_NUMBER):
-        raise _fault(f"caveat '{key}' is not a plain decimal number")
-    return int(value)
 
 
 class _Reader:

@@ -33,6 +33,7 @@ from nostrain.daemon.tickets import NodeTickets
 from nostrain.daemon.uploads import RunStore, RunUploads
 from nostrain.engine import EngineProcess, EngineSettings
 from nostrain.errors import ConfigError, Unavailable
+from nostrain.http.paywall import paywall_app
 from nostrain.http.server import serve
 from nostrain.journal.lock import WriterLock
 from nostrain.journal.sqlite import SqliteJournal
@@ -74,19 +75,24 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
         policy.state = lambda: state
         money = Money(config, root, clock)
         book = NodeTickets(lambda: policy.state(), lambda: composed.runtime)
-        app = money.sell_tickets(book, blossom_app(store, policy, clock, limits=BlobLimits(config.blobs.max_bytes, config.blobs.quota)))
+        with opening(data):
+            office = money.open_office(stack, book, policy)
+        limits = BlobLimits(config.blobs.max_bytes, config.blobs.quota)
+        app = blossom_app(store, policy, clock, limits=limits, tolls=office and office.tolls)
+        if office is not None:
+            app = paywall_app(office.paywall, app)
         url = await open_server(stack, config, app) if "blobs" in config.roles else None
         engine = await stack.enter_async_context(EngineProcess.open(engine_settings(config.engine, work_dir)))
         composed = Node(config, signer.pubkey, engine, blobs_url=url)
         if journal is not None:
             servers, ours = advertised(config.blobs.servers, url)
-            client = await stack.enter_async_context(BlossomClient(store, servers, signer, clock, local_urls=ours))
+            tickets = await money.ticket_buyer(stack, signer)
+            client = await stack.enter_async_context(BlossomClient(store, servers, signer, clock, local_urls=ours, tickets=tickets))
             oracle = DlcOracle(root, data) if "validator" in config.roles else None
             if oracle is not None:
                 stack.callback(oracle.close)
             pool = composed.pool = await stack.enter_async_context(open_pool(config.relays, signer=signer, rng=random.Random()))
             mail = GiftWrapMail(pool, GiftWraps(root, clock), clock) if money.lightning is not None else None
-            tickets = await money.ticket_buyer(stack, signer)
             ports = Ports(clock, OsEntropy(), signer, oracle, pool, client, engine, journal, mail, money.lightning, tickets)
             runtime = composed.runtime = Runtime(ports, identity(config, signer.pubkey, servers, work_dir), state=state, runner=runner)
             policy.state = lambda: runtime.state

@@ -4,20 +4,31 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import httpx
-from starlette.types import ASGIApp
 
 from nostrain.config.schema import DaemonConfig
 from nostrain.daemon.clock import OsEntropy, SystemClock
-from nostrain.daemon.tickets import NodeInvoices, NodeTickets
+from nostrain.daemon.tickets import NodeInvoices, NodeTickets, RunTolls
+from nostrain.daemon.uploads import RunUploads
+from nostrain.http.first_use import SqliteFirstUse
 from nostrain.http.l402_client import TicketClient
 from nostrain.http.l402_wallet import FileWallet
-from nostrain.http.paywall import Paywall, paywall_app
+from nostrain.http.paywall import Paywall
+from nostrain.http.ticket_gate import TicketGate
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import RootSecret
 from nostrain.keys.tickets import DerivedTicketKeys
 from nostrain.lightning.client import ClnLightning
+from nostrain.ports.tolls import Tolls
+
+
+class TicketOffice(NamedTuple):
+    """The paywall's endpoint, and what stands before the upload."""
+
+    paywall: Paywall
+    tolls: Tolls
 
 
 class Money:
@@ -28,14 +39,16 @@ class Money:
         lightning = config.lightning
         self.lightning = ClnLightning(Path(lightning.socket), hold_poll_s=lightning.poll_s) if lightning.socket else None
 
-    def sell_tickets(self, book: NodeTickets, rest: ASGIApp) -> ASGIApp:
-        """`rest` with the paywall's endpoint before it, in a coordinator with a Lightning node."""
+    def open_office(self, stack: AsyncExitStack, book: NodeTickets, uploads: RunUploads) -> TicketOffice | None:
+        """What sells tickets and lets uploads in on them, in a coordinator with a Lightning node. Closed with `stack`."""
         if self.lightning is None or "coordinator" not in self._config.roles:
-            return rest
-        invoices = NodeInvoices(self.lightning, OsEntropy())
+            return None
+        invoices, keys = NodeInvoices(self.lightning, OsEntropy()), DerivedTicketKeys(self._root)
         public = self._config.blobs.servers[0] if self._config.blobs.servers else None
-        paywall = Paywall(book, invoices, DerivedTicketKeys(self._root), self._clock, OsEntropy(), public_url=public)
-        return paywall_app(paywall, rest)
+        paywall = Paywall(book, invoices, keys, self._clock, OsEntropy(), public_url=public)
+        uses = SqliteFirstUse(self._config.data_path / "payments.sqlite", self._clock)
+        stack.callback(uses.close)
+        return TicketOffice(paywall, RunTolls(uploads, TicketGate(paywall, book, keys, self._clock, uses)))
 
     async def ticket_buyer(self, stack: AsyncExitStack, signer: NostrSigner) -> TicketClient | None:
         """The buyer of our tickets; its purchases lie in `tickets/` of the data folder. Its connections are closed with `stack`."""

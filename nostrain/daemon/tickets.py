@@ -12,10 +12,13 @@ from nostrain.core.inputs import TicketRedeemed
 from nostrain.core.rows import NodeState, Round, Run
 from nostrain.core.ticket import charged
 from nostrain.daemon.runtime import Runtime
+from nostrain.daemon.uploads import RunUploads
 from nostrain.errors import Unavailable
+from nostrain.http.ticket_gate import TicketGate
 from nostrain.lightning.client import ClnLightning
 from nostrain.ports.entropy import Entropy
 from nostrain.ports.tickets import Ticket, TicketTerms
+from nostrain.ports.tolls import FreePassage, Passage, Refusal, Shown, Use
 from nostrain.units import Digest, EventId, Msat, Pubkey
 
 RECORD_S: Final = 20.0
@@ -59,6 +62,19 @@ class NodeTickets:
                 await runtime.changed.wait()
             return held
         raise Unavailable("the ticket could not be recorded")
+
+
+class RunTolls:
+    """`ports.tolls.Tolls` of a coordinator: a worker's upload takes the ticket of the open round, which was sold here; the rest is free."""
+
+    def __init__(self, uploads: RunUploads, gate: TicketGate) -> None:
+        self._uploads, self._gate = uploads, gate
+
+    async def admit(self, use: Use, shown: Shown) -> Passage | Refusal:
+        """As the port."""
+        round_ = self._uploads.ticketed(use.who) if use.route == "upload" and use.who is not None else None
+        refusal = await self._gate.admit(round_, use, shown) if round_ is not None else None
+        return refusal or FreePassage()
 
 
 class NodeInvoices:

@@ -8,6 +8,7 @@ from nostrain.blobs.incoming import Incoming
 from nostrain.blobs.store import LOCAL, BlobStore
 from nostrain.core.rows import NodeState, Round, Run
 from nostrain.core.scoring import pinned
+from nostrain.core.ticket import charged
 from nostrain.units import Digest, EventId, Pubkey
 
 
@@ -26,7 +27,8 @@ class RunUploads:
     """Upload policy (`blobs.policy.UploadPolicy`): ourselves; the coordinator whom we follow; workers, each the one delta of an open round.
 
     The receipt pins salted digests, so before the reveal nobody knows which blob was committed to; but it is one. The first digest that a
-    worker asks for in a round is therefore the only one (forgotten at a restart, which gives it one more), and after its reveal that one.
+    worker asks for in a round is therefore the only one, and after its reveal that one. Where the round's ticket must be shown (`ticketed`),
+    the ticket's first use is that digest, for ever; where there is none, it is forgotten at a restart, which gives the worker one more.
     """
 
     def __init__(self, me: Pubkey, coordinator: Pubkey | None) -> None:
@@ -55,6 +57,15 @@ class RunUploads:
             return "the receipt of the open round pins no commitment of yours"
         return self._bind(round_, pubkey, digest)
 
+    def ticketed(self, pubkey: Pubkey) -> EventId | None:
+        """The round whose ticket `pubkey` has to show with its upload: the open one, if we sold tickets for it and it is a worker's upload."""
+        rows = self.state().rows
+        run = rows.get("run")
+        if not isinstance(run, Run) or run.coordinator != self._me or pubkey in (self._me, self._coordinator) or not charged(run.manifest):
+            return None
+        round_ = rows.get(f"round/{run.open}")
+        return round_.id if isinstance(round_, Round) and pubkey in round_.announcement.workers else None
+
     def _entitled(self, run: Run, round_: Round) -> set[Pubkey]:
         """Who may upload: the pinned. A server that is not the coordinator's may see the receipt later than its uploader does."""
         if round_.receipt is None and run.coordinator != self._me:
@@ -65,5 +76,7 @@ class RunUploads:
         for known in [key for key in self._promised if key[0] != round_.id]:
             del self._promised[known]
         reveal = round_.reveals.get(pubkey)
+        if reveal is None and self.ticketed(pubkey) is not None:
+            return None
         promised = reveal.blob.sha256 if reveal is not None else self._promised.setdefault((round_.id, pubkey), digest)
         return None if digest == promised else f"you committed to one blob in this round, and it is {promised[:8]}"

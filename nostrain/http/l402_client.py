@@ -9,7 +9,8 @@ import httpx
 import msgspec
 import trio
 
-from nostrain.crypto.macaroon import Grant, read_grant_untrusted
+from nostrain.crypto.caveats import Grant, narrowed_to, read_grant_untrusted
+from nostrain.crypto.macaroon import add_caveat
 from nostrain.errors import LocalProtocolError, RemoteProtocolError, Unavailable
 from nostrain.http.l402_identity import HEADER, make_identity
 from nostrain.http.paywall import PATH
@@ -18,7 +19,7 @@ from nostrain.ports.signer import Signer
 from nostrain.ports.tickets import Purchase, Ticket, TicketPayer, TicketWallet
 from nostrain.units import Digest, EventId, Msat, is_hex32
 from nostrain.wire.bolt11 import parse_bolt11_untrusted
-from nostrain.wire.l402 import Challenge, format_authorization, parse_challenges_untrusted
+from nostrain.wire.l402 import Challenge, encode_text, format_authorization, parse_challenges_untrusted, parse_token_untrusted
 
 ANSWER_S: Final = 30.0
 """How long a server may take to answer one request."""
@@ -56,7 +57,7 @@ class TicketClient:
             if isinstance(answer, Ticket):
                 return answer
             self._check(answer, Grant(run, announcement, self._signer.pubkey, size, 0), ceiling_msat)
-            purchase = Purchase(announcement, size, answer.text, answer.invoice)
+            purchase = Purchase(announcement, size, answer.text, answer.invoice, server=server)
             await self._wallet.save(purchase)
         if purchase.ticket is not None:
             return purchase.ticket
@@ -69,6 +70,16 @@ class TicketClient:
             raise RemoteProtocolError("ticket", "the server asks again for what was paid", whose=server)
         await self._wallet.save(msgspec.structs.replace(purchase, ticket=ticket))
         return ticket
+
+    async def show_ticket(self, announcement: EventId, server: str, digest: Digest) -> str | None:
+        """As `ports.tickets.TicketShower`."""
+        purchase = await self._wallet.load(announcement)
+        if purchase is None or purchase.preimage is None or _origin(purchase.server) != _origin(server):
+            return None
+        macaroon = parse_token_untrusted(purchase.macaroon)
+        for caveat in narrowed_to(digest, "PUT"):
+            macaroon = add_caveat(macaroon, caveat)
+        return format_authorization(encode_text(macaroon), purchase.preimage)
 
     def _check(self, challenge: Challenge, wanted: Grant, ceiling_msat: Msat) -> None:
         """That we are offered what we asked for, before any money moves."""
@@ -134,6 +145,11 @@ class TicketClient:
         if response.status_code in _FOR_GOOD:
             raise RemoteProtocolError("ticket", f"refused with {said}", whose=server)
         raise Unavailable(f"{server}: {said}")
+
+
+def _origin(server: str) -> httpx.URL:
+    """A base URL in its only spelling."""
+    return httpx.URL(server.rstrip("/"))
 
 
 async def _body(response: httpx.Response) -> bytes:

@@ -32,22 +32,17 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from nostrain.crypto.macaroon import (
-    Grant,
-    Identifier,
-    encode_identifier,
-    is_minted_with,
-    mint,
-    payment_hash_of,
-    read_grant_untrusted,
-)
+from nostrain.crypto.caveats import Grant, read_grant_untrusted
+from nostrain.crypto.macaroon import Identifier, encode_identifier, mint
 from nostrain.errors import RemoteProtocolError, Unavailable
+from nostrain.http.l402_check import check_paid, read_credentials_untrusted
 from nostrain.http.l402_identity import HEADER, read_identity_untrusted
 from nostrain.ports.clock import Clock
 from nostrain.ports.entropy import Entropy
 from nostrain.ports.tickets import InvoiceSource, Ticket, TicketBook, TicketKeys, TicketTerms
+from nostrain.ports.tolls import Refusal
 from nostrain.units import Digest, EventId, Pubkey, UnixTime, is_hex32
-from nostrain.wire.l402 import Credentials, format_challenges, is_l402, parse_authorization_untrusted
+from nostrain.wire.l402 import Credentials, format_challenges
 
 PATH: Final = "/ticket"
 _MAX_DIGITS: Final = 15
@@ -134,28 +129,32 @@ class Paywall:
             raise _refusal(429, f"more than {self._limits.requests} requests in {self._limits.window_s} s", {"Retry-After": str(wait)})
         recent.append(now)
 
-    async def _challenge(self, asked: _Asked, worker: Pubkey, terms: TicketTerms) -> Response:
-        """402: a fresh invoice, and a macaroon that is worth something only with its preimage."""
-        left = terms.sold_until - self._clock.now()
-        if left <= 0:
-            raise _refusal(410, "no more tickets are sold for this round")
-        description = f"nostrain ticket {asked.announcement[:16]}"
-        invoice, payment_hash = await self._invoices.invoice(terms.fee_msat, description, min(left, self._limits.invoice_s))
+    async def challenges(self, announcement: EventId, worker: Pubkey, size: int, terms: TicketTerms) -> tuple[str, str]:
+        """The two values of `WWW-Authenticate` that sell the worker a ticket: a fresh invoice, and a macaroon that is worth something only
+        with its preimage. Raises Unavailable.
+        """
+        expiry = min(terms.sold_until - self._clock.now(), self._limits.invoice_s)
+        invoice, payment_hash = await self._invoices.invoice(terms.fee_msat, f"nostrain ticket {announcement[:16]}", expiry)
         identifier = Identifier(bytes.fromhex(payment_hash), self._entropy.draw(32))
-        grant = Grant(terms.run, asked.announcement, worker, asked.size, terms.expires)
+        grant = Grant(terms.run, announcement, worker, size, terms.expires)
         macaroon = mint(self._keys.ticket_key(identifier.token), encode_identifier(identifier), self._location, grant.caveats())
+        return format_challenges(macaroon, invoice)
+
+    async def _challenge(self, asked: _Asked, worker: Pubkey, terms: TicketTerms) -> Response:
+        """402, as long as tickets of the round are sold."""
+        if self._clock.now() >= terms.sold_until:
+            raise _refusal(410, "no more tickets are sold for this round")
+        challenges = await self.challenges(asked.announcement, worker, asked.size, terms)
         response = JSONResponse({"message": "payment required", "fee_msat": terms.fee_msat}, 402, {"Cache-Control": "no-store"})
-        for value in format_challenges(macaroon, invoice):
+        for value in challenges:
             response.headers.append("WWW-Authenticate", value)
         return response
 
     async def _redeem(self, asked: _Asked, worker: Pubkey, terms: TicketTerms, shown: Credentials) -> Response:
         """200: the ticket, recorded. The same token again gives the same ticket."""
-        identifier = shown.identifier
-        if not is_minted_with(shown.macaroon, self._keys.ticket_key(identifier.token)):
-            raise _refusal(401, "the token is not one of ours", {"WWW-Authenticate": "L402"})
-        if payment_hash_of(shown.preimage) != identifier.payment_hash:
-            raise _refusal(401, "the preimage is not that of the token's payment", {"WWW-Authenticate": "L402"})
+        identifier, unpaid = shown.identifier, check_paid(shown, self._keys)
+        if unpaid is not None:
+            raise _refusal(unpaid.status, unpaid.reason, dict(unpaid.headers))
         try:
             grant = read_grant_untrusted(shown.macaroon.caveats)
         except RemoteProtocolError as error:
@@ -164,6 +163,8 @@ class Paywall:
             raise _refusal(403, "the token was bought by another worker")
         if (grant.run, grant.round) != (terms.run, asked.announcement):
             raise _refusal(403, "the token was bought for another round")
+        if (grant.sha256, grant.method) != (None, None):
+            raise _refusal(403, "the token is narrowed to an upload")
         if asked.size > grant.size:
             raise _refusal(413, f"{asked.size} bytes, the token was bought for {grant.size}")
         if self._clock.now() >= min(grant.expires, terms.expires):
@@ -205,12 +206,12 @@ def _credentials(request: Request) -> Credentials | None:
     headers = request.headers.getlist("authorization")
     if not headers:
         return None
-    if len(headers) > 1 or not is_l402(headers[0]):
+    if len(headers) > 1:
         raise _refusal(400, "Authorization: exactly one L402 token, or none")
-    try:
-        return parse_authorization_untrusted(headers[0])
-    except RemoteProtocolError as error:
-        raise _refusal(400, str(error)) from error
+    credentials = read_credentials_untrusted(headers[0])
+    if isinstance(credentials, Refusal):
+        raise _refusal(credentials.status, credentials.reason)
+    return credentials
 
 
 def _answer(asked: _Asked, ticket: Ticket) -> Response:

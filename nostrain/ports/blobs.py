@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from nostrain.units import Digest
+from nostrain.units import Digest, EventId
 
 
 class Blobs(Protocol):
     """Stores and fetches files by SHA-256. A URL is a hint, never an authority: the bytes are checked against the digest."""
 
-    async def put(self, path: Path, digest: Digest, servers: Sequence[str] = ()) -> tuple[str, ...]:
+    async def put(self, path: Path, digest: Digest, servers: Sequence[str] = (), ticket: EventId | None = None) -> tuple[str, ...]:
         """Upload the file at `path`, whose SHA-256 is `digest`, to the configured servers and to `servers` (base URLs, say of a run's manifest);
-        the URLs that now serve it.
+        the URLs that now serve it. `ticket` names the round whose ticket authorizes the upload at the server that sold it.
 
-        Idempotent. Raises Unavailable when no server took it, RemoteProtocolError when every server refused it for good (401, 403, 413).
+        Idempotent. Raises Unavailable when no server took it, RemoteProtocolError when every server refused it for good (401, 402, 403, 409, 413).
         """
         ...
 

@@ -91,8 +91,22 @@ class TicketBuyer(Protocol):
         ...
 
 
+class TicketShower(Protocol):
+    """Shows our tickets with the uploads that they pay for."""
+
+    async def show_ticket(self, announcement: EventId, server: str, digest: Digest) -> str | None:
+        """The value of `Authorization` that lets us upload `digest` to the base URL `server`, by our ticket of the round narrowed to it.
+
+        None when we have no ticket of that server: a ticket is never shown to another one. Raises Unavailable.
+        """
+        ...
+
+
 class Purchase(msgspec.Struct, frozen=True):
-    """How far the purchase of one ticket has come. `macaroon` is base64; `preimage` is there once it is paid, `ticket` once it is claimed."""
+    """How far the purchase of one ticket has come. `macaroon` is base64; `preimage` is there once it is paid, `ticket` once it is claimed.
+
+    `server` is the base URL that sells it.
+    """
 
     announcement: EventId
     size: int
@@ -100,6 +114,7 @@ class Purchase(msgspec.Struct, frozen=True):
     invoice: str
     preimage: str | None = None
     ticket: Ticket | None = None
+    server: str = ""
 
 
 class TicketWallet(Protocol):

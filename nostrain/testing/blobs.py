@@ -11,7 +11,7 @@ import trio
 
 from nostrain.errors import LocalProtocolError, RemoteProtocolError, Unavailable
 from nostrain.hashes import sha256_hex
-from nostrain.units import Digest, is_hex32
+from nostrain.units import Digest, EventId, is_hex32
 
 
 @dataclass
@@ -37,8 +37,8 @@ class FakeBlobs:
         self._server, self._folder, self._rng = server, folder, rng
         self._unavailable, self._latency = unavailable, latency
 
-    async def put(self, path: Path, digest: Digest, servers: Sequence[str] = ()) -> tuple[str, ...]:
-        """As the port; there is but one server. The bytes are read before the first checkpoint."""
+    async def put(self, path: Path, digest: Digest, servers: Sequence[str] = (), ticket: EventId | None = None) -> tuple[str, ...]:
+        """As the port; there is but one server, and it asks for no ticket. The bytes are read before the first checkpoint."""
         data = _read(path)
         if sha256_hex(data) != digest:
             raise LocalProtocolError(f"{path} is not the blob {digest}")

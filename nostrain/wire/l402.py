@@ -78,7 +78,7 @@ def parse_authorization_untrusted(header: str) -> Credentials:
     text, separator, preimage = rest.strip(" \t").partition(":")
     if not separator or not _PREIMAGE.fullmatch(preimage):
         raise _fault("not of the form <macaroon>:<64 hex preimage>")
-    macaroon = _macaroon(text)
+    macaroon = parse_token_untrusted(text)
     return Credentials(macaroon, parse_identifier_untrusted(macaroon.identifier), bytes.fromhex(preimage))
 
 
@@ -90,7 +90,7 @@ def parse_challenges_untrusted(headers: Sequence[str]) -> Challenge:
         for scheme, parameters in _challenges(header):
             text, invoice = parameters.get("macaroon", parameters.get("token")), parameters.get("invoice")
             if scheme in SCHEMES and text and invoice and parameters.get("version", "0") == "0":
-                macaroon = _macaroon(text)
+                macaroon = parse_token_untrusted(text)
                 return Challenge(macaroon, parse_identifier_untrusted(macaroon.identifier), text, invoice)
     raise _fault("no L402 challenge with a macaroon and an invoice")
 
@@ -114,8 +114,8 @@ def _challenges(header: str) -> list[tuple[str, dict[str, str]]]:
     return found
 
 
-def _macaroon(text: str) -> Macaroon:
-    """From base64 in either alphabet, padded or not."""
+def parse_token_untrusted(text: str) -> Macaroon:
+    """A macaroon from base64 in either alphabet, padded or not; nothing is verified. Raises RemoteProtocolError."""
     standard = text.translate(str.maketrans("-_", "+/")).rstrip("=")
     try:
         data = base64.b64decode(standard + "=" * (-len(standard) % 4), validate=True)

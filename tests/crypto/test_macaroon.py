@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nostrain.crypto.caveats import Grant, Toll, narrowed_to, read_grant_untrusted, read_toll_untrusted
 from nostrain.crypto.macaroon import (
     MAX_BYTES,
     MAX_CAVEATS,
-    Grant,
     Identifier,
     Macaroon,
     add_caveat,
@@ -25,7 +25,6 @@ from nostrain.crypto.macaroon import (
     mint,
     parse_identifier_untrusted,
     payment_hash_of,
-    read_grant_untrusted,
 )
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 
@@ -127,6 +126,40 @@ def test_grant_is_the_last_bound_if_and_only_if_none_widened(sizes: list[int]) -
     else:
         with pytest.raises(RemoteProtocolError):
             read_grant_untrusted(caveats)
+
+
+def test_a_ticket_is_narrowed_to_one_blob_and_one_method() -> None:
+    narrowed = TOKEN
+    for caveat in narrowed_to("d" * 64, "PUT"):
+        narrowed = add_caveat(narrowed, caveat)
+    assert is_minted_with(narrowed, KEY)
+    assert read_grant_untrusted(narrowed.caveats) == replace(GRANT, sha256="d" * 64, method="PUT")
+    for caveat in narrowed_to("e" * 64, "PUT"):
+        narrowed = add_caveat(narrowed, caveat)
+    with pytest.raises(RemoteProtocolError, match="'sha256' is given twice and differs"):
+        read_grant_untrusted(narrowed.caveats)
+
+
+TOLL = Toll("GET", "/" + "d" * 64, "d" * 64, 1000, 5)
+
+
+def test_tolls_and_tickets_are_not_taken_for_each_other() -> None:
+    assert read_toll_untrusted(TOLL.caveats()) == TOLL
+    assert read_toll_untrusted(replace(TOLL, sha256=None).caveats()) == replace(TOLL, sha256=None)
+    with pytest.raises(RemoteProtocolError, match="not known here"):
+        read_grant_untrusted(TOLL.caveats())
+    with pytest.raises(RemoteProtocolError, match="not known here"):
+        read_toll_untrusted(GRANT.caveats())
+    with pytest.raises(RemoteProtocolError, match="no caveat 'expires'"):
+        read_toll_untrusted(TOLL.caveats()[:-1])
+
+
+@pytest.mark.parametrize(
+    "caveat", [b"path=/other", b"method=PUT", b"path=", b"path=" + b"a" * 129, b"path=\x07", b"size=1001", b"expires=6"]
+)
+def test_tolls_only_narrow(caveat: bytes) -> None:
+    with pytest.raises(RemoteProtocolError):
+        read_toll_untrusted((*TOLL.caveats(), caveat))
 
 
 @pytest.mark.parametrize("identifier", [b"", bytes(65), bytes(67), b"\x00\x01" + bytes(64)])

@@ -17,7 +17,7 @@ from nostrain.errors import RemoteProtocolError
 from nostrain.hashes import sha256_hex
 from nostrain.protocol.manifest import BlobRef, RunManifest
 from nostrain.protocol.messages import Commitment, Receipt, Reveal
-from nostrain.units import Digest, EventId, Pubkey, UnixTime
+from nostrain.units import Digest, EventId, Msat, Pubkey, UnixTime
 from tests.daemon.examples import example
 
 ME, LEAD, WORKER, RIVAL = (Pubkey(letter * 64) for letter in "1234")
@@ -99,6 +99,37 @@ def test_we_ourselves_and_the_coordinator_that_we_follow_are_not_bounded_by_roun
     assert policy(NodeState()).allow(ME, FIRST, 1 << 40) is None
     assert policy(NodeState(), LEAD).allow(LEAD, FIRST, 1 << 40) is None, "its checkpoint comes before its manifest"
     assert policy(state(coordinator=LEAD, open_=False)).allow(LEAD, FIRST, 1 << 40) is None
+
+
+def charged(now: NodeState, fee: int = 5) -> NodeState:
+    """The same with a submission fee."""
+    run = now.rows["run"]
+    assert isinstance(run, Run)
+    settlement = msgspec.structs.replace(run.manifest.settlement, mode="hold", fee_msat=Msat(fee))
+    return NodeState(
+        {**now.rows, "run": msgspec.structs.replace(run, manifest=msgspec.structs.replace(run.manifest, settlement=settlement))}
+    )
+
+
+@pytest.mark.parametrize(
+    ("now", "who", "round_"),
+    [
+        (charged(state()), WORKER, ROUND),
+        (charged(state()), ME, None),
+        (charged(state()), LEAD, None),
+        (charged(state(), 0), WORKER, None),
+        (charged(state(coordinator=LEAD)), WORKER, None),
+        (charged(state(open_=False)), WORKER, None),
+        (NodeState(), WORKER, None),
+    ],
+    ids=["a worker", "ourselves", "no worker", "no fee", "another's run", "between rounds", "no run"],
+)
+def test_whose_upload_takes_the_rounds_ticket(now: NodeState, who: Pubkey, round_: EventId | None) -> None:
+    rows = dict(now.rows)
+    if isinstance(open_ := rows.get(f"round/{ROUND}"), Round):
+        announcement = msgspec.structs.replace(open_.announcement, workers=(WORKER,))
+        rows[f"round/{ROUND}"] = msgspec.structs.replace(open_, announcement=announcement)
+    assert policy(NodeState(rows)).ticketed(who) == round_
 
 
 async def chunks(data: bytes) -> AsyncIterator[bytes]:

@@ -13,7 +13,8 @@ import trio
 from starlette.responses import PlainTextResponse
 from starlette.types import Receive, Scope, Send
 
-from nostrain.crypto.macaroon import Grant, add_caveat, encode_identifier, mint
+from nostrain.crypto.caveats import Grant
+from nostrain.crypto.macaroon import add_caveat, encode_identifier, mint
 from nostrain.errors import RemoteProtocolError
 from nostrain.http.l402_identity import HEADER, KIND, make_identity, read_identity_untrusted
 from nostrain.http.paywall import Paywall, PaywallLimits, paywall_app

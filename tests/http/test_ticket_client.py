@@ -13,7 +13,8 @@ import trio.testing
 from starlette.requests import Request
 from starlette.responses import Response
 
-from nostrain.crypto.macaroon import Grant, Identifier, encode_identifier, mint
+from nostrain.crypto.caveats import Grant
+from nostrain.crypto.macaroon import Identifier, encode_identifier, mint
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, RemoteProtocolError, Unavailable
 from nostrain.http.l402_client import ANSWER_S, TicketClient
 from nostrain.http.l402_wallet import FileWallet

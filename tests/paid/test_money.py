@@ -9,31 +9,28 @@ from typing import Any, cast
 
 import httpx
 import pytest
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
 
 from nostrain.config.load import load_config
 from nostrain.core.effects import BuyTicket, Failed, TicketBought
 from nostrain.core.rows import NodeState
 from nostrain.daemon.clock import SystemClock
-from nostrain.daemon.money import Money
+from nostrain.daemon.money import Money, TicketOffice
 from nostrain.daemon.ports import Ports
 from nostrain.daemon.runners import perform
 from nostrain.daemon.tickets import NodeTickets
+from nostrain.daemon.uploads import RunUploads
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, RemoteProtocolError, Unavailable
 from nostrain.http.l402_client import TicketClient
+from nostrain.http.paywall import paywall_app
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import RootSecret
 from nostrain.lightning.client import ClnLightning
 from nostrain.ports.tickets import Ticket
+from nostrain.ports.tolls import FreePassage, Shown, Use
 from nostrain.units import Digest, EventId, Msat, Pubkey
 
 ROOT = RootSecret(sha256(b"money").digest())
 URL = "http://node.test/ticket?announcement=" + "22" * 32 + "&size=5"
-
-
-async def elsewhere(scope: Scope, receive: Receive, send: Send) -> None:
-    await Response("blobs", 200)(scope, receive, send)
 
 
 def money(folder: Path, roles: str, lightning: str) -> Money:
@@ -47,25 +44,29 @@ def lightning_at(folder: Path) -> str:
     return f'[lightning]\nsocket = "{folder}/lightning-rpc"\n'
 
 
-async def asked(found: Money) -> httpx.Response:
-    app = found.sell_tickets(NodeTickets(NodeState, lambda: None), elsewhere)
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app)) as http:
-        return await http.post(URL)
+def office(found: Money, stack: AsyncExitStack) -> TicketOffice | None:
+    return found.open_office(stack, NodeTickets(NodeState, lambda: None), RunUploads(Pubkey("1" * 64), None))
 
 
-async def test_a_coordinator_with_a_lightning_node_sells_tickets_beside_its_blobs(tmp_path: Path) -> None:
+async def test_a_coordinator_with_a_lightning_node_sells_tickets(tmp_path: Path) -> None:
     found = money(tmp_path, '"coordinator"', lightning_at(tmp_path))
     assert isinstance(found.lightning, ClnLightning)
-    response = await asked(found)
-    assert response.status_code == 401
-    assert response.headers["www-authenticate"] == "Nostr"
+    async with AsyncExitStack() as stack:
+        made = office(found, stack)
+        assert made is not None
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(paywall_app(made.paywall))) as http:
+            response = await http.post(URL)
+        assert response.status_code == 401
+        assert response.headers["www-authenticate"] == "Nostr"
+        assert isinstance(await made.tolls.admit(Use("download", "GET", "/x"), Shown()), FreePassage)
 
 
 @pytest.mark.parametrize(("roles", "with_node"), [('"coordinator"', False), ('"worker"', True), ('"worker"', False)])
 async def test_nobody_else_does(tmp_path: Path, roles: str, with_node: bool) -> None:
     found = money(tmp_path, roles, lightning_at(tmp_path) if with_node else "")
     assert (found.lightning is not None) == with_node
-    assert (await asked(found)).text == "blobs"
+    async with AsyncExitStack() as stack:
+        assert office(found, stack) is None
 
 
 @pytest.mark.parametrize(

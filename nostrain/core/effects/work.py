@@ -9,7 +9,7 @@ from nostrain.protocol.event import Event
 from nostrain.protocol.jobs import Job, JobResult
 from nostrain.protocol.manifest import BlobRef, DatasetManifest
 from nostrain.protocol.messages import Body, Message
-from nostrain.units import Pubkey, UnixTime
+from nostrain.units import EventId, Pubkey, UnixTime
 
 
 class Sign(EffectBase, frozen=True, tag="sign"):
@@ -47,11 +47,12 @@ class FetchDataset(EffectBase, frozen=True, tag="fetch_dataset"):
 
 
 class Upload(EffectBase, frozen=True, tag="upload"):
-    """Store a local file on `servers`, the run's, and on our own."""
+    """Store a local file on `servers`, the run's, and on our own. `ticket`: the round whose ticket authorizes it at the server that sold it."""
 
     blob: BlobRef
     path: str
     servers: tuple[str, ...]
+    ticket: EventId | None = None
 
 
 class Compute(EffectBase, frozen=True, tag="compute"):

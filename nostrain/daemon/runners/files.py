@@ -37,7 +37,7 @@ async def run(effect: Fetch | FetchDataset | Upload, ports: Ports) -> Outcome:
 async def upload(effect: Upload, ports: Ports) -> Outcome:
     """A file that is not what was committed any more ends what hangs on it, not the daemon: after a restart it would be no better."""
     try:
-        return Uploaded(await ports.blobs.put(Path(effect.path), effect.blob.sha256, effect.servers))
+        return Uploaded(await ports.blobs.put(Path(effect.path), effect.blob.sha256, effect.servers, effect.ticket))
     except LocalProtocolError as error:
         return Failed(str(error))
 

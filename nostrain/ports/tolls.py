@@ -1,0 +1,88 @@
+"""Who may use our HTTP server's routes on what payment: what the Blossom application asks of whoever collects."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import msgspec
+
+from nostrain.units import Digest, Pubkey, UnixTime
+
+Route = Literal["upload", "download", "list"]
+
+
+class Use(msgspec.Struct, frozen=True):
+    """One request: `method` on `path`, which names or carries the blob `sha256` of `size` bytes. `who` has proved its key, where one is asked for.
+
+    A `HEAD` that asks on behalf of a `GET` or `PUT` is that request with `preview` set: nothing is used up by it.
+    """
+
+    route: Route
+    method: str
+    path: str
+    size: int = 0
+    sha256: Digest | None = None
+    who: Pubkey | None = None
+    preview: bool = False
+
+
+class Shown(msgspec.Struct, frozen=True):
+    """What a request shows as payment: its `Authorization` if that is an L402 token, its `X-Lightning` (BUD-07)."""
+
+    authorization: str | None = None
+    lightning: str | None = None
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """Why a request is not served, with HTTP status and headers."""
+
+    status: int
+    reason: str
+    headers: tuple[tuple[str, str], ...] = ()
+
+
+class Passage(Protocol):
+    """A request that may be served."""
+
+    async def finish(self, moved: int) -> None:
+        """The request is over, and `moved` bytes of the blob came or went; called exactly once. Raises Unavailable: this was not recorded."""
+        ...
+
+
+class Tolls(Protocol):
+    """Decides about requests whose sender, blob and size are known."""
+
+    async def admit(self, use: Use, shown: Shown) -> Passage | Refusal:
+        """Let the request in, or say why not. Cancellation: a payment that was shown can be shown again."""
+        ...
+
+
+class FirstUse(Protocol):
+    """Remembers what a thing was first used for, through restarts: how single use is kept."""
+
+    async def claim(self, key: str, subject: str, expires: UnixTime) -> str:
+        """The subject for which `key` was first claimed: `subject` itself, now and in every repetition, or an earlier one.
+
+        Durable when this returns. It may be forgotten after `expires`. Raises Unavailable: nothing was recorded. Cancellation: it may
+        have been.
+        """
+        ...
+
+    async def claimed(self, key: str) -> str | None:
+        """The subject for which `key` was first claimed, if it was. Raises Unavailable."""
+        ...
+
+
+class FreePassage:
+    """Nothing is owed and nothing recorded."""
+
+    async def finish(self, moved: int) -> None:
+        """As the port."""
+
+
+class NoTolls:
+    """`Tolls` of a server where everything is free."""
+
+    async def admit(self, use: Use, shown: Shown) -> Passage | Refusal:
+        """As the port."""
+        return FreePassage()
