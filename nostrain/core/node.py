@@ -17,6 +17,7 @@ from nostrain.core.timing import moments
 from nostrain.core.transaction import Note, Transaction
 from nostrain.core.waiting import Orphan, forget, keys_of, wait, waiting_for
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
+from nostrain.protocol.ledger import LedgerEntry
 from nostrain.protocol.manifest import RunManifest
 from nostrain.protocol.messages import Announcement, Choice, Enrolment, Invoices, Message, Offer, Openings, Result
 from nostrain.units import UnixTime
@@ -26,11 +27,12 @@ MAX_PASSES: Final = 64
 
 
 class Step(msgspec.Struct, frozen=True):
-    """What one input led to: the state after it, the effects to start, and what to tell a person."""
+    """What one input led to: the state after it, the effects to start, what to tell a person, and what to enter in the ledger."""
 
     state: NodeState
     effects: tuple[Effect, ...]
     notes: tuple[Note, ...]
+    entries: tuple[LedgerEntry, ...] = ()
 
 
 def step(state: NodeState, input_: Input, now: UnixTime) -> Step:
@@ -60,7 +62,7 @@ def step(state: NodeState, input_: Input, now: UnixTime) -> Step:
     if tx.get("node", Identity) is not None:
         settle(tx)
     effects = tuple(effect for effect in tx.emitted if tx.outstanding(effect.id) is effect)
-    return Step(tx.result(), effects, tuple(tx.notes))
+    return Step(tx.result(), effects, tuple(tx.notes), tuple(tx.entries))
 
 
 def boot(tx: Transaction, identity: Identity) -> None:

@@ -243,6 +243,9 @@ def level_done(tx: Transaction, key: str, row: Payee, what: str, index: int, out
             # Another oracle's attestation may still open what these did not; only when none is left to come is the level lost.
             tx.note("fault", "unlocks_failed", f"level {index + 1} does not open with {level.tried} attestations: {reason}")
         case ("settle", Ok()) | ("cancel", Failed()) if level.state is Y.SETTLING:
+            lock, round_ = level.lock, tx.need(f"round/{row.announcement}", Round)
+            assert lock is not None  # what has no lock is not settled
+            tx.book("settled", round_, row.amounts_msat[index], lock.payment_hash, tx.need("run", Run).coordinator)
             tx.put(key, moved(row, index, Y.SETTLED))
             tx.note("info", "levels_settled", f"level {index + 1} settled: {row.amounts_msat[index]} msat")
         case "cancel", Ok() if level.state is Y.SETTLING:

@@ -132,6 +132,9 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
             tx.say(f"{key}/openings", body, recipient=row.payee)
         case PayEnded(preimage=preimage):
             index = int(name.partition(":")[2])
+            lock = row.levels[index].lock
+            assert lock is not None  # what has no lock is not paid
+            tx.book("paid" if preimage else "refunded", round_, amounts(run)[index], lock.payment_hash, row.payee)
             tx.put(key, set_level(row, index, state=P.PAID if preimage else P.FAILED, preimage=preimage))
             said = "was released" if preimage else "came back"
             tx.note("info", "payments_ended", f"level {index + 1} of {row.payee[:8]} in round {round_.announcement.round} {said}")

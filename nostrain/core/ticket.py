@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from nostrain.core.effects import BuyTicket
+from nostrain.core.effects import BuyTicket, TicketBought
 from nostrain.core.escrow_rows import Tickets, TicketSold
 from nostrain.core.inputs import TicketRedeemed
 from nostrain.core.rows import Round, Run, Submission
@@ -37,6 +37,13 @@ def buy(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
     )
 
 
+def bought(tx: Transaction, mine: Submission, outcome: TicketBought) -> Submission:
+    """Our ticket of the round is paid and claimed. Its price is the manifest's."""
+    run, round_ = tx.need("run", Run), tx.need(f"round/{mine.announcement}", Round)
+    tx.book("ticket_bought", round_, run.manifest.settlement.fee_msat, outcome.payment_hash, run.coordinator)
+    return msgspec.structs.replace(mine, ticket=outcome.token)
+
+
 def redeemed(tx: Transaction, input_: TicketRedeemed) -> None:
     """Remember who holds a ticket of a round of ours. The first of each worker counts; for other rounds and people there are none."""
     round_ = tx.get(f"round/{input_.announcement}", Round)
@@ -47,6 +54,8 @@ def redeemed(tx: Transaction, input_: TicketRedeemed) -> None:
     if input_.worker not in row.sold:
         sold = with_item(row.sold, input_.worker, TicketSold(input_.size, input_.token, input_.payment_hash))
         tx.put(key, msgspec.structs.replace(row, sold=sold))
+        fee = tx.need("run", Run).manifest.settlement.fee_msat
+        tx.book("ticket_sold", round_, fee, input_.payment_hash, input_.worker)
         tx.note("info", "tickets_sold", f"{input_.worker[:8]} holds a ticket of round {round_.announcement.round}")
 
 

@@ -8,10 +8,11 @@ from typing import Literal, TypeVar
 import msgspec
 
 from nostrain.core.effects import Effect
-from nostrain.core.rows import Identity, NodeState, Outbox, Outstanding, Row, Run, group_of
+from nostrain.core.rows import Identity, NodeState, Outbox, Outstanding, Round, Row, Run, group_of
 from nostrain.errors import LocalProtocolError
+from nostrain.protocol.ledger import EntryKind, LedgerEntry
 from nostrain.protocol.messages import Body
-from nostrain.units import Pubkey, UnixTime
+from nostrain.units import Digest, Msat, Pubkey, UnixTime
 
 RowT = TypeVar("RowT", bound=Row)
 
@@ -34,6 +35,7 @@ class Transaction:
         self._changed: dict[str, Row | None] = {}
         self.emitted: list[Effect] = []
         self.notes: list[Note] = []
+        self.entries: list[LedgerEntry] = []
 
     @property
     def me(self) -> Identity:
@@ -117,6 +119,11 @@ class Transaction:
     def note(self, level: Literal["info", "warning", "fault"], counter: str, text: str) -> None:
         """Tell whoever watches."""
         self.notes.append(Note(level, counter, text))
+
+    def book(self, kind: EntryKind, round_: Round, sum_msat: Msat, payment_hash: Digest, party: Pubkey) -> None:
+        """Enter an amount in the ledger, together with the change of state that it comes from, and so exactly once."""
+        said = round_.announcement
+        self.entries.append(LedgerEntry(self.now, said.run, said.round, round_.id, kind, sum_msat, payment_hash, party))
 
     def result(self) -> NodeState:
         """The state after the step."""

@@ -196,8 +196,8 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
                 "trainings",
                 f"trained {trained.tokens} tokens in {trained.train_ms / 1000:.1f} s, {losses}, delta {delta.size} bytes",
             )
-        case TicketBought(token=token):
-            save(tx, msgspec.structs.replace(mine, ticket=token))
+        case TicketBought():
+            save(tx, ticket.bought(tx, mine, outcome))
         case Uploaded(urls=urls):
             save(tx, msgspec.structs.replace(mine, urls=urls))
         case Failed(reason=reason):

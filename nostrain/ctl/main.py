@@ -94,11 +94,15 @@ def wallet(control: Path) -> None:
 
 @main.command()
 @SOCKET
-def earnings(control: Path) -> None:
-    """What each round brought, and what it cost."""
-    from nostrain.ctl.money import show_earnings
+@click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer as JSON, amounts in msat.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print the whole ledger as CSV, a line for each amount, for bookkeeping.")
+def earnings(control: Path, as_json: bool, as_csv: bool) -> None:
+    """What each round brought and what it cost, and the sums since the journal began."""
+    from nostrain.ctl.earnings import show_earnings
 
-    show_earnings(control)
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv are two answers: ask for one of them")
+    show_earnings(control, as_json=as_json, as_csv=as_csv)
 
 
 @main.command()

@@ -1,4 +1,4 @@
-"""`nostrain-ctl wallet` and `nostrain-ctl earnings`: tables in sat, of what the daemon answers."""
+"""`nostrain-ctl wallet`: tables in sat, of what the daemon answers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ import click
 
 from nostrain.ctl.client import call
 from nostrain.ctl.render import printable
-from nostrain.wire.control import Earnings, Request, RoundEarnings, Wallet
+from nostrain.wire.control import Request, Wallet
 
 NOTHING: Final = "-"
-MAX_TEXT: Final = 60
 
 
 def show_wallet(control: Path) -> None:
@@ -21,13 +20,6 @@ def show_wallet(control: Path) -> None:
     found = call(control, Request("wallet")).wallet
     if found is not None:
         click.echo(wallet_text(found))
-
-
-def show_earnings(control: Path) -> None:
-    """Ask and print. Raises click.ClickException."""
-    found = call(control, Request("earnings")).earnings
-    if found is not None:
-        click.echo(earnings_text(found))
 
 
 def wallet_text(wallet: Wallet) -> str:
@@ -62,34 +54,6 @@ def wallet_text(wallet: Wallet) -> str:
     )
     head = f"node {wallet.node_id[:16]} on {wallet.network}, block {wallet.height}; amounts in sat"
     return "\n".join([printable(head), *table(columns, rows, texts=2)])
-
-
-def earnings_text(earnings: Earnings) -> str:
-    """A row for each round and a row of totals; what is not kept is said."""
-    columns = ("round", "levels", "reward", "fee", "net", "locked", "state")
-    rows = [row(str(entry.round), entry) for entry in earnings.rounds]
-    total = RoundEarnings(
-        round=0,
-        announcement=earnings.run,
-        levels=sum(entry.levels for entry in earnings.rounds),
-        reward_msat=sum(entry.reward_msat for entry in earnings.rounds),
-        fee_msat=sum(entry.fee_msat for entry in earnings.rounds),
-        locked_msat=sum(entry.locked_msat for entry in earnings.rounds),
-        state=f"{len(earnings.rounds)} rounds",
-    )
-    rows.append(row("total", total))
-    lines = [printable(f"run {earnings.name} ({earnings.run[:16]}), {earnings.rounds_closed} rounds closed; amounts in sat")]
-    lines += table(columns, rows, texts=0)
-    first = min((entry.round for entry in earnings.rounds), default=1)
-    if first > 1:
-        lines.append(f"rounds before {first} are not shown: we took no part in them, or the journal does not keep them any more")
-    return "\n".join(lines)
-
-
-def row(label: str, entry: RoundEarnings) -> tuple[str, ...]:
-    """One line of the table of earnings."""
-    amounts = (entry.reward_msat, entry.fee_msat, entry.reward_msat + entry.fee_msat, entry.locked_msat)
-    return (label, str(entry.levels), *map(sat, amounts), entry.state[:MAX_TEXT])
 
 
 def sat(msat: int) -> str:

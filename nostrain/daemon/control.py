@@ -14,7 +14,7 @@ import trio
 
 from nostrain.daemon.status import metrics
 from nostrain.errors import ConfigError, RemoteProtocolError, Unavailable
-from nostrain.wire.control import MAX_LINE, Answer, Earnings, Request, Status, Wallet, parse_request_untrusted
+from nostrain.wire.control import MAX_LINE, Answer, Earnings, LedgerPage, Request, Status, Wallet, parse_request_untrusted
 
 log = logging.getLogger("nostrain.control")
 
@@ -26,15 +26,16 @@ MAX_PATH = 107
 
 
 class Control:
-    """Answers requests with what `status`, `wallet` and `earnings` return; `stop` is set when someone asks the daemon to end."""
+    """Answers requests with what `status`, `wallet`, `earnings` and `ledger` return; `stop` is set when someone asks the daemon to end."""
 
     def __init__(
         self,
         status: Callable[[], Status],
         wallet: Callable[[], Awaitable[Wallet]] | None = None,
-        earnings: Callable[[], Earnings] | None = None,
+        earnings: Callable[[], Awaitable[Earnings]] | None = None,
+        ledger: Callable[[int], Awaitable[LedgerPage]] | None = None,
     ) -> None:
-        self._status, self._wallet, self._earnings = status, wallet, earnings
+        self._status, self._wallet, self._earnings, self._ledger = status, wallet, earnings, ledger
         self._sessions = 0
         self.stop = trio.Event()
 
@@ -83,14 +84,16 @@ class Control:
             case "wallet" if self._wallet is not None:
                 return Answer(wallet=await self._wallet())
             case "earnings" if self._earnings is not None:
-                return Answer(earnings=self._earnings())
+                return Answer(earnings=await self._earnings())
+            case "ledger" if self._ledger is not None:
+                return Answer(ledger=await self._ledger(request.start))
             case "metrics":
                 return Answer(metrics=metrics(self._status()))
             case "stop":
                 self.stop.set()
                 return Answer(stopping=True)
             case other:
-                return Answer(error=f"no method {other[:40]!r}; there are status, wallet, earnings, metrics and stop")
+                return Answer(error=f"no method {other[:40]!r}; there are status, wallet, earnings, ledger, metrics and stop")
 
 
 def bind(path: Path) -> trio.socket.SocketType:

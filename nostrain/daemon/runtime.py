@@ -24,6 +24,7 @@ from nostrain.daemon.storage import Logged, batch_of, load_state
 from nostrain.errors import NostrainError, RemoteProtocolError, Unavailable
 from nostrain.ports.journal import Batch
 from nostrain.protocol.event import Event
+from nostrain.protocol.ledger import LedgerEntry, LedgerTotal
 from nostrain.units import UnixTime
 from nostrain.wire.messages import read_message_untrusted
 
@@ -82,6 +83,7 @@ class Runtime:
         self._runner = runner
         self._send, self._inputs = trio.open_memory_channel[Input | Ended](QUEUE)
         self._running: dict[str, Running] = {}
+        self._journal = trio.Lock()
 
     async def put(self, input_: Input) -> None:
         """Hand in an input; waits while the queue is full. Cancellable: then it was not taken."""
@@ -102,6 +104,16 @@ class Runtime:
         log.log(LEVELS[note.level], "%s", note.text)
         if self._observe is not None:
             self._observe(note)
+
+    async def totals(self) -> tuple[LedgerTotal, ...]:
+        """The whole ledger, summed up by run and kind."""
+        async with self._journal:
+            return await self.ports.offload(self.ports.journal.totals)
+
+    async def ledger(self, start: int, limit: int) -> tuple[tuple[int, LedgerEntry], ...]:
+        """At most `limit` entries of the ledger from sequence number `start`."""
+        async with self._journal:
+            return await self.ports.offload(lambda: self.ports.journal.ledger(start, limit))
 
     async def run(self) -> None:
         """Boot, resume what is still outstanding after it, then take inputs until cancelled."""
@@ -129,6 +141,7 @@ class Runtime:
         now, state = self.ports.clock.now(), self.state
         logged: list[Logged] = []
         notes: list[Note] = []
+        entries: list[LedgerEntry] = []
         ended: dict[str, Effect] = {}
         for item in items:
             input_ = self._done(item, state, ended) if isinstance(item, Ended) else item
@@ -138,11 +151,12 @@ class Runtime:
             notes += step.notes
             if step.state.rows != state.rows:
                 logged.append(Logged(now, input_))
+                entries += step.entries
                 state = step.state
         for note in notes:
             self.note(note)
         if logged:
-            await self._commit(batch_of(logged, self.state, state))
+            await self._commit(batch_of(logged, self.state, state, entries))
             self.state = state
             self.changed.set()
             self.changed = trio.Event()
@@ -185,7 +199,8 @@ class Runtime:
         delay = DISK_RETRY_S
         while True:
             try:
-                await self.ports.offload(lambda: self.ports.journal.commit(batch))
+                async with self._journal:
+                    await self.ports.offload(lambda: self.ports.journal.commit(batch))
             except Unavailable as error:
                 self.note(Note("fault", "commits_delayed", f"the journal cannot be written, again in {delay:.0f} s: {error}"))
                 await trio.sleep(delay)

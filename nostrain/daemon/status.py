@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import nostrain
 from nostrain.config.schema import DaemonConfig
@@ -15,7 +16,10 @@ from nostrain.engine import EngineProcess
 from nostrain.errors import Unavailable
 from nostrain.nostr.pool import RelayPool
 from nostrain.units import Pubkey
-from nostrain.wire.control import Earnings, RunStatus, Status, Wallet
+from nostrain.wire.control import Earnings, LedgerPage, RunStatus, Status, Wallet
+
+PAGE: Final = 1000
+"""Entries of the ledger in one answer: some 500 bytes each."""
 
 
 @dataclass
@@ -58,9 +62,17 @@ class Node:
             raise Unavailable("this daemon has no Lightning node; set lightning.socket in its configuration to give it one")
         return await read_wallet(Path(self.config.lightning.socket))
 
-    def earnings(self) -> Earnings:
+    async def earnings(self) -> Earnings:
         """What `nostrain-ctl earnings` shows. Raises Unavailable where nothing is earned."""
-        return earnings(self.runtime.state if self.runtime else NodeState())
+        if self.runtime is None:
+            return earnings(NodeState())
+        totals = await self.runtime.totals()
+        return earnings(self.runtime.state, totals)
+
+    async def ledger(self, start: int) -> LedgerPage:
+        """The ledger from sequence number `start`, as far as it fits into an answer."""
+        found = await self.runtime.ledger(start, PAGE + 1) if self.runtime else ()
+        return LedgerPage(found[:PAGE], more=len(found) > PAGE)
 
     def counters(self) -> dict[str, int]:
         """Counters of the machines, and of the relay connections under `relay …`."""

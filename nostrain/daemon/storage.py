@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -12,6 +12,7 @@ from nostrain.core.rows import NodeState, Row
 from nostrain.core.transaction import changes
 from nostrain.errors import ConfigError
 from nostrain.ports.journal import Batch
+from nostrain.protocol.ledger import LedgerEntry
 from nostrain.units import UnixTime
 
 _encoder: Final = msgspec.json.Encoder()
@@ -36,7 +37,7 @@ def load_state(rows: Mapping[str, bytes]) -> NodeState:
     return NodeState(state)
 
 
-def batch_of(inputs: list[Logged], before: NodeState, after: NodeState) -> Batch:
+def batch_of(inputs: list[Logged], before: NodeState, after: NodeState, entries: Sequence[LedgerEntry] = ()) -> Batch:
     """What one commit writes."""
     rows = {key: None if row is None else _encoder.encode(row) for key, row in changes(before, after).items()}
-    return Batch(inputs=tuple(_encoder.encode(logged) for logged in inputs), rows=rows)
+    return Batch(inputs=tuple(_encoder.encode(logged) for logged in inputs), rows=rows, entries=tuple(entries))

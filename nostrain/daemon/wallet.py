@@ -13,6 +13,7 @@ from nostrain.core.tables import PayeeState, PayerState
 from nostrain.errors import Unavailable
 from nostrain.lightning.node import ClnNode
 from nostrain.lightning.replies import PeerChannel
+from nostrain.protocol.ledger import LedgerTotal
 from nostrain.units import BlockHeight, Msat
 from nostrain.wire.control import Earnings, RoundEarnings, Wallet, WalletChannel
 
@@ -48,12 +49,15 @@ def wallet_channel(channel: PeerChannel, height: BlockHeight) -> WalletChannel:
     )
 
 
-def earnings(state: NodeState) -> Earnings:
-    """What each round that the state still has brought a worker or cost a coordinator. Raises Unavailable in a run that is not paid."""
+def earnings(state: NodeState, totals: tuple[LedgerTotal, ...] = ()) -> Earnings:
+    """What each round that the state still has brought a worker or cost a coordinator, with the sums of the ledger.
+
+    Raises Unavailable in a run that is not paid, unless earlier ones were.
+    """
     run = state.rows.get("run")
     if not isinstance(run, Run):
         raise Unavailable("no run was found yet")
-    if run.manifest.settlement.mode != "hold":
+    if run.manifest.settlement.mode != "hold" and not totals:
         raise Unavailable(f"the run {run.manifest.name} is not paid: nothing is earned in it")
     rounds = sorted(rows_of(state, "round", Round), key=lambda round_: round_.announcement.round)
     one: Callable[[NodeState, Run, Round], RoundEarnings | None] = worker_round
@@ -61,7 +65,7 @@ def earnings(state: NodeState) -> Earnings:
     if isinstance(own, Identity) and own.pubkey == run.coordinator:
         one = coordinator_round
     found = tuple(entry for round_ in rounds if (entry := one(state, run, round_)) is not None)
-    return Earnings(run=run.id, name=run.manifest.name, rounds_closed=run.round, rounds=found)
+    return Earnings(run=run.id, name=run.manifest.name, rounds_closed=run.round, rounds=found, totals=totals)
 
 
 def worker_round(state: NodeState, run: Run, round_: Round) -> RoundEarnings | None:

@@ -13,6 +13,12 @@ MIGRATIONS: Final[tuple[tuple[str, ...], ...]] = (
         "CREATE TABLE rows (key TEXT PRIMARY KEY NOT NULL, value BLOB NOT NULL)",
         "CREATE TABLE inputs (seq INTEGER PRIMARY KEY AUTOINCREMENT, input BLOB NOT NULL)",
     ),
+    (
+        "CREATE TABLE ledger (seq INTEGER PRIMARY KEY AUTOINCREMENT, at INTEGER NOT NULL, run TEXT NOT NULL, round INTEGER NOT NULL, "
+        "announcement TEXT NOT NULL, kind TEXT NOT NULL, sum_msat INTEGER NOT NULL, payment_hash TEXT NOT NULL, party TEXT NOT NULL)",
+        "CREATE TRIGGER ledger_kept BEFORE DELETE ON ledger BEGIN SELECT RAISE(ABORT, 'the ledger is never cut'); END",
+        "CREATE TRIGGER ledger_final BEFORE UPDATE ON ledger BEGIN SELECT RAISE(ABORT, 'the ledger is never changed'); END",
+    ),
 )
 """Statements that lead from version i to i + 1. Append only: a released migration never changes."""
 

@@ -10,12 +10,17 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
+import msgspec
+
 from nostrain.errors import ConfigError, LocalProtocolError, NostrainError, OutcomeUnknown, Unavailable
 from nostrain.journal.files import open_database
 from nostrain.journal.lock import WriterLock
 from nostrain.ports.journal import Batch
+from nostrain.protocol.ledger import LedgerEntry, LedgerTotal
 
 _PAGE: Final = 256
+
+_COLUMNS: Final = ", ".join(LedgerEntry.__struct_fields__)
 
 _WORLD: Final = frozenset(
     {
@@ -93,6 +98,19 @@ class SqliteJournal:
             yield from page
             start = page[-1][0] + 1
 
+    def ledger(self, start: int = 0, limit: int = 1000) -> tuple[tuple[int, LedgerEntry], ...]:
+        """Entries from sequence number `start`, as the port."""
+        rows = self._database.execute(f"SELECT seq, {_COLUMNS} FROM ledger WHERE seq >= ? ORDER BY seq LIMIT ?", (start, limit))
+        return tuple((seq, LedgerEntry(*values)) for seq, *values in rows)
+
+    def totals(self) -> tuple[LedgerTotal, ...]:
+        """Sums by run and kind, as the port."""
+        rows = self._database.execute(
+            "SELECT run, kind, COUNT(*), SUM(sum_msat) FROM ledger GROUP BY run, kind ORDER BY MIN(seq)"
+        ).fetchall()
+        runs = list(dict.fromkeys(run for run, *_ in rows))
+        return tuple(LedgerTotal(*row) for row in sorted(rows, key=lambda row: (runs.index(row[0]), row[1])))
+
     def close(self) -> None:
         """Close the file and let the next writer in. Calling it twice is harmless."""
         self._database.close()
@@ -111,6 +129,9 @@ class SqliteJournal:
         kept = [(key, value) for key, value in batch.rows.items() if value is not None]
         database.executemany("INSERT INTO rows (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", kept)
         database.executemany("DELETE FROM rows WHERE key = ?", [(key,) for key, value in batch.rows.items() if value is None])
+        database.executemany(
+            f"INSERT INTO ledger ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)", [msgspec.structs.astuple(entry) for entry in batch.entries]
+        )
         database.execute("COMMIT")
 
     def _roll_back(self) -> None:

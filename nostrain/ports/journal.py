@@ -7,16 +7,20 @@ from typing import Protocol
 
 import msgspec
 
+from nostrain.protocol.ledger import LedgerEntry, LedgerTotal
+
 
 class Batch(msgspec.Struct, frozen=True):
-    """What one commit writes, atomically: the inputs for the audit log and every machine row that they changed (None deletes a row)."""
+    """What one commit writes, atomically: the inputs for the audit log, every machine row that they changed (None deletes a row), and what they did
+    to our money."""
 
     inputs: tuple[bytes, ...]
     rows: Mapping[str, bytes | None]
+    entries: tuple[LedgerEntry, ...] = ()
 
 
 class Journal(Protocol):
-    """One writer. Rows are opaque bytes under a text key."""
+    """One writer. Rows are opaque bytes under a text key. What is in the ledger stays there."""
 
     def load(self) -> dict[str, bytes]:
         """Every machine row, as of the last commit."""
@@ -31,4 +35,12 @@ class Journal(Protocol):
 
     def inputs(self, start: int = 0) -> Iterable[tuple[int, bytes]]:
         """The audit log from sequence number `start`: (sequence number, input)."""
+        ...
+
+    def ledger(self, start: int = 0, limit: int = 1000) -> tuple[tuple[int, LedgerEntry], ...]:
+        """At most `limit` entries of the ledger from sequence number `start`, in order; numbers begin at 1 and have no gaps."""
+        ...
+
+    def totals(self) -> tuple[LedgerTotal, ...]:
+        """The whole ledger, summed up by run and kind, in the order of each run's first entry, then of kinds."""
         ...

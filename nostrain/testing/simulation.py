@@ -96,6 +96,7 @@ class Simulation:
         self.quality: dict[Pubkey, float] = {self.participants[name].pubkey: value for name, value in plan.quality.items()}
         funds = {"coordinator": plan.funds_msat, "worker": Msat(plan.fee_msat * plan.rounds), "validator": Msat(0)}
         self.ledger.balances = {name: funds[role] for name, role in names}
+        self.started = dict(self.ledger.balances)
         coordinator = self.participants["coordinator"]
         self.tickets = FakeTicketOffice(
             self.ledger, self.clock, plan.seed, coordinator.root, lambda: coordinator.runtime, plan.ticket_faults

@@ -7,15 +7,17 @@ from typing import Final
 import msgspec
 
 from nostrain.errors import RemoteProtocolError
+from nostrain.protocol.ledger import LedgerEntry, LedgerTotal
 from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey
 
 MAX_LINE: Final = 1 << 20
 
 
 class Request(msgspec.Struct, frozen=True):
-    """`status`, `wallet`, `earnings`, `metrics` or `stop`."""
+    """`status`, `wallet`, `earnings`, `ledger`, `metrics` or `stop`. `start`: of the ledger, the sequence number of the first entry wanted."""
 
     method: str
+    start: int = 0
     v: int = 1
 
 
@@ -93,12 +95,21 @@ class RoundEarnings(msgspec.Struct, frozen=True):
 
 
 class Earnings(msgspec.Struct, frozen=True):
-    """What `nostrain-ctl earnings` shows: the rounds that the journal keeps, of `rounds_closed` that there were."""
+    """What `nostrain-ctl earnings` shows: the rounds that the journal keeps, of `rounds_closed` that there were; and the sums of the ledger, which
+    forgets nothing."""
 
     run: EventId
     name: str
     rounds_closed: int
     rounds: tuple[RoundEarnings, ...]
+    totals: tuple[LedgerTotal, ...] = ()
+
+
+class LedgerPage(msgspec.Struct, frozen=True):
+    """Some entries of the ledger with their sequence numbers, in order; `more`: these are not the last ones."""
+
+    entries: tuple[tuple[int, LedgerEntry], ...]
+    more: bool
 
 
 class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -107,6 +118,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     status: Status | None = None
     wallet: Wallet | None = None
     earnings: Earnings | None = None
+    ledger: LedgerPage | None = None
     metrics: str | None = None
     stopping: bool | None = None
     error: str | None = None

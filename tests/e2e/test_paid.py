@@ -12,6 +12,7 @@ import pytest
 import trio
 
 from nostrain.devnet.layout import FEE_MSAT, LEVEL_MSAT
+from nostrain.journal import SqliteJournal
 
 pytest.importorskip("torch", reason="SKIPPED E2E: torch is not installed, so no engine can train (install the extra `torch`)")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -67,6 +68,10 @@ async def test_every_worker_gains_its_rewards_less_its_fees(tmp_path: Path, seed
         for worker in entry["workers"].values():
             assert worker["reward_msat"] == worker["level"] * LEVEL_MSAT
             assert worker["fee_msat"] == FEE_MSAT
+    for name in (*WORKERS, "coordinator"):
+        with SqliteJournal.open(folder / name / "journal.sqlite") as journal:
+            booked = sum(total.change_msat for total in journal.totals())
+        assert booked == balances[name]["after_msat"] - balances[name]["before_msat"], "the ledger says what the simnet says"
     assert sum(net(report, name) for name in WORKERS) > 0, "somebody's work was paid"
     assert "sat held" in output, "what is held is shown while it is"
     assert "money, in sat (from the simnet)" in output

@@ -5,7 +5,7 @@ from __future__ import annotations
 import resource
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from random import Random
 from threading import Thread
@@ -15,6 +15,8 @@ import pytest
 from nostrain.errors import ConfigError, LocalProtocolError, OutcomeUnknown, Unavailable
 from nostrain.journal import SqliteJournal, schema
 from nostrain.ports.journal import Batch
+from nostrain.protocol.ledger import LedgerEntry
+from nostrain.units import Digest, EventId, Msat, Pubkey, UnixTime
 
 
 def some(number: int, size: int = 10) -> Batch:
@@ -246,3 +248,29 @@ def test_a_folder_in_the_way_is_one_clear_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ConfigError, match="cannot be opened"):
         SqliteJournal.open(tmp_path / "file" / "journal.db")
+
+
+def test_a_journal_of_the_first_version_gets_a_ledger(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    with closing(sqlite3.connect(path)) as database:
+        database.execute(f"PRAGMA application_id = {schema.APPLICATION_ID}")
+        for statement in schema.MIGRATIONS[0]:
+            database.execute(statement)
+        database.execute("INSERT INTO rows VALUES ('a', x'31')")
+        database.execute("PRAGMA user_version = 1")
+        database.commit()
+    with SqliteJournal.open(path) as journal:
+        assert (journal.load(), journal.totals()) == ({"a": b"1"}, ())
+
+
+def test_the_ledger_can_neither_be_cut_nor_changed(tmp_path: Path) -> None:
+    path = tmp_path / "journal.db"
+    kept = LedgerEntry(UnixTime(1), EventId("r"), 1, EventId("a"), "paid", Msat(7), Digest("h"), Pubkey("p"))
+    with SqliteJournal.open(path) as journal:
+        journal.commit(Batch((), {}, (kept,)))
+    with closing(sqlite3.connect(path)) as database:
+        for statement in ("DELETE FROM ledger", "UPDATE ledger SET sum_msat = 0"):
+            with pytest.raises(sqlite3.IntegrityError, match="the ledger is never"):
+                database.execute(statement)
+    with SqliteJournal.open(path) as journal:
+        assert journal.ledger() == ((1, kept),)

@@ -107,7 +107,7 @@ def ports(buyer: Buyer | None) -> Ports:
 
 async def test_buying_ends_with_the_ticket_s_token() -> None:
     buyer = Buyer(TICKET)
-    assert await perform(EFFECT, ports(buyer)) == TicketBought(TICKET.token)
+    assert await perform(EFFECT, ports(buyer)) == TicketBought(TICKET.token, TICKET.payment_hash)
     assert buyer.calls == [("http://s", EFFECT.run, EFFECT.announcement, 9, Msat(7))]
 
 
@@ -119,7 +119,7 @@ async def test_a_refusal_for_good_is_an_outcome() -> None:
 
 async def test_what_may_pass_is_tried_again(autojump_clock: object) -> None:
     buyer = Buyer(Unavailable("not now"), OutcomeUnknown("no reply"), TICKET)
-    assert await perform(EFFECT, ports(buyer)) == TicketBought(TICKET.token)
+    assert await perform(EFFECT, ports(buyer)) == TicketBought(TICKET.token, TICKET.payment_hash)
     assert len(buyer.calls) == 3
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,16 +18,18 @@ from click.testing import CliRunner, Result
 
 from nostrain.config.load import load_config
 from nostrain.core.rows import NodeState
+from nostrain.ctl.earnings import earnings_text
 from nostrain.ctl.main import main
-from nostrain.ctl.money import earnings_text, sat, wallet_text
+from nostrain.ctl.money import sat, wallet_text
 from nostrain.daemon.control import Control
-from nostrain.daemon.status import Node
+from nostrain.daemon.status import PAGE, Node
 from nostrain.daemon.wallet import earnings, read_wallet
 from nostrain.engine import EngineProcess
 from nostrain.errors import Unavailable
+from nostrain.protocol.ledger import LedgerEntry, LedgerTotal
 from nostrain.testing.simulation import Plan, Simulation
-from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey
-from nostrain.wire.control import Earnings, RoundEarnings, Status, Wallet, WalletChannel
+from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey, UnixTime
+from nostrain.wire.control import MAX_LINE, Answer, Earnings, LedgerPage, RoundEarnings, Status, Wallet, WalletChannel
 from tests.daemon.examples import example
 from tests.paid.conftest import SimnetProcess
 from tests.sim.world import simulate, to_the_end
@@ -76,14 +80,14 @@ async def test_a_node_that_is_away_is_said_to_be(tmp_path: Path) -> None:
 
 def test_earnings_are_what_the_ledger_has() -> None:
     async def scenario(sim: Simulation) -> dict[str, Earnings]:
-        start = dict(sim.ledger.balances)
         await to_the_end(sim)
         found = {}
         for name, one in sim.participants.items():
             assert one.runtime is not None
-            found[name] = earnings(one.runtime.state)
+            found[name] = earnings(one.runtime.state, await one.runtime.totals())
             net = sum(entry.reward_msat + entry.fee_msat for entry in found[name].rounds)
-            assert net == sim.ledger.balances[name] - start[name]
+            assert net == sim.ledger.balances[name] - sim.started[name]
+            assert net == sum(total.change_msat for total in found[name].totals)
         return found
 
     found = simulate(Plan(workers=3, instances=2, fee_msat=FEE, quality={"worker-2": 0.1}), scenario)
@@ -93,6 +97,30 @@ def test_earnings_are_what_the_ledger_has() -> None:
     assert [(entry.levels, entry.fee_msat) for entry in found["coordinator"].rounds] == [(8, 3 * FEE)] * 2
     assert found["validator-0"].rounds == ()
     assert all(entry.locked_msat == 0 for one in found.values() for entry in one.rounds)
+    assert {total.kind: total.entries for total in found["coordinator"].totals} == {"paid": 16, "refunded": 8, "ticket_sold": 6}
+    assert {total.kind: total.entries for total in found["worker-0"].totals} == {"settled": 8, "ticket_bought": 2}
+
+
+def test_totals_outlast_the_rounds_that_are_kept() -> None:
+    """Twelve rounds, of which the state keeps eight: the ledger has them all, to the msat, and page after page."""
+
+    async def scenario(sim: Simulation) -> None:
+        await to_the_end(sim)
+        for name in ("coordinator", "worker-0"):
+            runtime = sim.participants[name].runtime
+            assert runtime is not None
+            found = earnings(runtime.state, await runtime.totals())
+            kept = sum(entry.reward_msat + entry.fee_msat for entry in found.rounds)
+            net = sum(total.change_msat for total in found.totals)
+            assert len(found.rounds) < sim.plan.rounds
+            assert abs(kept) < abs(net)
+            assert net == sim.ledger.balances[name] - sim.started[name]
+            pages = [await runtime.ledger(start, 10) for start in range(1, 200, 10)]
+            entries = [entry for page in pages for _, entry in page]
+            assert sum(entry.change_msat for entry in entries) == net
+            assert {entry.round for entry in entries} == set(range(1, sim.plan.rounds + 1))
+
+    simulate(Plan(rounds=12, workers=2, instances=2, fee_msat=FEE), scenario)
 
 
 def test_what_is_locked_is_not_earned_yet() -> None:
@@ -130,6 +158,13 @@ EARNED = Earnings(
         RoundEarnings(9, EventId("01" * 32), 4, 400_000, -20_000, 0, "accepted"),
         RoundEarnings(10, EventId("02" * 32), 0, 0, -20_001, 100_000, "refused: \x1b[2Jscore"),
     ),
+    totals=(
+        LedgerTotal(EventId("ab" * 32), "settled", 40, Msat(4_000_000)),
+        LedgerTotal(EventId("ab" * 32), "ticket_bought", 10, Msat(200_001)),
+    ),
+)
+ENTRY = LedgerEntry(
+    UnixTime(1_767_225_600), EventId("ab" * 32), 9, EventId("01" * 32), "settled", Msat(100_000), Digest("cd" * 32), Pubkey("ef" * 32)
 )
 WALLET = Wallet(
     "02" * 33,
@@ -147,25 +182,66 @@ async def daemon(path: Path, control: Control) -> AsyncIterator[None]:
         nursery.cancel_scope.cancel()
 
 
-async def command(path: Path, name: str) -> Result:
-    return await trio.to_thread.run_sync(lambda: CliRunner().invoke(main, [name, "--control", str(path)]))
+async def command(path: Path, name: str, *options: str) -> Result:
+    return await trio.to_thread.run_sync(lambda: CliRunner().invoke(main, [name, "--control", str(path), *options]))
 
 
 async def test_the_commands_show_what_the_daemon_answers(tmp_path: Path) -> None:
     async def wallet() -> Wallet:
         return WALLET
 
-    async with daemon(tmp_path / "s", Control(lambda: example(Status), wallet, lambda: EARNED)):
+    async def earned_() -> Earnings:
+        return EARNED
+
+    async with daemon(tmp_path / "s", Control(lambda: example(Status), wallet, earned_)):
         shown, earned = await command(tmp_path / "s", "wallet"), await command(tmp_path / "s", "earnings")
-    assert (shown.exit_code, earned.exit_code) == (0, 0)
+        as_json = await command(tmp_path / "s", "earnings", "--json")
+        both = await command(tmp_path / "s", "earnings", "--json", "--csv")
+    assert (shown.exit_code, earned.exit_code, as_json.exit_code, both.exit_code) == (0, 0, 0, 2)
+    assert msgspec.json.decode(as_json.output, type=Earnings) == EARNED
     assert shown.output.splitlines() == wallet_text(WALLET).splitlines()
     assert "CHANNELD_NORMAL (away)" in shown.output
     lines = earned.output.splitlines()
     assert lines == earnings_text(EARNED).splitlines()
     assert lines[2].split() == ["9", "4", "400", "-20", "380", "0", "accepted"]
-    assert lines[4].split()[:6] == ["total", "4", "400", "-40.001", "359.999", "100"]
+    assert lines[4].split()[:6] == ["these", "4", "400", "-40.001", "359.999", "100"]
     assert lines[5].startswith("rounds before 9 are not shown")
+    assert lines[9].split() == ["abababababababab", "40", "4,000", "4,000", "settled"]
+    assert lines[10].split() == ["abababababababab", "10", "200.001", "-200.001", "ticket_bought"]
+    assert lines[11].split() == ["all", "runs", "50", "3,799.999"]
     assert "\x1b" not in earned.output
+
+
+async def test_the_ledger_is_written_as_csv_page_after_page(tmp_path: Path) -> None:
+    entries = [msgspec.structs.replace(ENTRY, round=number, kind="refunded" if number == 2 else "settled") for number in range(1, 6)]
+
+    async def ledger(start: int) -> LedgerPage:
+        found = tuple(enumerate(entries[start - 1 :][:2], start=start))
+        return LedgerPage(found, more=start + 2 <= len(entries))
+
+    async with daemon(tmp_path / "s", Control(lambda: example(Status), ledger=ledger)):
+        shown = await command(tmp_path / "s", "earnings", "--csv")
+    assert shown.exit_code == 0, shown.output
+    rows = list(csv.DictReader(io.StringIO(shown.output)))
+    assert [(row["seq"], row["round"]) for row in rows] == [(str(number), str(number)) for number in range(1, 6)]
+    assert rows[0] == {
+        "seq": "1",
+        "time": "2026-01-01T00:00:00Z",
+        "run": "ab" * 32,
+        "round": "1",
+        "kind": "settled",
+        "amount_msat": "100000",
+        "payment_hash": "cd" * 32,
+        "party": "ef" * 32,
+        "sum_msat": "100000",
+    }
+    assert (rows[1]["kind"], rows[1]["amount_msat"], rows[1]["sum_msat"]) == ("refunded", "0", "100000")
+
+
+async def test_a_page_of_the_ledger_fits_into_an_answer() -> None:
+    largest = msgspec.structs.replace(ENTRY, at=UnixTime(1 << 62), round=1 << 62, sum_msat=Msat(1 << 62), kind="ticket_bought")
+    page = Answer(ledger=LedgerPage(tuple((1 << 62, largest) for _ in range(PAGE)), more=True))
+    assert len(msgspec.json.encode(page)) < MAX_LINE
 
 
 async def test_a_daemon_without_lightning_says_what_to_do(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ def check_accounts(sim: Simulation) -> None:
     check_tickets(sim)
     check_levels(sim)
     check_books(sim)
+    check_ledgers(sim)
     check_states(sim)
     check_one_word_each(sim)
     check_oracles(sim)
@@ -90,6 +91,24 @@ def check_books(sim: Simulation) -> None:
             assert mine.state in (PayeeState.SETTLED, PayeeState.CANCELLED)
             assert mine.lock is not None
             assert (mine.state is PayeeState.SETTLED) == (state.get(mine.lock.payment_hash) is HoldState.PAID)
+
+
+def check_ledgers(sim: Simulation) -> None:
+    """What a node's journal says came and went is what its balance has changed by, to the msat; and it names every payment, once."""
+    paid = {payment_hash for payment_hash, invoice in sim.ledger.invoices.items() if invoice.state is HoldState.PAID}
+    bought = {payment_hash for _, payment_hash in sim.tickets.payments}
+    for name, one in sim.participants.items():
+        assert one.runtime is not None
+        journal = one.runtime.ports.journal
+        entries = [entry for _, entry in journal.ledger(limit=1 << 30)]
+        assert sum(entry.change_msat for entry in entries) == sim.ledger.balances[name] - sim.started[name], name
+        assert sum(total.change_msat for total in journal.totals()) == sum(entry.change_msat for entry in entries)
+        hashes = [entry.payment_hash for entry in entries]
+        assert len(hashes) == len(set(hashes))
+        if one.role == "coordinator":
+            assert {entry.payment_hash for entry in entries if entry.kind == "paid"} == paid
+            assert {entry.payment_hash for entry in entries if entry.kind == "ticket_sold"} == bought
+            assert not {entry.payment_hash for entry in entries if entry.kind == "refunded"} & paid
 
 
 @dataclass

@@ -54,9 +54,10 @@ class Invoiced(msgspec.Struct, frozen=True, tag="invoiced"):
 
 
 class TicketBought(msgspec.Struct, frozen=True, tag="ticket_bought"):
-    """The ticket is ours; `token` names it."""
+    """The ticket is ours; `token` names it, `payment_hash` what was paid for it."""
 
     token: Digest
+    payment_hash: Digest
 
 
 class PayEnded(msgspec.Struct, frozen=True, tag="pay_ended"):

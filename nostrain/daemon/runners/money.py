@@ -28,7 +28,7 @@ async def buy(effect: BuyTicket, ports: Ports) -> Outcome:
     if ports.tickets is None:
         raise LocalProtocolError("a ticket to buy, and nobody to buy it")
     ticket = await ports.tickets.buy_ticket(effect.server, effect.run, effect.announcement, effect.size, effect.ceiling_msat)
-    return TicketBought(ticket.token)
+    return TicketBought(ticket.token, ticket.payment_hash)
 
 
 async def invoice(effect: HoldInvoice | Settle | Cancel, lightning: Lightning) -> Outcome:

@@ -1,0 +1,46 @@
+"""The books of a node: what each amount of money was for, one entry for each that came, went, or came back. Entries are kept for ever."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from nostrain.units import Digest, EventId, Msat, Pubkey, UnixTime
+
+EntryKind = Literal["settled", "paid", "refunded", "ticket_sold", "ticket_bought"]
+"""`settled`: a level of ours · `paid`, `refunded`: a level of a worker's was released, or came back to us · tickets: submission fees."""
+SIGNS: Final[dict[EntryKind, int]] = {"settled": 1, "paid": -1, "refunded": 0, "ticket_sold": 1, "ticket_bought": -1}
+"""What an entry's sum does to our balance."""
+
+
+class LedgerEntry(msgspec.Struct, frozen=True):
+    """One amount. `sum_msat` is never negative; `party` is who paid us, or whom we paid."""
+
+    at: UnixTime
+    run: EventId
+    round: int
+    announcement: EventId
+    kind: EntryKind
+    sum_msat: Msat
+    payment_hash: Digest
+    party: Pubkey
+
+    @property
+    def change_msat(self) -> int:
+        """What it did to our balance."""
+        return SIGNS[self.kind] * self.sum_msat
+
+
+class LedgerTotal(msgspec.Struct, frozen=True):
+    """All entries of one kind in one run."""
+
+    run: EventId
+    kind: EntryKind
+    entries: int
+    sum_msat: Msat
+
+    @property
+    def change_msat(self) -> int:
+        """What they did to our balance."""
+        return SIGNS[self.kind] * self.sum_msat
