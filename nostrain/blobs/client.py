@@ -39,12 +39,14 @@ class BlossomClient:
         *,
         local_urls: Sequence[str] = (),
         tickets: TicketShower | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
         tuning: Tuning | None = None,
         jitter: random.Random | None = None,
     ) -> None:
         """`servers`: base URLs to upload to and, after the given URLs, to fetch from. `local_urls`: base URLs under which our own server
-        serves `store`: a blob that is in the store is there already. `tickets` shows the tickets that pay for uploads. Raises
-        RemoteProtocolError if one of them is not an http(s) URL.
+        serves `store`: a blob that is in the store is there already. `tickets` shows the tickets that pay for uploads. `transport`
+        decides where connections may lead: URLs are strangers'; it is closed with us. Raises RemoteProtocolError if one of the servers is not
+        an http(s) URL.
         """
         self._tickets = tickets
         self._store, self._signer, self._clock = store, signer, clock
@@ -56,6 +58,7 @@ class BlossomClient:
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(self._tuning.silence, connect=self._tuning.connect),
             limits=httpx.Limits(max_connections=self._tuning.connections),
+            transport=transport,
             follow_redirects=False,
             trust_env=False,
         )

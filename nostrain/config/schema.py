@@ -143,7 +143,10 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The whole file. `control` empty means `control.sock` in the data folder."""
+    """The whole file. `control` empty means `control.sock` in the data folder.
+
+    `private_addresses`: URLs that strangers name (in manifests, reveals, dataset manifests) may lead into private networks and to this machine.
+    """
 
     name: Annotated[str, Meta(pattern=r"^[a-z0-9][a-z0-9._-]{0,62}$")]
     data_dir: Annotated[str, Meta(min_length=1)]
@@ -151,6 +154,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     relays: tuple[str, ...] = ()
     control: str = ""
     log_level: LogLevel = "info"
+    private_addresses: bool = False
     engine: EngineConfig = EngineConfig()
     blobs: BlobsConfig = BlobsConfig()
     lightning: LightningConfig = LightningConfig()

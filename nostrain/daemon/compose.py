@@ -19,6 +19,7 @@ from starlette.types import ASGIApp
 from nostrain.blobs.app import blossom_app
 from nostrain.blobs.client import BlossomClient
 from nostrain.blobs.policy import BlobLimits
+from nostrain.blobs.tuning import Tuning
 from nostrain.config.schema import DaemonConfig, EngineConfig
 from nostrain.core.bounds import manifest_problem
 from nostrain.core.rows import Identity, NodeState, Run, RunPlan
@@ -33,6 +34,7 @@ from nostrain.daemon.tickets import NodeTickets
 from nostrain.daemon.uploads import RunStore, RunUploads
 from nostrain.engine import EngineProcess, EngineSettings
 from nostrain.errors import ConfigError, Unavailable
+from nostrain.http.outbound import outbound
 from nostrain.http.paywall import paywall_app
 from nostrain.http.server import serve
 from nostrain.journal.lock import WriterLock
@@ -87,7 +89,9 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
         if journal is not None:
             servers, ours = advertised(config.blobs.servers, url)
             tickets = await money.ticket_buyer(stack, signer)
-            client = await stack.enter_async_context(BlossomClient(store, servers, signer, clock, local_urls=ours, tickets=tickets))
+            transport = outbound(config.private_addresses, Tuning().connections, (*servers, *ours))
+            client = BlossomClient(store, servers, signer, clock, local_urls=ours, tickets=tickets, transport=transport)
+            await stack.enter_async_context(client)
             oracle = DlcOracle(root, data) if "validator" in config.roles else None
             if oracle is not None:
                 stack.callback(oracle.close)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import httpx
 
@@ -15,6 +15,7 @@ from nostrain.daemon.uploads import RunUploads
 from nostrain.http.first_use import SqliteFirstUse
 from nostrain.http.l402_client import TicketClient
 from nostrain.http.l402_wallet import FileWallet
+from nostrain.http.outbound import outbound
 from nostrain.http.paywall import Paywall
 from nostrain.http.ticket_gate import TicketGate
 from nostrain.keys.signer import NostrSigner
@@ -22,6 +23,9 @@ from nostrain.keys.store import RootSecret
 from nostrain.keys.tickets import DerivedTicketKeys
 from nostrain.lightning.client import ClnLightning
 from nostrain.ports.tolls import Tolls
+
+TICKET_CONNECTIONS: Final = 4
+"""One purchase at a time for each round, and few rounds are open at once."""
 
 
 class TicketOffice(NamedTuple):
@@ -54,5 +58,6 @@ class Money:
         """The buyer of our tickets; its purchases lie in `tickets/` of the data folder. Its connections are closed with `stack`."""
         if self.lightning is None or "worker" not in self._config.roles:
             return None
-        http = await stack.enter_async_context(httpx.AsyncClient(trust_env=False))
+        transport = outbound(self._config.private_addresses, TICKET_CONNECTIONS, self._config.blobs.servers)
+        http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, trust_env=False))
         return TicketClient(http, signer, self._clock, self.lightning, FileWallet(self._config.data_path / "tickets"))

@@ -170,6 +170,7 @@ def config_text(participant: Participant, options: Options, relay: str, blobs: s
         f"data_dir = {quoted(str(participant.folder))}",
         f"roles = {quoted(roles)}",
         f"relays = {quoted([relay])}",
+        "private_addresses = true",
         "",
         "[engine]",
         f"threads = {options.threads}",

@@ -58,6 +58,8 @@ def default(key: str) -> str:
         return "required"
     if isinstance(value, tuple):
         return "`[]`"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
     return f"`{value}`" if isinstance(value, int) else f'`"{value or ""}"`' if value is not None else "none"
 
 
