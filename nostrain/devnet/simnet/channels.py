@@ -37,10 +37,11 @@ class Onion(IntEnum):
 
 
 class HtlcRefused(Exception):
-    """A channel does not take an HTLC, or a node failed it; `at_destination` when the one that it was for did."""
+    """A channel does not take an HTLC, or a node failed it; `at_destination` when the one that it was for did, else `hop` says which channel."""
 
     def __init__(self, code: Onion, detail: str, *, at_destination: bool = False) -> None:
         self.code, self.detail, self.at_destination = code, detail, at_destination
+        self.hop = 0
         super().__init__(detail)
 
 

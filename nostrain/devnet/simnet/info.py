@@ -70,7 +70,7 @@ class InfoMethods:
         return {
             "peer_id": peer.id,
             "peer_connected": peer.up,
-            "reestablished": peer.up,
+            **({"reestablished": True} if peer.up else {}),
             "state": "ONCHAIN" if channel.closed else "CHANNELD_NORMAL",
             "short_channel_id": channel.short_channel_id,
             "direction": 0 if self.node.id < peer.id else 1,

@@ -57,10 +57,11 @@ class InvoiceMethods:
             expiry_s=asked.expiry,
             min_final_cltv=asked.cltv,
         )
+        bolt11 = sign(self.node, terms)
         invoice = Invoice(
-            index=len(self.node.invoices) + 1,
+            index=self.node.indexes.bump("invoices", "created", label=label, bolt11=bolt11, status="unpaid"),
             label=label,
-            bolt11=sign(self.node, terms),
+            bolt11=bolt11,
             description=asked.description,
             payment_hash=payment_hash,
             payment_secret=terms.payment_secret,
@@ -80,6 +81,8 @@ class InvoiceMethods:
 
     def listinvoices(self, asked: ListInvoices) -> Json:
         """Every invoice, or one."""
+        if sum(one is not None for one in (asked.label, asked.invstring, asked.payment_hash, asked.offer_id)) > 1:
+            raise RpcFailure(INVALID_PARAMS, "Can only specify one of {label}, {invstring}, {payment_hash} or {offer_id}")
         label = None if asked.label is None else str(asked.label)
         wanted = [
             listed_invoice(invoice)
@@ -99,6 +102,7 @@ class InvoiceMethods:
             data = {"current_status": found.state.value, "expected_status": asked.status}
             raise RpcFailure(INVOICE_STATUS_UNEXPECTED, f"Invoice status is {found.state.value} not {asked.status}", data)
         self.node.invoices.remove(found)
+        self.node.indexes.bump("invoices", "deleted", label=found.label, status=found.state.value)
         return listed_invoice(found)
 
     def decode(self, asked: String) -> Json:
@@ -167,6 +171,7 @@ def listed_invoice(invoice: Invoice) -> Json:
     }
     if invoice.state is InvoiceState.PAID:
         listed |= {
+            "updated_index": invoice.updated_index,
             "pay_index": invoice.pay_index,
             "amount_received_msat": invoice.received_msat,
             "paid_at": invoice.paid_at,
@@ -179,5 +184,5 @@ def parse_msat(amount: int | str) -> Msat:
     """A number, or a number followed by `msat`. Raises RpcFailure."""
     text = str(amount).removesuffix("msat")
     if not text.isdecimal() or int(text) <= 0:
-        raise RpcFailure(INVALID_PARAMS, f"amount_msat: should be a positive msat or 'any': invalid token '{amount}'")
+        raise RpcFailure(INVALID_PARAMS, f"amount_msat: should be positive msat or 'any': invalid token '{amount}'")
     return Msat(int(text))

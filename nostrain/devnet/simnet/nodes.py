@@ -53,6 +53,7 @@ class Invoice:
     expires_at: int
     min_final_cltv: int
     paid_at: int | None = None
+    updated_index: int | None = None
     pay_index: int | None = None
     received_msat: Msat | None = None
 
@@ -129,11 +130,29 @@ class Hold:
 
 
 class PaymentError(msgspec.Struct, frozen=True):
-    """Why a payment failed: lightningd's code, and the onion's."""
+    """Why a payment failed: lightningd's code, the onion's, and where on the path."""
 
     code: int
     onion: Onion
     detail: str
+    where: dict[str, object]
+
+
+@dataclass
+class Indexes:
+    """How many things of each subsystem were created, updated and deleted; `changed` is set, and replaced, whenever there are more."""
+
+    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    last: dict[tuple[str, str], dict[str, object]] = field(default_factory=dict)
+    changed: trio.Event = field(default_factory=trio.Event)
+
+    def bump(self, subsystem: str, index: str, **what: object) -> int:
+        """One more; the number that it has. `what` is told to who waits for it, without what is None."""
+        self.counts[subsystem, index] += 1
+        self.last[subsystem, index] = {name: value for name, value in what.items() if value is not None}
+        changed, self.changed = self.changed, trio.Event()
+        changed.set()
+        return self.counts[subsystem, index]
 
 
 @dataclass
@@ -183,6 +202,7 @@ class Node:
     payments: list[Payment] = field(default_factory=list)
     parts: dict[Digest, list[tuple[float, Htlc]]] = field(default_factory=dict)
     faults: Faults = field(default_factory=Faults)
+    indexes: Indexes = field(default_factory=Indexes)
     ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     @property

@@ -97,7 +97,7 @@ def issue(node: Node, offer: Bolt12Offer, amount_msat: Msat, payer_id: str) -> s
         sign=lambda message: schnorr.sign(node.key.secret, message),
     )
     invoice = Invoice(
-        index=len(node.invoices) + 1,
+        index=node.indexes.bump("invoices", "created", bolt12=text, status="unpaid"),
         label=f"{offer.offer_id}-{payment_hash}",
         bolt11=text,
         description=offer.description or "",

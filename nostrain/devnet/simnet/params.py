@@ -111,6 +111,14 @@ class WaitSendPay(msgspec.Struct):
     groupid: int | None = None
 
 
+class Wait(msgspec.Struct):
+    """As in the schema."""
+
+    subsystem: str
+    indexname: str
+    nextvalue: int
+
+
 class ListSendPays(msgspec.Struct):
     """As in the schema."""
 

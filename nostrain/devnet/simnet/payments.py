@@ -9,16 +9,19 @@ from typing import Any, Final
 import trio
 
 from nostrain.devnet.simnet import sending
+from nostrain.devnet.simnet.channels import Onion
 from nostrain.devnet.simnet.invoices import parse_ours
 from nostrain.devnet.simnet.nodes import Network, Node, Payment
 from nostrain.devnet.simnet.offers import payable
 from nostrain.devnet.simnet.params import ListSendPays, RouteHop, SendPay, WaitSendPay, XPay
 from nostrain.devnet.simnet.rpc import INVALID_PARAMS, Json, Method, RpcFailure
 from nostrain.devnet.simnet.sending import Hop, Part
-from nostrain.units import Digest, Msat
+from nostrain.units import Digest, Msat, is_hex32
 
 PAY_INVOICE_EXPIRED: Final = 207
 PAY_NO_SUCH_PAYMENT: Final = 208
+PAY_UNSPECIFIED_ERROR: Final = 209
+"""xpay's, when an attempt failed and no other way was left."""
 PAY_ALREADY_PAID: Final = 219
 PLUGIN_ERROR: Final = -3
 
@@ -41,7 +44,9 @@ class PaymentMethods:
     def sendpay(self, asked: SendPay) -> Json:
         """Send along a given route; the first hop's channel must be ours."""
         if not asked.route:
-            raise RpcFailure(INVALID_PARAMS, "Self-payment requires amount_msat")
+            if asked.amount_msat is None:
+                raise RpcFailure(INVALID_PARAMS, "Self-payment requires amount_msat")
+            raise RpcFailure(sending.PAY_DESTINATION_PERM_FAIL, f"Unknown invoice {asked.payment_hash}")
         last = asked.route[-1]
         if asked.partid and (asked.amount_msat is None or not asked.payment_secret):
             raise RpcFailure(
@@ -49,17 +54,17 @@ class PaymentMethods:
             )
         if asked.amount_msat is not None and not asked.partid and asked.amount_msat != last.amount_msat:
             raise RpcFailure(INVALID_PARAMS, "Do not specify msatoshi without partid: it must be exactly the final amount")
-        if not asked.payment_secret:
-            raise RpcFailure(sending.PAY_DESTINATION_PERM_FAIL, "Destination does not support payment_secret")
         payment_hash = Digest(asked.payment_hash)
         group = sending.last_group(self.node, payment_hash) + 1 if asked.groupid is None else asked.groupid
         destination = self.network.by_id.get(last.id)
         hops = self.hops(asked.route)
         if destination is None or hops is None:
-            raise RpcFailure(sending.PAY_TRY_OTHER_ROUTE, "No connection to first peer found", {"erring_index": 0, "failcode": 0x400A})
+            code = Onion.UNKNOWN_NEXT_PEER
+            data = {"erring_index": 0, "failcode": code, "failcodename": code.wire_name, "erring_node": self.node.id}
+            raise RpcFailure(sending.PAY_TRY_OTHER_ROUTE, "No connection to first peer found", data)
         part = Part(
             payment_hash=payment_hash,
-            payment_secret=asked.payment_secret,
+            payment_secret=asked.payment_secret or "",
             amount_msat=Msat(last.amount_msat),
             total_msat=Msat(last.amount_msat if asked.amount_msat is None else asked.amount_msat),
             partid=asked.partid,
@@ -75,8 +80,8 @@ class PaymentMethods:
         shown = sending.fields(payment)
         if payment.status == "complete" and known is not None:
             return shown
-        shown.pop("payment_preimage", None)
-        shown.pop("completed_at", None)
+        for later in ("payment_preimage", "completed_at", "updated_index"):
+            shown.pop(later, None)
         return shown | {"status": "pending", "message": "Monitor status with listpays or waitsendpay"}
 
     def hops(self, route: list[RouteHop]) -> list[Hop] | None:
@@ -94,7 +99,7 @@ class PaymentMethods:
             ]
             if not channels or receiver is None:
                 return None
-            hops.append(Hop(channels[0], offerer, hop.delay))
+            hops.append(Hop(channels[0], offerer, receiver, hop.delay))
             offerer = receiver
         return hops
 
@@ -122,6 +127,10 @@ class PaymentMethods:
         """Every part, those of one hash, or those in one state; with a hash, the state is not looked at, as in lightningd."""
         if asked.bolt11 is not None and asked.payment_hash is not None:
             raise RpcFailure(INVALID_PARAMS, "Can only specify one of {bolt11} or {payment_hash}")
+        if asked.status not in (None, "pending", "complete", "failed"):
+            raise RpcFailure(INVALID_PARAMS, f"status: should be an invoice status: invalid token '{asked.status}'")
+        if asked.payment_hash is not None and not is_hex32(asked.payment_hash):
+            raise RpcFailure(INVALID_PARAMS, f"payment_hash: should be a 32 byte hex value: invalid token '{asked.payment_hash}'")
         wanted = asked.payment_hash if asked.bolt11 is None else parse_ours(asked.bolt11).payment_hash
         listed = [
             sending.fields(payment)
@@ -138,7 +147,7 @@ class PaymentMethods:
         """How it went. Raises RpcFailure."""
         await payment.ended.wait()
         if payment.error is not None:
-            code = payment.error.code if payment.error.code != sending.PAY_TRY_OTHER_ROUTE else sending.PAY_ROUTE_NOT_FOUND
+            code = payment.error.code if payment.error.code != sending.PAY_TRY_OTHER_ROUTE else PAY_UNSPECIFIED_ERROR
             said = "Destination said it doesn't know invoice: " if code == sending.PAY_DESTINATION_PERM_FAIL else "Failed: "
             raise RpcFailure(code, said + payment.error.onion.wire_name.removeprefix("WIRE_").lower())
         return {
@@ -167,9 +176,10 @@ class PaymentMethods:
         if not path or destination is None:
             raise RpcFailure(sending.PAY_ROUTE_NOT_FOUND, "Failed: We could not find a usable set of paths.")
         links = list(path)
+        delays = [terms.min_final_cltv + sending.CLTV_DELTA * rest for rest in reversed(range(len(links)))]
         hops = [
-            Hop(channel, offerer, terms.min_final_cltv + sending.CLTV_DELTA * (len(links) - 1 - index))
-            for index, (channel, offerer) in enumerate(links)
+            Hop(channel, offerer, self.network.nodes[channel.peer(offerer.name)], delay)
+            for (channel, offerer), delay in zip(links, delays, strict=True)
         ]
         part = Part(
             payment_hash=terms.payment_hash,

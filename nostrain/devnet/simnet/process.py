@@ -29,6 +29,7 @@ from nostrain.devnet.simnet.offers import OfferMethods
 from nostrain.devnet.simnet.payments import PaymentMethods
 from nostrain.devnet.simnet.receiving import drop_partial_sets
 from nostrain.devnet.simnet.rpc import Method, serve_client
+from nostrain.devnet.simnet.waiting import WaitMethods
 from nostrain.units import Msat
 
 SOCKET: Final = "lightning-rpc"
@@ -83,7 +84,7 @@ class Simnet:
             return
         assert self._nursery is not None
         self.network.start(node)
-        tables = (InfoMethods, InvoiceMethods, OfferMethods, PaymentMethods, HoldMethods)
+        tables = (InfoMethods, InvoiceMethods, OfferMethods, PaymentMethods, WaitMethods, HoldMethods)
         methods = {name: method for table in tables for name, method in table(self.network, node).table().items()}
         await self._nursery.start(self._serve_node, node, methods)
 

@@ -30,6 +30,7 @@ def receive(network: Network, node: Node, htlc: Htlc, payment_secret: str, total
     if sum(part.amount_msat for _, part in parts) >= total_msat:
         del node.parts[htlc.payment_hash]
         invoice.paid_at = int(time.time())
+        invoice.updated_index = node.indexes.bump("invoices", "updated", label=invoice.label, status="paid")
         invoice.pay_index = sum(other.pay_index is not None for other in node.invoices) + 1
         invoice.received_msat = Msat(sum(part.amount_msat for _, part in parts))
         for _, part in parts:

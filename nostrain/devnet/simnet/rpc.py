@@ -48,9 +48,13 @@ class Method(msgspec.Struct, frozen=True):
         if isinstance(params, list):
             if len(params) > len(names):
                 raise RpcFailure(INVALID_PARAMS, f"too many parameters: got {len(params)}, expected {len(names)}")
-            params = dict(zip(names, params, strict=False))
+            params = {name: value for name, value in zip(names, params, strict=False) if value is not None}
         if not isinstance(params, dict):
             raise RpcFailure(INVALID_REQUEST, "Invalid params")
+        # In a list, null stands for a parameter that is left out; by name, lightningd takes it for a value, and a wrong one.
+        wrong = [name for name, value in params.items() if value is None and name in names]
+        if wrong and not self.plugin:
+            raise RpcFailure(INVALID_PARAMS, f"{wrong[0]}: invalid token 'null'")
         given = {name: value for name, value in params.items() if value is not None}
         unknown = given.keys() - set(names)
         if unknown and not self.plugin:

@@ -32,10 +32,11 @@ PERM: Final = 0x4000
 
 
 class Hop(msgspec.Struct, frozen=True):
-    """One channel of a path, the node that offers on it, and how many blocks its HTLC lives beyond the next block."""
+    """One channel of a path, the nodes at its ends, and how many blocks its HTLC lives beyond the next block."""
 
     channel: Channel
     offerer: Node
+    receiver: Node
     delay: int
 
 
@@ -108,10 +109,11 @@ def send(network: Network, node: Node, part: Part, hops: Sequence[Hop]) -> Payme
         return known
     first = hops[0].channel
     if not network.nodes[first.peer(node.name)].up:
-        data = {"erring_index": 0, "failcode": Onion.TEMPORARY_CHANNEL_FAILURE, "erring_node": node.id}
+        code = Onion.TEMPORARY_CHANNEL_FAILURE
+        data = erring(hops, 0) | {"failcode": code, "failcodename": code.wire_name}
         raise RpcFailure(PAY_TRY_OTHER_ROUTE, "failed: WIRE_TEMPORARY_CHANNEL_FAILURE (First peer not ready)", data)
     payment = Payment(
-        id=len(node.payments) + 1,
+        id=node.indexes.bump("sendpays", "created", status="pending", **named(part)),
         payment_hash=part.payment_hash,
         partid=part.partid,
         groupid=part.groupid,
@@ -124,11 +126,16 @@ def send(network: Network, node: Node, part: Part, hops: Sequence[Hop]) -> Payme
         description=part.description,
     )
     node.payments.append(payment)
+
+    def ended(preimage: str | None = None, error: HtlcRefused | None = None) -> None:
+        end(payment, hops, preimage, error)
+        payment.updated_index = node.indexes.bump("sendpays", "updated", status=payment.status, **named(part))
+
     if node.faults.fail_parts > 0:
         node.faults.fail_parts -= 1
-        end(payment, error=HtlcRefused(Onion.TEMPORARY_CHANNEL_FAILURE, "injected fault"))
+        ended(error=HtlcRefused(Onion.TEMPORARY_CHANNEL_FAILURE, "injected fault"))
     else:
-        offer_along(network, part, hops, lambda preimage: end(payment, preimage=preimage), lambda error: end(payment, error=error))
+        offer_along(network, part, hops, ended, lambda error: ended(error=error))
     network.check()
     return payment
 
@@ -139,32 +146,50 @@ def offer_along(
     """Add an HTLC on every channel of the path, each answering for the one before it; what arrives is the destination's to decide."""
     base = network.height + 1
     for index, hop in enumerate(hops):
-        receiver = network.nodes[hop.channel.peer(hop.offerer.name)]
         expiry = BlockHeight(base + hop.delay)
         try:
-            if expiry - network.height > MAX_CLTV:
+            if index and expiry - network.height > MAX_CLTV:  # lightningd looks at what it forwards, not at what it sends itself
                 raise HtlcRefused(Onion.EXPIRY_TOO_FAR, "CLTV expiry too far")
-            if index and not receiver.up:
+            if index and not hop.receiver.up:
                 raise HtlcRefused(Onion.TEMPORARY_CHANNEL_FAILURE, "reply from remote")
             htlc = hop.channel.offer(hop.offerer.name, part.amount_msat, part.payment_hash, expiry, settled, failed)
         except HtlcRefused as refusal:
+            refusal.hop = index
             failed(refusal)
             return
         settled, failed = partial(hop.channel.fulfil, htlc), partial(hop.channel.fail, htlc)
     receive(network, part.destination, htlc, part.payment_secret, part.total_msat)
 
 
-def end(payment: Payment, preimage: str | None = None, error: HtlcRefused | None = None) -> None:
+def end(payment: Payment, hops: Sequence[Hop], preimage: str | None, error: HtlcRefused | None) -> None:
     """Record how the payment went and wake who waits for it."""
     assert payment.status == "pending", "a payment ends once"
+    payment.completed_at = int(time.time())
     if error is None:
-        payment.status, payment.preimage, payment.completed_at = "complete", preimage, int(time.time())
+        payment.status, payment.preimage = "complete", preimage
     else:
         payment.status = "failed"
         final = error.at_destination and error.code & PERM
-        payment.error = PaymentError(PAY_DESTINATION_PERM_FAIL if final else PAY_TRY_OTHER_ROUTE, error.code, error.detail)
-    payment.updated_index = payment.id
+        code = PAY_DESTINATION_PERM_FAIL if final else PAY_TRY_OTHER_ROUTE
+        payment.error = PaymentError(code, error.code, error.detail, erring(hops, len(hops) if error.at_destination else error.hop))
     payment.ended.set()
+
+
+def named(part: Part) -> Json:
+    """What `wait` tells of a part."""
+    return {"partid": part.partid, "groupid": part.groupid, "payment_hash": part.payment_hash}
+
+
+def erring(hops: Sequence[Hop], index: int) -> Json:
+    """Where a payment failed, as lightningd tells it: 0 is the node itself, and the destination is blamed with the last channel."""
+    hop = hops[min(index, len(hops) - 1)]
+    ends = [hop.offerer.id, hop.receiver.id]
+    return {
+        "erring_index": index,
+        "erring_node": ends[index > len(hops) - 1],
+        "erring_channel": hop.channel.short_channel_id,
+        "erring_direction": int(ends[0] > ends[1]),
+    }
 
 
 def shortest_path(network: Network, source: Node, destination: Node, amount_msat: Msat) -> Iterable[tuple[Channel, Node]] | None:
@@ -213,5 +238,5 @@ def result(payment: Payment) -> Json:
     if payment.error is None:
         return fields(payment)
     error = payment.error
-    data = fields(payment) | {"failcode": int(error.onion), "failcodename": error.onion.wire_name}
+    data = fields(payment) | {"failcode": int(error.onion), "failcodename": error.onion.wire_name} | error.where
     raise RpcFailure(error.code, f"failed: {error.onion.wire_name} ({error.detail})", data)
