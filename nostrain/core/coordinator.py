@@ -190,6 +190,15 @@ def without(tx: Transaction, round_: Round, lead: Lead, worker: Pubkey, reason: 
     return lead
 
 
+def refused(tx: Transaction, key: str, lead: Lead, digest: Digest, reason: str) -> None:
+    """The run's servers do not take a delta: the outer step is taken again without it, or whoever cannot fetch it waits at this round for ever."""
+    round_ = tx.need(f"round/{lead.announcement}", Round)
+    tx.withdraw(key)
+    lead = msgspec.structs.replace(lead, outcome=None)
+    for worker in [worker for worker in sorted(lead.levels) if round_.reveals[worker].blob.sha256 == digest]:
+        lead = without(tx, round_, lead, worker, f"the run's servers do not take its delta: {reason}")
+
+
 def close(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
     """Publish the result: the next state and whose work it uses, or an empty one that leaves the state as it is."""
     replica = tx.need("replica", Replica)
@@ -258,7 +267,9 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
             save(tx, msgspec.structs.replace(lead, paths=with_item(lead.paths, Digest(name.partition(":")[2]), path)))
         case Computed(result=AggregateResult(error=None) as result):
             save(tx, msgspec.structs.replace(lead, outcome=result))
-        case Uploaded() | Failed() if name.startswith("mirror:"):
+        case Failed(reason=reason) if name.startswith("mirror:"):
+            refused(tx, key, lead, Digest(name.partition(":")[2]), reason)
+        case Uploaded() if name.startswith("mirror:"):
             save(tx, msgspec.structs.replace(lead, mirrored=(*lead.mirrored, Digest(name.partition(":")[2]))))
         case Uploaded(urls=urls) if lead.outcome is not None and lead.outcome.checkpoint is not None:
             blob = msgspec.structs.replace(lead.outcome.checkpoint, urls=urls)

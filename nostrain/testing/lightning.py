@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from enum import Enum
 
 import trio
 
@@ -20,6 +22,14 @@ from nostrain.testing.offers import OfferBook
 from nostrain.units import BlockHeight, Digest, Msat, UnixTime
 
 PREFIX = "lnfake"
+
+
+class Move(Enum):
+    """What money can do: from the payer into an HTLC, from there to the payee or back."""
+
+    LOCKED = "locked"
+    SETTLED = "settled"
+    RETURNED = "returned"
 
 
 @dataclass
@@ -41,14 +51,15 @@ class FakeLedger:
     """Balances, invoices and offers of every node. `height` tells the best block, `now` the time (for invoices from offers only);
     `lost_replies` payments come back as OutcomeUnknown first.
 
-    `failed` remembers the payments, by payer and hash, that ended without ever being held; `down` are the nodes that do not answer now.
+    `moves` counts how often the money of a hash moved. `failed` remembers the payments, by payer and hash, that ended without ever being held;
+    `down` are the nodes that do not answer now.
     """
 
     height: Callable[[], int]
     balances: dict[str, Msat] = field(default_factory=dict)
     invoices: dict[Digest, Invoice] = field(default_factory=dict)
     lost_replies: int = 0
-    sent: int = 0
+    moves: Counter[tuple[Digest, Move]] = field(default_factory=Counter)
     failed: set[tuple[str, Digest]] = field(default_factory=set)
     down: set[str] = field(default_factory=set)
     changed: trio.Event = field(default_factory=trio.Event)
@@ -59,6 +70,11 @@ class FakeLedger:
         """Wake whoever waits for a change."""
         changed, self.changed = self.changed, trio.Event()
         changed.set()
+
+    @property
+    def sent(self) -> int:
+        """HTLCs ever locked."""
+        return sum(count for (_, move), count in self.moves.items() if move is Move.LOCKED)
 
     def held(self) -> int:
         """Sum of the accepted HTLCs."""
@@ -88,6 +104,7 @@ class FakeLedger:
         """Give an accepted HTLC back; an invoice that nobody paid is just closed."""
         if invoice.state is HoldState.ACCEPTED and invoice.payer is not None:
             self.balances[invoice.payer] = Msat(self.balances[invoice.payer] + invoice.amount_msat)
+            self.moves[invoice.payment_hash, Move.RETURNED] += 1
         invoice.state = HoldState.CANCELLED
         self.poke()
 
@@ -95,8 +112,9 @@ class FakeLedger:
 class FakeLightning:
     """One node."""
 
-    def __init__(self, ledger: FakeLedger, name: str) -> None:
-        self._ledger, self._name = ledger, name
+    def __init__(self, ledger: FakeLedger, name: str, sent: Callable[[], None] = lambda: None) -> None:
+        """`sent` is called when an HTLC of ours is on its way, before anybody is told how it ends."""
+        self._ledger, self._name, self._sent = ledger, name, sent
 
     async def _reach(self) -> None:
         """A checkpoint. Raises Unavailable while the node is down."""
@@ -153,8 +171,9 @@ class FakeLightning:
         ledger.balances[self._name] = Msat(ledger.balances[self._name] - invoice.amount_msat)
         invoice.state, invoice.payer = HoldState.ACCEPTED, self._name
         invoice.cltv_expiry = BlockHeight(ledger.height() + invoice.min_final_cltv)
-        ledger.sent += 1
+        ledger.moves[invoice.payment_hash, Move.LOCKED] += 1
         ledger.poke()
+        self._sent()
         return True
 
     async def settle(self, preimage: str) -> None:
@@ -169,6 +188,7 @@ class FakeLightning:
             raise LocalProtocolError("settle: no accepted hold invoice has that preimage")
         invoice.state, invoice.preimage = HoldState.PAID, preimage
         ledger.balances[self._name] = Msat(ledger.balances.get(self._name, 0) + invoice.amount_msat)
+        ledger.moves[invoice.payment_hash, Move.SETTLED] += 1
         ledger.poke()
 
     async def cancel(self, payment_hash: Digest) -> None:

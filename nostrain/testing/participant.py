@@ -27,9 +27,10 @@ from nostrain.protocol.messages import Body
 from nostrain.testing.blobs import FakeBlobs
 from nostrain.testing.engine import StubEngine
 from nostrain.testing.entropy import SeededEntropy
-from nostrain.testing.journal import CrashingJournal, MemoryJournal, SimulatedCrash, When
+from nostrain.testing.journal import MemoryJournal, SimulatedCrash
 from nostrain.testing.lightning import FakeLightning
 from nostrain.testing.mail import FakeMail
+from nostrain.testing.steps import Step, Steps
 from nostrain.testing.tickets import SERVER
 from nostrain.units import Msat, Pubkey, UnixTime
 from nostrain.wire.messages import draft
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 Role = Literal["coordinator", "worker", "validator"]
 DURATIONS: dict[type[Job], float] = {BuildRunJob: 5, TrainJob: 20, EvaluateJob: 10, AggregateJob: 1}
 EngineMaker = Callable[[StubEngine], Engine]
+PAY_TOLD = Step("lightning", "pay", "told")
+"""The HTLC is sent, and its sender waits for what becomes of it."""
 
 
 class Participant:
@@ -52,7 +55,7 @@ class Participant:
         self.signer = NostrSigner(self.root)
         self.pubkey: Pubkey = self.signer.pubkey
         self.crashes = 0
-        self.commits = 0
+        self.steps = Steps(death for death in sim.plan.deaths if death.name == name)
         self.runtime: Runtime | None = None
         self.notes: list[Note] = []
         self.memory = MemoryJournal()
@@ -60,17 +63,14 @@ class Participant:
 
     async def live(self) -> None:
         """Run, crash, restart, until stopped or cancelled."""
-        plan = self.sim.plan
         with trio.CancelScope() as self._life:
             while True:
-                at, when = 0, When.BEFORE
-                if plan.crash is not None and plan.crash[0] == self.name and self.crashes == 0:
-                    at, when = plan.crash[1], plan.crash[2]
+                self.steps.revive()
                 try:
-                    await self._run_once(at, when)
+                    await self._run_once()
                 except* SimulatedCrash:
                     self.crashes += 1
-                await trio.sleep(plan.restart_after_s)
+                await trio.sleep(self.sim.plan.restart_after_s if self.steps.down_s is None else self.steps.down_s)
 
     def stop(self) -> None:
         """As kill -9, for good; `Simulation.start` brings it back."""
@@ -92,8 +92,8 @@ class Participant:
         row = self.runtime.state.rows.get("replica") if self.runtime else None
         return row if isinstance(row, Replica) else None
 
-    async def _run_once(self, at: int, when: When) -> None:
-        sim = self.sim
+    async def _run_once(self) -> None:
+        sim, over = self.sim, self.steps.over
         rng = random.Random(f"{sim.plan.seed}/{self.name}/{self.crashes}")
         sqlite = SqliteJournal.open(self.folder / "journal.sqlite", power_safe=False) if self.name in sim.plan.on_disk else None
         journal: Journal = self.memory if sqlite is None else sqlite
@@ -102,22 +102,21 @@ class Participant:
             if self.role == "validator"
             else None
         )
-        crashing = CrashingJournal(journal, at, when)
         stub = StubEngine(sim.quality, DURATIONS)
         try:
             async with sim.relays.open(self.name) as relays:
                 ports = Ports(
                     clock=sim.clock,
-                    entropy=self.entropy,
-                    signer=self.signer,
-                    oracle=oracle,
-                    relays=relays,
-                    blobs=FakeBlobs(sim.blobs, self.folder / "blobs", rng, unavailable=sim.plan.unavailable, latency=0.2),
-                    engine=sim.plan.engines[self.name](stub) if self.name in sim.plan.engines else stub,
-                    journal=crashing,
-                    mail=FakeMail(sim.office, self.pubkey),
-                    lightning=FakeLightning(sim.ledger, self.name),
-                    tickets=sim.tickets.buyer(self.name, self.signer) if self.role == "worker" else None,
+                    entropy=over("entropy", self.entropy),
+                    signer=over("signer", self.signer),
+                    oracle=over("oracle", oracle) if oracle is not None else None,
+                    relays=over("relays", relays),
+                    blobs=over("blobs", FakeBlobs(sim.blobs, self.folder / "blobs", rng, unavailable=sim.plan.unavailable, latency=0.2)),
+                    engine=over("engine", sim.plan.engines[self.name](stub) if self.name in sim.plan.engines else stub),
+                    journal=over("journal", journal),
+                    mail=over("mail", FakeMail(sim.office, self.pubkey)),
+                    lightning=over("lightning", FakeLightning(sim.ledger, self.name, lambda: self.steps.reach(PAY_TOLD))),
+                    tickets=over("tickets", sim.tickets.buyer(self.name, self.signer, self.steps)) if self.role == "worker" else None,
                     threads=False,
                 )
                 self.runtime = Runtime(ports, self._identity(), observe=self.notes.append, runner=sim.plan.runners.get(self.name))
@@ -125,7 +124,6 @@ class Participant:
                     nursery.start_soon(self.runtime.run)
                     nursery.start_soon(run_feeds, self.runtime)
         finally:
-            self.commits += crashing.commits
             if sqlite is not None:
                 sqlite.close()
             if oracle is not None:

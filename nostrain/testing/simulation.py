@@ -1,7 +1,7 @@
 """A whole network in one `trio.run`: the daemon's own runtime, machines, locks, oracles and journals over fake relays, mail, blobs and money.
 
-Virtual clock, no threads, no sockets; every fault comes from the seed. A participant may be crashed at any of its commits: its runtime is
-dropped and a new one starts from the same journal, as after `kill -9`.
+Virtual clock, no threads, no sockets; every fault comes from the seed. A participant may be crashed at any step of any of its effects:
+its runtime is dropped and a new one starts from the same journal, as after `kill -9`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from nostrain.protocol.manifest import ScoringSpec, TimingSpec
 from nostrain.protocol.messages import Message
 from nostrain.testing.blobs import FakeBlobServer
 from nostrain.testing.clock import VirtualClock
-from nostrain.testing.journal import When
 from nostrain.testing.lightning import FakeLedger
 from nostrain.testing.mail import FakePostOffice
 from nostrain.testing.participant import EngineMaker, Participant, Role
 from nostrain.testing.relays import FakeRelayNetwork, Faults
+from nostrain.testing.steps import Death
 from nostrain.testing.tickets import FakeTicketOffice, TicketFaults
 from nostrain.units import EventId, Msat, Pubkey
 from nostrain.wire.messages import read_message_untrusted
@@ -43,9 +43,9 @@ NO_FEE = Msat(0)
 class Plan:
     """What to simulate.
 
-    `crash` names a participant, the number of its commit to die at, and on which side of it. `absent` are not started with the others, or
-    never. `on_disk` keep their journal in SQLite, the others in memory. `engines` wraps the stub engine of a participant, `runners`
-    perform its effects (a cheater's). The pool is what makes a level pay `level_msat`. With a fee, every worker has just enough for a ticket of each round.
+    `deaths` are when participants die, to start again after `restart_after_s`. `absent` are not started with the others, or never. `on_disk`
+    keep their journal in SQLite, the others in memory. `engines` wraps the stub engine of a participant, `runners` perform its effects (a
+    cheater's). The pool is what makes a level pay `level_msat`. With a fee, every worker has just enough for a ticket of each round.
     """
 
     seed: int = 0
@@ -58,7 +58,7 @@ class Plan:
     paid: bool = True
     faults: Faults = field(default_factory=Faults)
     unavailable: float = 0.0
-    crash: tuple[str, int, When] | None = None
+    deaths: tuple[Death, ...] = ()
     restart_after_s: float = 5.0
     absent: frozenset[str] = frozenset()
     on_disk: frozenset[str] = frozenset({"coordinator"})

@@ -29,8 +29,8 @@ from nostrain.ports.lightning import PayResult
 from nostrain.ports.signer import Signer
 from nostrain.ports.tickets import Purchase
 from nostrain.testing.entropy import SeededEntropy
-from nostrain.testing.journal import SimulatedCrash, When
 from nostrain.testing.lightning import FakeLedger
+from nostrain.testing.steps import Steps
 from nostrain.units import Digest, EventId, Msat, UnixTime
 from nostrain.wire.bolt11 import Bolt11, encode_bolt11
 
@@ -41,13 +41,11 @@ SERVER: Final = "http://tickets.sim"
 class TicketFaults:
     """What goes wrong. `unavailable`: chance that a request is not answered; half of those were carried out.
 
-    `lost_replies` payments are made and come back as OutcomeUnknown. `crash` names a worker, the number of its wallet's write to die at, and on
-    which side of it.
+    `lost_replies` payments are made and come back as OutcomeUnknown.
     """
 
     unavailable: float = 0.0
     lost_replies: int = 0
-    crash: tuple[str, int, When] | None = None
 
 
 @dataclass
@@ -82,10 +80,11 @@ class FakeTicketOffice:
         paywall = Paywall(NodeTickets(state, runtime), self, DerivedTicketKeys(root), clock, self._entropy, public_url=SERVER)
         self._transport = FaultyTransport(paywall_app(paywall), self._rng, faults.unavailable)
 
-    def buyer(self, name: str, signer: Signer) -> TicketClient:
-        """The buyer of one worker, as it is made at each of its starts; its wallet is the one that it had before."""
-        wallet = self.wallets.setdefault(name, FakeWallet(name, self.faults.crash))
-        return TicketClient(httpx.AsyncClient(transport=self._transport), signer, self.clock, FakeTicketPayer(self, name), wallet)
+    def buyer(self, name: str, signer: Signer, steps: Steps) -> TicketClient:
+        """The buyer of one worker, as it is made at each of its starts; its wallet is the one that it had before. What it does are `steps`."""
+        wallet = steps.over("wallet", self.wallets.setdefault(name, FakeWallet()))
+        http = httpx.AsyncClient(transport=steps.over("ticket_server", self._transport))
+        return TicketClient(http, steps.over("signer", signer), self.clock, steps.over("ticket_payer", FakeTicketPayer(self, name)), wallet)
 
     async def invoice(self, amount_msat: Msat, description: str, expiry_s: int) -> tuple[str, Digest]:
         """As `ports.tickets.InvoiceSource`."""
@@ -132,26 +131,17 @@ class FakeTicketPayer:
 
 @dataclass
 class FakeWallet:
-    """`ports.tickets.TicketWallet` in memory. `saves` counts the writes asked for; at the one that `crash` names for us, the worker dies once."""
+    """`ports.tickets.TicketWallet` in memory."""
 
-    name: str
-    crash: tuple[str, int, When] | None
     purchases: dict[EventId, Purchase] = field(default_factory=dict)
-    saves: int = 0
 
     async def load(self, announcement: EventId) -> Purchase | None:
         """As the port."""
         return self.purchases.get(announcement)
 
     async def save(self, purchase: Purchase) -> None:
-        """As the port, or SimulatedCrash before or after it."""
-        self.saves += 1
-        due = self.crash is not None and self.crash[:2] == (self.name, self.saves)
-        if due and self.crash is not None and self.crash[2] is When.BEFORE:
-            raise SimulatedCrash(f"before write {self.saves} of the wallet")
+        """As the port."""
         self.purchases[purchase.announcement] = purchase
-        if due:
-            raise SimulatedCrash(f"after write {self.saves} of the wallet")
 
     async def forget(self, announcement: EventId) -> None:
         """As the port."""

@@ -218,11 +218,11 @@ def fetched(node: Node) -> Node:
     return node
 
 
-def mirrored(node: Node, outcome: Uploaded | Failed | None = None) -> Node:
+def mirrored(node: Node) -> Node:
     """The deltas are on the run's servers."""
     for effect in node.asks(Upload):
         if effect.name.startswith("mirror:"):
-            node.ends(effect, outcome or Uploaded(("https://blobs.example/d",)))
+            node.ends(effect, Uploaded(("https://blobs.example/d",)))
     return node
 
 
@@ -236,8 +236,39 @@ def test_what_a_result_uses_is_on_the_runs_servers_before_it_is_published() -> N
         (f"/blobs/{sha}", EXAMPLES.manifest.blob_servers) for sha in asked
     }
     assert not node.speak()
-    mirrored(node, Failed("403: full"))
+    mirrored(node)
     assert one(node, Result)
+
+
+def test_a_delta_that_the_runs_servers_refuse_is_left_out_of_the_outer_step() -> None:
+    node = fetched(collecting(AFTER_RECEIPT))
+    node.ends(node.asked(Compute), Computed(aggregated(node)))
+    refused, kept = (node.asked(Upload, f"mirror:{delta.sha256}") for delta in EXAMPLES.deltas[:2])
+    node.ends(kept, Uploaded(("https://blobs.example/d",)))
+    node.ends(refused, Failed("403: not this one"))
+    assert node.told("deltas_left_out")
+    assert lead(node).outcome is None
+    assert not node.asks(Upload), "the checkpoint of the step that used it is void"
+    job = node.asked(Compute).job
+    assert isinstance(job, AggregateJob)
+    assert [digest for digest, _ in job.deltas] == [kept.blob.sha256]
+    whole = aggregated(node)
+    node.ends(node.asked(Compute), Computed(msgspec.structs.replace(whole, weights=whole.weights[1:])))
+    said = one(node, Result).body
+    assert isinstance(said, Result)
+    assert [item.delta.sha256 for item in said.accepted] == [kept.blob.sha256]
+
+
+def test_when_the_runs_servers_refuse_every_delta_the_round_closes_empty() -> None:
+    node = fetched(collecting(AFTER_RECEIPT))
+    node.ends(node.asked(Compute), Computed(aggregated(node)))
+    while asked := [effect for effect in node.asks(Upload) if effect.name.startswith("mirror:")]:
+        node.ends(asked[0], Failed("403: full"))
+        for effect in node.asks(Compute):
+            node.ends(effect, Computed(aggregated(node)))
+    said = one(node, Result).body
+    assert isinstance(said, Result)
+    assert (said.accepted, said.state_id) == ((), EXAMPLES.state_id)
 
 
 def test_from_deltas_to_a_result_that_everyone_takes() -> None:

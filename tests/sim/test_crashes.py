@@ -14,6 +14,7 @@ from nostrain.protocol.manifest import ScoringSpec
 from nostrain.protocol.messages import Accepted, Announcement, Result
 from nostrain.testing.journal import When
 from nostrain.testing.simulation import Plan, Simulation
+from nostrain.testing.steps import at_commit
 from nostrain.units import Ppm
 from tests.sim.world import check_all, confirmations, results, simulate, to_the_end
 
@@ -27,7 +28,7 @@ SAMPLE = 12
 def plan(name: str, at: int, when: When) -> Plan:
     """The smallest network that can lose one of each role for a moment."""
     scoring = ScoringSpec(levels_ppm=(Ppm(400_000), Ppm(700_000)))
-    return Plan(rounds=2, workers=2, instances=2, scoring=scoring, crash=(name, at, when), on_disk=frozenset({name}))
+    return Plan(rounds=2, workers=2, instances=2, scoring=scoring, deaths=(at_commit(name, at, when),), on_disk=frozenset({name}))
 
 
 @cache
@@ -38,17 +39,15 @@ def commits(name: str) -> int:
         await sim.until(lambda: len(sim.said(Announcement)) == 2, limit_s=2_000)
         if EVERY_COMMIT:
             await to_the_end(sim)
-        runtime = sim.participants[name].runtime
-        assert runtime is not None
-        return runtime.ports.journal.commits  # type: ignore[attr-defined, no-any-return]
+        return sim.participants[name].steps.taken[at_commit(name, 0, When.BEFORE).step]
 
     return simulate(plan(name, 0, When.BEFORE), scenario)
 
 
 async def survives(sim: Simulation) -> None:
     """The run ends, with everybody, and with the work of everybody in the round after the crash."""
-    assert sim.plan.crash is not None
-    crashed = sim.participants[sim.plan.crash[0]]
+    (death,) = sim.plan.deaths
+    crashed = sim.participants[death.name]
     await to_the_end(sim)
     assert crashed.crashes == 1
     check_all(sim)

@@ -16,6 +16,7 @@ from nostrain.core.tables import PayeeState, PayerState
 from nostrain.core.timing import SAFETY_BLOCKS
 from nostrain.ports.lightning import HoldState
 from nostrain.protocol.messages import Offer
+from nostrain.testing.lightning import Move
 from nostrain.testing.simulation import Simulation
 from nostrain.units import Digest, EventId, Msat, Pubkey
 from tests.sim.world import check_nothing_broke, check_one_word_each, check_oracles, check_states, locked_levels, reached, rows_of
@@ -39,7 +40,7 @@ def check_accounts(sim: Simulation) -> None:
 def check_balances(sim: Simulation) -> None:
     """Nothing is held, nothing is lost, and each worker has gained its rewards, which follow from public attestations, less its fees."""
     assert sim.ledger.held() == 0
-    assert sim.ledger.total() == sim.funds
+    check_moves(sim)
     fees = Counter(name for name, _ in sim.tickets.payments)
     for worker in (one for one in sim.participants.values() if one.role == "worker"):
         rewards = sum(reached(sim, announcement, worker.pubkey) * sim.plan.level_msat for announcement in rounds(sim))
@@ -47,21 +48,36 @@ def check_balances(sim: Simulation) -> None:
         assert sim.ledger.balances[worker.name] - started_with == rewards - fees[worker.name] * sim.plan.fee_msat, worker.name
 
 
+def check_moves(sim: Simulation) -> None:
+    """Whatever happened: nothing is lost, nothing was locked twice, and what was locked ended once, as paid or as refunded."""
+    assert sim.ledger.total() == sim.funds
+    for payment_hash, invoice in sim.ledger.invoices.items():
+        locked, settled, returned = (sim.ledger.moves[payment_hash, move] for move in (Move.LOCKED, Move.SETTLED, Move.RETURNED))
+        assert locked <= 1, "paid twice"
+        assert settled + returned + (invoice.state is HoldState.ACCEPTED) == locked, "paid and refunded"
+        assert (settled == 1) == (invoice.state is HoldState.PAID)
+
+
 def rounds(sim: Simulation) -> list[EventId]:
     """The rounds as the coordinator has them."""
     return [row.id for row in rows_of(sim, "coordinator", Round)]
 
 
-def check_tickets(sim: Simulation) -> None:
-    """No worker pays twice for a round, nobody else gets an offer, and what was paid for is on the seller's books."""
+def check_tickets(sim: Simulation, *, unclaimed: frozenset[str] = frozenset()) -> None:
+    """No worker pays twice for a round, nobody else gets an offer, and what was paid for is on the seller's books.
+
+    Those in `unclaimed` may have been away from their payment until the round was over.
+    """
     sold = {
         (row.announcement, worker): ticket.payment_hash
         for row in rows_of(sim, "coordinator", Tickets)
         for worker, ticket in row.sold.items()
     }
-    paid = [payment_hash for _, payment_hash in sim.tickets.payments]
-    assert len(paid) == len(set(paid))
-    assert sorted(sold.values()) == sorted(paid)
+    paid = Counter(name for name, _ in sim.tickets.payments)
+    assert all(count <= len(rounds(sim)) for count in paid.values()), "a ticket was paid for twice"
+    claimed = set(sold.values())
+    assert claimed <= {payment_hash for _, payment_hash in sim.tickets.payments}
+    assert {name for name, payment_hash in sim.tickets.payments if payment_hash not in claimed} <= unclaimed
     for message in sim.mailed(Offer):
         assert isinstance(message.body, Offer)
         assert (message.body.announcement, message.body.payee) in sold

@@ -20,6 +20,7 @@ from nostrain.protocol.manifest import ScoringSpec
 from nostrain.protocol.messages import Reveal
 from nostrain.testing.journal import When
 from nostrain.testing.simulation import Plan, Simulation
+from nostrain.testing.steps import at_commit
 from nostrain.testing.tickets import TicketFaults
 from nostrain.units import Ppm
 from tests.sim.world import reached, results, rows_of, simulate, to_the_end
@@ -42,7 +43,7 @@ def plan(name: str, at: int, when: When) -> Plan:
         instances=2,
         scoring=SCORING,
         fee_msat=FEE,
-        crash=(name, at, when),
+        deaths=(at_commit(name, at, when),),
         on_disk=frozenset({name}),
     )
 
@@ -53,9 +54,7 @@ def commits(name: str) -> int:
 
     async def scenario(sim: Simulation) -> int:
         await to_the_end(sim)
-        runtime = sim.participants[name].runtime
-        assert runtime is not None
-        return runtime.ports.journal.commits  # type: ignore[attr-defined, no-any-return]
+        return sim.participants[name].steps.taken[at_commit(name, 0, When.BEFORE).step]
 
     return simulate(plan(name, 0, When.BEFORE), scenario)
 

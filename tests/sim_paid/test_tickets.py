@@ -9,6 +9,7 @@ from nostrain.protocol.messages import Offer
 from nostrain.testing.journal import When
 from nostrain.testing.relays import Faults
 from nostrain.testing.simulation import Plan, Simulation
+from nostrain.testing.steps import Death, Step
 from nostrain.testing.tickets import TicketFaults
 from nostrain.units import Msat
 from tests.sim.world import results, rows_of, simulate, to_the_end
@@ -64,7 +65,10 @@ def test_a_worker_that_dies_while_it_buys_does_not_pay_twice(at: int, when: When
         assert [name for name, _ in sim.tickets.payments].count("worker-0") == 1
 
     simulate(
-        Plan(seed=seed, rounds=1, workers=2, instances=2, fee_msat=FEE, ticket_faults=TicketFaults(crash=("worker-0", at, when))), scenario
+        Plan(
+            seed=seed, rounds=1, workers=2, instances=2, fee_msat=FEE, deaths=(Death("worker-0", Step("wallet", "save", when.value), at),)
+        ),
+        scenario,
     )
 
 
