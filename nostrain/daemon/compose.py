@@ -76,6 +76,7 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
         policy = RunUploads(signer.pubkey, config.join.coordinator)  # type: ignore[arg-type]
         policy.state = lambda: state
         money = Money(config, root, clock)
+        await money.check()
         book = NodeTickets(lambda: policy.state(), lambda: composed.runtime)
         with opening(data):
             office = money.open_office(stack, book, policy)

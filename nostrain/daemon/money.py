@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import httpx
+import trio
 
 from nostrain.config.schema import DaemonConfig
 from nostrain.daemon.clock import OsEntropy, SystemClock
 from nostrain.daemon.tickets import NodeInvoices, NodeTickets, RunTolls
 from nostrain.daemon.uploads import RunUploads
+from nostrain.errors import Unavailable
 from nostrain.http.first_use import SqliteFirstUse
 from nostrain.http.l402_client import TicketClient
 from nostrain.http.l402_wallet import FileWallet
@@ -27,6 +30,11 @@ from nostrain.ports.tolls import Tolls
 TICKET_CONNECTIONS: Final = 4
 """One purchase at a time for each round, and few rounds are open at once."""
 
+log = logging.getLogger("nostrain.daemon")
+
+CHECK_S: Final = 5.0
+"""How long the start may wait for lightningd: one that is busy is looked at again with every block."""
+
 
 class TicketOffice(NamedTuple):
     """The paywall's endpoint, and what stands before the upload."""
@@ -41,7 +49,19 @@ class Money:
     def __init__(self, config: DaemonConfig, root: RootSecret, clock: SystemClock) -> None:
         self._config, self._root, self._clock = config, root, clock
         lightning = config.lightning
-        self.lightning = ClnLightning(Path(lightning.socket), hold_poll_s=lightning.poll_s) if lightning.socket else None
+        self.lightning = (
+            ClnLightning(Path(lightning.socket), network=lightning.network, hold_poll_s=lightning.poll_s) if lightning.socket else None
+        )
+
+    async def check(self) -> None:
+        """Look at the node once. Raises ConfigError when it is on another network; one that does not answer is for later."""
+        if self.lightning is None:
+            return
+        with trio.move_on_after(CHECK_S):
+            try:
+                await self.lightning.info()
+            except Unavailable as error:
+                log.warning("lightning: %s", error)
 
     def open_office(self, stack: AsyncExitStack, book: NodeTickets, uploads: RunUploads) -> TicketOffice | None:
         """What sells tickets and lets uploads in on them, in a coordinator with a Lightning node. Closed with `stack`."""

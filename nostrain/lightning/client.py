@@ -21,7 +21,7 @@ TIMEOUT_S: Final = 30.0
 """For calls that lightningd answers at once; payments have none."""
 HOLD_POLL_S: Final = 1.0
 MAX_FINAL_CLTV: Final = 2_000
-"""Blocks: lightningd sends no HTLC that expires later than 2016 from now."""
+"""Blocks. xpay and forwarding nodes stop at 2016; over a channel of its own lightningd would lock money for as long as it is told."""
 INVOICE_LABEL_ALREADY_EXISTS: Final = 900
 
 
@@ -34,17 +34,26 @@ class Issued(msgspec.Struct, frozen=True):
 
 
 class ClnLightning:
-    """One lightningd with a hold plugin. Calls run at the same time, each on a connection of its own; any of them may be cancelled."""
+    """One lightningd with a hold plugin. Calls run at the same time, each on a connection of its own; any of them may be cancelled.
+
+    With `network`, a node that is on another one is refused: whatever first asks for its id or height raises ConfigError, and nothing is paid.
+    """
 
     def __init__(
-        self, socket_path: Path, *, hold_poll_s: float = HOLD_POLL_S, timeout_s: float = TIMEOUT_S, max_final_cltv: int = MAX_FINAL_CLTV
+        self,
+        socket_path: Path,
+        *,
+        network: str | None = None,
+        hold_poll_s: float = HOLD_POLL_S,
+        timeout_s: float = TIMEOUT_S,
+        max_final_cltv: int = MAX_FINAL_CLTV,
     ) -> None:
-        self._node = ClnNode(socket_path, timeout_s)
+        self._node = ClnNode(socket_path, timeout_s, network)
         self._hold_poll_s = hold_poll_s
         self._max_final_cltv = max_final_cltv
 
     async def info(self) -> GetInfo:
-        """Id, network, version and height, with warnings while the node catches up. Raises Unavailable."""
+        """Id, network, version and height, with warnings while the node catches up. Raises Unavailable, ConfigError."""
         return await self._node.info()
 
     async def block_height(self) -> BlockHeight:

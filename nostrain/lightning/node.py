@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from nostrain.errors import OutcomeUnknown, Unavailable
+from nostrain.errors import ConfigError, OutcomeUnknown, Unavailable
 from nostrain.lightning.replies import GetInfo, ListPeerChannels, PeerChannel
 from nostrain.lightning.rpc import ClnError, ClnRpc
 from nostrain.units import Msat
@@ -63,11 +63,12 @@ class Balances(msgspec.Struct, frozen=True):
 
 
 class ClnNode:
-    """A lightningd. Its id and network are asked for once: they do not change."""
+    """A lightningd. Its id and network are asked for once: they do not change. `network`: the one that it must be on, as lightningd names it."""
 
-    def __init__(self, socket_path: Path, timeout_s: float) -> None:
+    def __init__(self, socket_path: Path, timeout_s: float, network: str | None = None) -> None:
         self.rpc = ClnRpc(socket_path)
         self.timeout_s = timeout_s
+        self._path, self._network = socket_path, network
         self._info: GetInfo | None = None
 
     async def ask(self, method: str, params: Mapping[str, object], reply: type[T]) -> T:
@@ -89,12 +90,18 @@ class ClnNode:
             raise Unavailable(str(error)) from error
 
     async def info(self) -> GetInfo:
-        """Raises Unavailable."""
-        self._info = await self.read("getinfo", {}, GetInfo)
-        return self._info
+        """Raises Unavailable; ConfigError when the node is on another network than it must be."""
+        info = await self.read("getinfo", {}, GetInfo)
+        if self._network not in (None, info.network):
+            reason = f"the lightningd at {self._path} is on {info.network!r:.32}"
+            raise ConfigError(
+                "lightning.network", self._network, reason, "Set it to that node's network, or lightning.socket to another node"
+            )
+        self._info = info
+        return info
 
     async def identity(self) -> tuple[str, str]:
-        """The node id, and the currency of the invoices that it can pay. Raises Unavailable."""
+        """The node id, and the currency of the invoices that it can pay. Raises Unavailable, ConfigError."""
         known = self._info or await self.info()
         if known.network not in CURRENCIES:
             raise Unavailable(f"lightningd is on {known.network!r:.32}, which has no invoices that we know")

@@ -13,7 +13,18 @@ import trio
 
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, RemoteProtocolError, Unavailable
 from nostrain.lightning.node import ClnNode
-from nostrain.lightning.payments import IN_PROGRESS, POLL_S, REFUSED, RETRY_FOR_S, SETTLING_S, Standing, judge, preimage_of, wait_for
+from nostrain.lightning.payments import (
+    IN_PROGRESS,
+    POLL_S,
+    REFUSED,
+    RETRY_FOR_S,
+    SETTLING_S,
+    Standing,
+    judge,
+    preimage_of,
+    wait_for,
+    wait_for_more,
+)
 from nostrain.lightning.replies import Anything, FetchInvoice, ListSendPays, OfferReply
 from nostrain.lightning.rpc import ClnError
 from nostrain.ports.lightning import FetchedInvoice, PayResult
@@ -87,7 +98,7 @@ async def pay(node: ClnNode, bolt12: str, payment_hash: Digest, amount_msat: Msa
                 case Standing.PENDING:
                     await wait_for(node, next(part for part in parts if part.status == "pending"))
                 case Standing.FAILED_SO_FAR:
-                    await trio.sleep(POLL_S)
+                    await wait_for_more(node, payment_hash)
                 case Standing.ABSENT:
                     if over or gone(invoice, time.time()):
                         return PayResult(payment_hash, None)

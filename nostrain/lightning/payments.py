@@ -1,8 +1,9 @@
 """Paying once. lightningd's own table of payments decides what happens; an error or a lost reply only makes us read it again.
 
 Over a direct channel we send the one part ourselves, always as group 1, part 0: lightningd refuses a second payment of that name for a hash, or
-joins the caller to the first, so that not even two senders who know nothing of each other can pay twice. Otherwise `xpay` finds the way; it refuses
-in the same manner while any part is pending or complete, but it may try again by itself for a while after all its parts have failed.
+joins the caller to the first, so that not even two senders who know nothing of each other can pay twice. Otherwise `xpay` finds the way (before
+lightningd 24.11: `pay`); it refuses in the same manner while any part is pending or complete, but it may try again by itself for a while after all
+its parts have failed. Checked against lightningd 26.06 by `tests/regtest`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from typing import Final
 import trio
 
 from nostrain.errors import OutcomeUnknown, RemoteProtocolError, Unavailable
-from nostrain.lightning.node import NORMAL, ClnNode
-from nostrain.lightning.replies import Anything, ListSendPays, PeerChannel, SendPay
+from nostrain.lightning.node import METHOD_NOT_FOUND, NORMAL, ClnNode
+from nostrain.lightning.replies import Anything, ListSendPays, PeerChannel, SendPay, SendPaysWaited
 from nostrain.lightning.rpc import ClnError
 from nostrain.ports.lightning import PayResult
 from nostrain.units import Digest, Msat, is_hex32
@@ -25,7 +26,7 @@ from nostrain.wire.bolt11 import Bolt11, parse_bolt11_untrusted
 
 GROUP: Final = 1
 LABEL: Final = "nostrain"
-REFUSED: Final = frozenset({-32602, 203, 205, 206, 207, 209, 210, 215, 216, 220})
+REFUSED: Final = frozenset({-32602, 203, 205, 206, 207, 209, 210, 213, 215, 216, 217, 220})
 """Errors of sendpay and xpay that mean: the command is over, and this cannot be paid."""
 IN_PROGRESS: Final = frozenset({-3, 200, 201, 219})
 """Errors that mean: this hash is being paid, or was. xpay wraps 200 in -3, which covers other things too: they show by coming back."""
@@ -65,7 +66,7 @@ async def pay(node: ClnNode, bolt11: str, payment_hash: Digest, amount_msat: Msa
                 case Standing.PENDING:
                     await wait_for(node, next(part for part in parts if part.status == "pending"))
                 case Standing.FAILED_SO_FAR:
-                    await trio.sleep(POLL_S)
+                    await wait_for_more(node, payment_hash)
                 case Standing.ABSENT:
                     if over or expired(invoice):
                         return PayResult(payment_hash, None)
@@ -124,6 +125,36 @@ async def wait_for(node: ClnNode, part: SendPay) -> None:
         raise Unavailable(str(error)) from error
 
 
+async def wait_for_more(node: ClnNode, payment_hash: Digest) -> None:
+    """Return when lightningd has sent another part of anything, or when no xpay may send more of this. Raises Unavailable."""
+    known = await created(node, 0)
+    parts = (await node.read("listsendpays", {"payment_hash": payment_hash}, ListSendPays)).payments
+    now = time.time()
+    if judge(parts, now, over=False) is Standing.FAILED_SO_FAR:
+        last = max(part.created_at for part in parts)
+        with trio.move_on_after(last + RETRY_FOR_S + SETTLING_S + 1 - now):
+            await created(node, known + 1)
+
+
+async def created(node: ClnNode, at_least: int) -> int:
+    """How many parts lightningd has ever sent, once there are so many. Raises Unavailable."""
+    params = {"subsystem": "sendpays", "indexname": "created", "nextvalue": at_least}
+    try:
+        return (await node.rpc.call("wait", params, SendPaysWaited, timeout_s=None if at_least else node.timeout_s)).created
+    except (ClnError, OutcomeUnknown) as error:
+        raise Unavailable(str(error)) from error
+
+
+async def find_a_way(node: ClnNode, invoice: str) -> None:
+    """Have lightningd pay by whatever way it finds. Raises Unavailable, OutcomeUnknown, ClnError."""
+    try:
+        await node.rpc.call("xpay", {"invstring": invoice, "retry_for": RETRY_FOR_S}, Anything, timeout_s=None)
+    except ClnError as error:
+        if error.code != METHOD_NOT_FOUND:
+            raise
+        await node.rpc.call("pay", {"bolt11": invoice, "retry_for": RETRY_FOR_S}, Anything, timeout_s=None)
+
+
 async def send(node: ClnNode, bolt11: str, invoice: Bolt11, amount_msat: Msat) -> bool:
     """Send it, or find that lightningd has it already. True: nothing more will be sent, and if its table has nothing, it was refused.
 
@@ -139,7 +170,7 @@ async def send(node: ClnNode, bolt11: str, invoice: Bolt11, amount_msat: Msat) -
                 "sendpay", direct(bolt11, invoice, amount_msat, max(connected, key=lambda channel: channel.spendable_msat)), Anything
             )
         else:
-            await node.rpc.call("xpay", {"invstring": bolt11, "retry_for": RETRY_FOR_S}, Anything, timeout_s=None)
+            await find_a_way(node, bolt11)
     except OutcomeUnknown as error:
         raise Unavailable(str(error)) from error
     except ClnError as error:

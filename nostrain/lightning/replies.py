@@ -79,6 +79,12 @@ class ListSendPays(msgspec.Struct, frozen=True):
     payments: tuple[SendPay, ...]
 
 
+class SendPaysWaited(msgspec.Struct, frozen=True):
+    """`wait` for the subsystem `sendpays`: how many parts were ever created."""
+
+    created: int
+
+
 class InvoiceReply(msgspec.Struct, frozen=True):
     """`invoice`, and an entry of `listinvoices`."""
 

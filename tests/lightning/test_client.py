@@ -11,7 +11,7 @@ import pytest
 import trio
 from coincurve import PrivateKey
 
-from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
+from nostrain.errors import ConfigError, LocalProtocolError, OutcomeUnknown, Unavailable
 from nostrain.lightning.client import ClnLightning
 from nostrain.ports.lightning import HoldState, HoldUpdate, PayResult
 from nostrain.units import BlockHeight, Digest, Msat, UnixTime
@@ -19,6 +19,7 @@ from nostrain.wire.bolt11 import Bolt11, encode_bolt11, parse_bolt11_untrusted
 from tests.lightning.scripted_node import INFO, NODE_ID, ScriptedNode, fail, say, send
 from tests.simnet.conftest import PATIENCE_S, World
 
+Call = Callable[[ClnLightning], Awaitable[object]]
 AMOUNT = Msat(10_000_000)
 PREIMAGE = "42" * 32
 HASH = Digest(hashlib.sha256(bytes.fromhex(PREIMAGE)).hexdigest())
@@ -53,6 +54,24 @@ async def test_a_node_that_is_catching_up_has_no_height(node: ScriptedNode, warn
     with pytest.raises(Unavailable, match="catching up: still loading"):
         await ClnLightning(node.path).block_height()
     assert await ClnLightning(node.path).block_height() == INFO["blockheight"]
+
+
+async def test_a_node_on_another_network_is_refused_and_paid_with_nothing(node: ScriptedNode) -> None:
+    wrong = ClnLightning(node.path, network="bitcoin")
+    calls: tuple[Call, ...] = (
+        lambda client: client.info(),
+        lambda client: client.block_height(),
+        lambda client: client.pay(bolt11(), HASH, AMOUNT),
+        lambda client: client.hold_invoice(HASH, AMOUNT, 144, 3600),
+    )
+    node.script("listholdinvoices", say({"holdinvoices": []}))
+    node.script("listinvoices", say({"invoices": []}))
+    for call in calls:
+        with pytest.raises(ConfigError, match="is on 'regtest'") as refused:
+            await call(wrong)
+        assert refused.value.key == "lightning.network"
+    assert not {"sendpay", "xpay", "injectholdinvoice", "signinvoice"} & set(node.methods())
+    assert (await ClnLightning(node.path, network="regtest").info()).network == "regtest"
 
 
 async def test_a_missing_hold_plugin_is_named(node: ScriptedNode) -> None:
@@ -247,9 +266,6 @@ async def test_a_request_that_was_lost_is_sent_again_and_a_failed_part_is_not(wo
     for _ in range(2):
         assert await payer.pay(made, HASH, AMOUNT) == PayResult(HASH, None)
     assert len((await world.ask("c", "listsendpays"))["payments"]) == 1
-
-
-Call = Callable[[ClnLightning], Awaitable[object]]
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from nostrain.lightning.replies import SendPay
 from nostrain.ports.lightning import PayResult
 from nostrain.units import Digest, Msat, UnixTime
 from nostrain.wire.bolt11 import Bolt11, encode_bolt11
-from tests.lightning.scripted_node import INFO, Act, ScriptedNode, fail, say, send
+from tests.lightning.scripted_node import INFO, Act, ScriptedNode, fail, hang, say, send
 
 PATIENCE_S = 10
 PAYEE = PrivateKey(b"\x01" * 32)
@@ -190,9 +190,26 @@ async def test_xpay_may_give_up_while_a_part_is_still_out(node: ScriptedNode) ->
 
 
 async def test_an_xpay_begun_by_an_earlier_life_may_still_be_trying(node: ScriptedNode) -> None:
-    node.script("listsendpays", table(XPAY_FAILED), table(XPAY_FAILED, DONE | {"groupid": 7, "partid": 2}))
+    grown = table(XPAY_FAILED, DONE | {"groupid": 7, "partid": 2})
+    node.script("listsendpays", table(XPAY_FAILED), table(XPAY_FAILED), grown)
+    node.script("wait", say({"subsystem": "sendpays", "created": 5}), say({"subsystem": "sendpays", "created": 6, "sendpays": {}}))
     assert await pay(node) == PAID
-    assert set(node.methods()) == {"getinfo", "listsendpays"}
+    assert node.methods() == ["getinfo", "listsendpays", "wait", "listsendpays", "wait", "listsendpays"]
+    assert node.params("wait") == {"subsystem": "sendpays", "indexname": "created", "nextvalue": 6}
+
+
+async def test_a_part_that_came_while_we_asked_is_not_waited_for(node: ScriptedNode) -> None:
+    node.script("listsendpays", table(XPAY_FAILED), table(XPAY_FAILED, DONE | {"groupid": 7, "partid": 2}))
+    node.script("wait", say({"subsystem": "sendpays", "created": 6}), hang)
+    assert await pay(node) == PAID
+
+
+async def test_before_xpay_there_was_pay(node: ScriptedNode) -> None:
+    with_channels(node)
+    node.script("listsendpays", table(), table(DONE))
+    node.script("pay", say({"payment_preimage": PREIMAGE}))
+    assert await pay(node) == PAID
+    assert node.params("pay") == {"bolt11": node.params("xpay")["invstring"], "retry_for": RETRY_FOR_S}
 
 
 @pytest.mark.parametrize(
