@@ -1,137 +1,81 @@
-"""One suite for `ports.lightning.Lightning`: on the fake, and on the real client with the simnet in a process of its own."""
+"""One suite for `ports.lightning.Lightning`: on the fake, and on the real client with the simnet or, where they are on PATH, real nodes in processes of their own."""
 
 from __future__ import annotations
 
 import hashlib
 import itertools
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import pytest
 import trio
 
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
-from nostrain.lightning.client import ClnLightning
-from nostrain.lightning.rpc import ClnRpc
 from nostrain.ports.lightning import HoldState, HoldUpdate, Lightning, PayResult
-from nostrain.testing.lightning import FakeLedger, FakeLightning
 from nostrain.units import Digest, Msat
+from tests.contracts.lightning_worlds import FUNDS, FakeWorld, NetworkWorld, RegtestWorld, World
+from tests.regtest.networks import Failure, NetworkProcess, ask, plugin_options, require_programs
+from tests.regtest.proxy import LossyProxy
 
-PATIENCE_S = 10
-FUNDS = {"payer": Msat(1_000_000_000), "payee": Msat(20_000_000)}
+PATIENCE_S = 60
 AMOUNT = Msat(10_000_000)
 CLTV = 144
+SMALL = Msat(1_000_000)
+MANY = 40
+"""More than the slots of mainnet's settings, fewer than those of regtest's."""
 SEVERAL = 3
 
 
-class World(Protocol):
-    """Two nodes with a channel, and what a test may do to them."""
-
-    payer: Lightning
-    payee: Lightning
-
-    async def mine(self, blocks: int) -> None: ...
-    async def balance(self, name: str) -> int: ...
-    async def held(self) -> int: ...
-    async def crash(self, name: str) -> None: ...
-    async def start(self, name: str) -> None: ...
-    async def lose_a_reply(self) -> None: ...
-
-
-class FakeWorld:
-    """The fake ledger."""
-
-    def __init__(self) -> None:
-        self._height = 800_000
-        self._ledger = FakeLedger(lambda: self._height, balances=dict(FUNDS))
-        self.payer, self.payee = FakeLightning(self._ledger, "payer"), FakeLightning(self._ledger, "payee")
-
-    async def mine(self, blocks: int) -> None:
-        self._height += blocks
-        self._ledger.expire()
-
-    async def balance(self, name: str) -> int:
-        return self._ledger.balances[name]
-
-    async def held(self) -> int:
-        assert self._ledger.total() == sum(FUNDS.values())
-        return self._ledger.held()
-
-    async def crash(self, name: str) -> None:
-        self._ledger.crash(name)
-
-    async def start(self, name: str) -> None:
-        self._ledger.start(name)
-
-    async def lose_a_reply(self) -> None:
-        self._ledger.lost_replies += 1
-
-
-class SimnetProcess:
-    """`python -m nostrain.devnet.simnet`, started and stopped."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        nodes = ",".join(f"{name}={amount}" for name, amount in FUNDS.items())
-        command = [sys.executable, "-m", "nostrain.devnet.simnet", "--dir", str(folder), "--nodes", nodes]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        assert "test network" in self._process.stdout.readline()
-
-    def stop(self) -> int:
-        self._process.terminate()
-        code = self._process.wait(PATIENCE_S)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-        return code
-
-
-class SimnetWorld:
-    """The simnet. Its balance of a node is what the node would have if nothing that it offered were taken: the fake's is without that."""
-
-    def __init__(self, folder: Path) -> None:
-        self._control = ClnRpc(folder / "simnet-rpc")
-        self.payer, self.payee = (ClnLightning(folder / name / "lightning-rpc", hold_poll_s=0.02) for name in FUNDS)
-
-    async def control(self, what: str, /, **params: object) -> Any:
-        return await self._control.call(f"simnet-{what}", params, dict, timeout_s=PATIENCE_S)
-
-    async def mine(self, blocks: int) -> None:
-        await self.control("mine", blocks=blocks)
-
-    async def balance(self, name: str) -> int:
-        node = (await self.control("balances"))["nodes"][name]
-        return int(node["balance_msat"] - node["held_msat"])
-
-    async def held(self) -> int:
-        nodes = (await self.control("balances"))["nodes"].values()
-        assert sum(node["balance_msat"] for node in nodes) == sum(FUNDS.values())
-        return sum(node["held_msat"] for node in nodes)
-
-    async def crash(self, name: str) -> None:
-        await self.control("fault", kind="crash", node=name)
-
-    async def start(self, name: str) -> None:
-        await self.control("fault", kind="start", node=name)
-
-    async def lose_a_reply(self) -> None:
-        await self.control("fault", kind="lose-reply", node="payer", method="sendpay")
-
-
 @pytest.fixture(scope="module")
-def simnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimnetProcess]:
-    process = SimnetProcess(tmp_path_factory.mktemp("simnet"))
+def simnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
+    process = NetworkProcess("simnet", tmp_path_factory.mktemp("simnet"), FUNDS)
     yield process
     assert process.stop() == 0
 
 
-@pytest.fixture(params=["fake", "simnet"])
-def world(request: pytest.FixtureRequest) -> World:
-    return FakeWorld() if request.param == "fake" else SimnetWorld(request.getfixturevalue("simnet").folder)
+def real_nodes(tmp_path_factory: pytest.TempPathFactory, *options: str) -> Iterator[NetworkProcess]:
+    require_programs()
+    folder = tmp_path_factory.mktemp("net")
+    process = NetworkProcess("regtest", folder, FUNDS, *plugin_options(folder), *options)
+    yield process
+    assert process.stop() == 0
+
+
+@pytest.fixture(scope="module")
+def mainnet_like(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
+    yield from real_nodes(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
+    yield from real_nodes(tmp_path_factory, "--regtest-cltv")
+
+
+@pytest.fixture(params=["fake", "simnet", "mainnet_like", "regtest"])
+def network(request: pytest.FixtureRequest) -> NetworkProcess | None:
+    """None: the fake ledger. The last two are real nodes, with lightningd's CLTVs and HTLC slots of mainnet and of regtest."""
+    return None if request.param == "fake" else request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["simnet", "mainnet_like", "regtest"])
+def nodes(request: pytest.FixtureRequest) -> NetworkProcess:
+    """As `network`, without the fake: for what lightningd has and the port has not."""
+    return request.getfixturevalue(request.param)
+
+
+@pytest.fixture
+async def world(network: NetworkProcess | None) -> AsyncIterator[World]:
+    if network is None:
+        yield FakeWorld()
+    elif network.kind == "simnet":
+        yield NetworkWorld(network)
+    else:
+        proxy = LossyProxy(network.folder / "proxy", network.socket("payer"))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(proxy.serve)
+            yield RegtestWorld(network, proxy)
+            nursery.cancel_scope.cancel()
 
 
 @pytest.fixture
@@ -422,3 +366,65 @@ async def test_the_height_follows_the_chain(world: World) -> None:
     height = await world.payer.block_height()
     await world.mine(SEVERAL)
     assert [await node.block_height() for node in (world.payer, world.payee)] == [height + SEVERAL] * 2
+
+
+async def test_parts_of_a_payment_are_held_when_all_are_there(nodes: NetworkProcess, secret: Secret) -> None:
+    """MPP: here sent by hand, since between two nodes nothing needs it; `pay` joins what it finds."""
+    preimage, payment_hash = secret()
+    world = NetworkWorld(nodes)
+    payer, payee = await both(world)
+    bolt11 = await world.payee.hold_invoice(payment_hash, AMOUNT, CLTV, 3600)
+    async with following(world.payee, payment_hash) as until:
+        await send_part(nodes, bolt11, 1, AMOUNT // 4)
+        assert await world.held() == AMOUNT // 4
+        await until(HoldState.UNPAID)
+        await send_part(nodes, bolt11, 2, AMOUNT - AMOUNT // 4)
+        assert (await until(HoldState.ACCEPTED)).amount_msat == AMOUNT
+        assert await world.held() == AMOUNT
+        async with paying(world, bolt11, payment_hash) as results:
+            await world.payee.settle(preimage)
+    assert results == [PayResult(payment_hash, preimage)]
+    assert await both(world) == (payer - AMOUNT, payee + AMOUNT)
+
+
+async def send_part(nodes: NetworkProcess, bolt11: str, partid: int, amount: int) -> None:
+    """One part of AMOUNT over the channel."""
+    socket = nodes.socket("payer")
+    invoice = await ask(socket, "decode", {"string": bolt11})
+    channel = (await ask(socket, "listpeerchannels", {"id": invoice["payee"]}))["channels"][0]["short_channel_id"]
+    hop = {"id": invoice["payee"], "channel": channel, "amount_msat": amount, "delay": invoice["min_final_cltv_expiry"] + 1}
+    terms = {"payment_hash": invoice["payment_hash"], "payment_secret": invoice["payment_secret"], "amount_msat": AMOUNT}
+    sent = await ask(socket, "sendpay", {"route": [hop], "partid": partid, "groupid": 1, **terms})
+    assert not isinstance(sent, Failure), sent
+
+
+async def test_as_many_are_held_as_the_channel_has_slots_and_the_next_fails_for_good(nodes: NetworkProcess, secret: Secret) -> None:
+    world = NetworkWorld(nodes)
+    before = await both(world)
+    slots = (await world.payer.balances()).channels[0].max_accepted_htlcs
+    holds = [secret() for _ in range(min(slots, MANY))]
+    invoices = {payment_hash: await world.payee.hold_invoice(payment_hash, SMALL, CLTV, 3600) for _, payment_hash in holds}
+    ended: list[PayResult] = []
+
+    async def pay(payment_hash: Digest) -> None:
+        ended.append(await world.payer.pay(invoices[payment_hash], payment_hash, SMALL))
+
+    with trio.fail_after(PATIENCE_S):
+        async with trio.open_nursery() as nursery, world.payee.holds() as updates:
+            for _, payment_hash in holds:
+                nursery.start_soon(pay, payment_hash)
+            accepted: set[Digest] = set()
+            while accepted != set(invoices):
+                update = await updates.receive()
+                if update.state is HoldState.ACCEPTED:
+                    accepted.add(update.payment_hash)
+            assert await world.held() == SMALL * len(holds)
+            if len(holds) == slots:
+                _, one_more = secret()
+                bolt11 = await world.payee.hold_invoice(one_more, SMALL, CLTV, 3600)
+                assert await world.payer.pay(bolt11, one_more, SMALL) == PayResult(one_more, None)
+            for _, payment_hash in holds:
+                await world.payee.cancel(payment_hash)
+    assert sorted(ended, key=str) == sorted((PayResult(payment_hash, None) for payment_hash in invoices), key=str)
+    assert await both(world) == before
+    assert await world.held() == 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -77,6 +78,22 @@ async def ask(path: Path, method: str, params: Mapping[str, object]) -> Any:
                 buffer += chunk
     reply = msgspec.json.decode(buffer)
     return msgspec.convert(reply["error"], Failure) if "error" in reply else reply["result"]
+
+
+def plugin_options(folder: Path) -> tuple[str, ...]:
+    """The options of `nostrain.devnet.regtest` for our hold plugin: its two programs, written into `folder`, of this checkout."""
+    if find_spec("nostrain.holdplugin") is None:
+        pytest.skip("hold invoices on real nodes need nostrain.holdplugin")
+    options: tuple[str, ...] = ()
+    for program, function in (("nostrain-hold", "main"), ("nostrain-hold-standby", "standby")):
+        path = folder / program
+        root = str(Path(__file__).parents[2])
+        path.write_text(
+            f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {root!r})\nfrom nostrain.holdplugin.plugin import {function}\n{function}()\n"
+        )
+        path.chmod(0o700)
+        options += ("--plugin", str(path))
+    return options
 
 
 def require_programs() -> None:

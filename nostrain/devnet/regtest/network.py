@@ -24,6 +24,8 @@ CONFIRMATIONS: Final = 6
 SPARE_SAT: Final = 1_000_000
 """What the first node has on the chain above its channels: fees, and the reserve that lightningd keeps for anchors."""
 OPEN_S: Final = 120.0
+STEADY_S: Final = 10.0
+ADDED: Final = frozenset({"SENT_ADD_ACK_REVOCATION", "RCVD_ADD_ACK_REVOCATION"})
 MSAT_PER_SAT: Final = 1_000
 
 
@@ -122,9 +124,17 @@ class RegtestNetwork:
         await self.usable([name, *(peer for peer in peers if self.nodes[peer].up)])
 
     async def balances(self) -> dict[str, NodeBalance]:
-        """What every node has; a node that is down is asked about at its peer. Raises Unavailable."""
-        listed = {name: await node.channels() for name, node in self.nodes.items() if node.up}
-        return {name: self.balance(name, listed) for name in self.nodes}
+        """What every node has; a node that is down is asked about at its peer. Raises Unavailable.
+
+        An HTLC that is being added or removed is at each end for a moment what it is not yet, or no more, at the other: that is waited out.
+        """
+        with trio.move_on_after(STEADY_S):
+            while True:
+                listed = {name: await node.channels() for name, node in self.nodes.items() if node.up}
+                if all(steady(channel) for channels in listed.values() for channel in channels):
+                    return {name: self.balance(name, listed) for name in self.nodes}
+                await trio.sleep(POLL_S)
+        raise Unavailable(f"HTLCs are still being added or removed after {STEADY_S:g} s")
 
     def balance(self, name: str, listed: Mapping[str, list[Mapping[str, Any]]]) -> NodeBalance:
         """One node's, from its own list of channels or from the other ends' lists."""
@@ -186,6 +196,11 @@ class End(msgspec.Struct, frozen=True):
         return End(
             self.total_msat - self.to_us_msat, self.total_msat, self.receivable_msat, self.spendable_msat, self.in_msat, self.out_msat
         )
+
+
+def steady(channel: Mapping[str, Any]) -> bool:
+    """Whether all HTLCs of a channel are fully there, for both ends (`common/htlc_state.h`)."""
+    return not channel["peer_connected"] or all(htlc["state"] in ADDED for htlc in channel["htlcs"])
 
 
 def ready(channel: Mapping[str, Any]) -> bool:
