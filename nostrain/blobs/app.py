@@ -18,11 +18,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nostrain.blobs.gate import Gate, Refused, refusal
 from nostrain.blobs.incoming import STEP, StorageFull
+from nostrain.blobs.metered import Metered
 from nostrain.blobs.policy import BlobLimits, UploadPolicy
 from nostrain.blobs.store import BlobStore
 from nostrain.blobs.uploads import Uploads
 from nostrain.ports.clock import Clock
-from nostrain.ports.tolls import NoTolls, Tolls
+from nostrain.ports.tolls import FreePassage, NoTolls, Tolls, Use
 from nostrain.units import Digest, Pubkey, is_hex32
 
 _NAME: Final = re.compile(r"([0-9a-f]{64})(?:\.[A-Za-z0-9]{1,16})?")
@@ -67,13 +68,19 @@ class _Blobs:
     def __init__(self, store: BlobStore, gate: Gate) -> None:
         self._store, self._gate = store, gate
 
-    async def get(self, request: Request) -> Response:
+    async def get(self, request: Request) -> ASGIApp:
         digest = _digest(request)
         path = self._store.path(digest)
         if path is None:
             raise refusal(404, "no such blob here")
-        headers = {"ETag": f'"{digest}"', "Cache-Control": "public, max-age=31536000, immutable", "X-Content-Type-Options": "nosniff"}
-        return _BlobResponse(path, headers=headers, media_type="application/octet-stream", stat_result=path.stat())
+        status = path.stat()
+        use = Use("download", "GET", f"/{digest}", status.st_size, digest, preview=request.method == "HEAD")
+        passage = await self._gate.admit(request, use)
+        free = isinstance(passage, FreePassage)
+        cached = f"{'public' if free else 'private'}, max-age=31536000, immutable"
+        headers = {"ETag": f'"{digest}"', "Cache-Control": cached, "X-Content-Type-Options": "nosniff"}
+        response = _BlobResponse(path, headers=headers, media_type="application/octet-stream", stat_result=status)
+        return response if free else Metered(response, passage)
 
     async def delete(self, request: Request) -> Response:
         digest = _digest(request)
@@ -84,7 +91,7 @@ class _Blobs:
             raise refusal(404, "no such blob here")
         raise refusal(403, "the blob was not uploaded by this key")
 
-    async def listing(self, request: Request) -> Response:
+    async def listing(self, request: Request) -> ASGIApp:
         owner, cursor = request.path_params["owner"], request.query_params.get("cursor")
         limit = request.query_params.get("limit", str(_PAGE))
         if not is_hex32(owner) or not (cursor is None or is_hex32(cursor)):
@@ -92,8 +99,10 @@ class _Blobs:
         if not (limit.isascii() and limit.isdecimal() and len(limit) <= 6):
             raise refusal(400, "limit: not a number")
         after = None if cursor is None else Digest(cursor)
+        passage = await self._gate.admit(request, Use("list", "GET", f"/list/{owner}"))
         found = await self._store.uploads(Pubkey(owner), after, min(int(limit), _LARGEST_PAGE))
-        return JSONResponse([self._gate.descriptor(request, upload) for upload in found])
+        response = JSONResponse([self._gate.descriptor(request, upload) for upload in found])
+        return response if isinstance(passage, FreePassage) else Metered(response, passage)
 
 
 def _digest(request: Request) -> Digest:

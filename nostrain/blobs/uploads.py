@@ -34,13 +34,13 @@ class Uploads:
         if "x-sha-256" not in request.headers:
             raise refusal(400, "X-SHA-256: missing")
         _, _, _, passage = await self._admit(request, "X-Content-Length", preview=True)
-        await passage.finish(0)
+        await passage.finish(None)
         return Response()
 
     async def put(self, request: Request) -> Response:
         """Store the body. 201 when it is new here, 200 when it was here already."""
         owner, digest, size, passage = await self._admit(request, "Content-Length")
-        moved = 0
+        moved = None
         try:
             response = await self._take(request, owner, digest, size)
             moved = size

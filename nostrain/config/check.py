@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from nostrain.config.schema import DaemonConfig, RunConfig, SettlementConfig
+from nostrain.config.schema import DaemonConfig, PricesConfig, RunConfig, SettlementConfig
 from nostrain.errors import ConfigError
 from nostrain.protocol.manifest import ScoringSpec
 from nostrain.units import is_hex32
@@ -34,6 +34,9 @@ def check(config: DaemonConfig) -> None:
         raise ConfigError(
             "blobs.max_bytes", config.blobs.max_bytes, f"above blobs.quota = {config.blobs.quota}", "Raise the quota or lower it"
         )
+    if not config.lightning.socket and (config.blobs.prices != PricesConfig() or config.blobs.pay_sat):
+        reason = "prices or payments need a Lightning node"
+        raise ConfigError("lightning.socket", "", reason, "Set it, or drop [blobs.prices] and blobs.pay_sat")
     if config.coordinator is not None:
         _check_run(config.coordinator.run)
 

@@ -37,13 +37,42 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     job_timeout_s: Seconds = 3600
 
 
+class PriceConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a request costs: `sat`, and `sat_per_mb` for each 10⁶ bytes of its blob. Both 0: it is free."""
+
+    sat: Annotated[int, Meta(ge=0, le=MAX_SAT)] = 0
+    sat_per_mb: Annotated[int, Meta(ge=0, le=MAX_SAT)] = 0
+
+
+class PricesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[blobs.prices]: by route. What the run itself uploads is free or paid by its tickets; with a price, everybody else may upload as well."""
+
+    upload: PriceConfig = PriceConfig()
+    download: PriceConfig = PriceConfig()
+    list_sat: Annotated[int, Meta(ge=0, le=MAX_SAT)] = 0
+
+
+class RatesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[blobs.rates]: requests a minute by one address, and with one token; `proxy` says that a reverse proxy of ours names the address."""
+
+    address: Positive = 3000
+    token: Positive = 600
+    proxy: bool = False
+
+
 class BlobsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[blobs]: where blobs are served (role `blobs`; port 0 takes a free one) and where they are uploaded. Sizes in bytes."""
+    """[blobs]: where blobs are served (role `blobs`; port 0 takes a free one) and where they are uploaded. Sizes in bytes.
+
+    `pay_sat` is the most that is paid to another server for one download or upload.
+    """
 
     bind: str = "127.0.0.1:0"
     servers: tuple[str, ...] = ()
     max_bytes: Positive = 1 << 30
     quota: Positive = 20 << 30
+    pay_sat: Annotated[int, Meta(ge=0, le=MAX_SAT)] = 0
+    prices: PricesConfig = PricesConfig()
+    rates: RatesConfig = RatesConfig()
 
 
 class LightningConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -20,11 +20,11 @@ from nostrain.blobs.app import blossom_app
 from nostrain.blobs.client import BlossomClient
 from nostrain.blobs.policy import BlobLimits
 from nostrain.blobs.tuning import Tuning
-from nostrain.config.schema import DaemonConfig, EngineConfig
+from nostrain.config.schema import BlobsConfig, DaemonConfig, EngineConfig, PriceConfig
 from nostrain.core.bounds import manifest_problem
 from nostrain.core.rows import Identity, NodeState, Run, RunPlan
 from nostrain.daemon.clock import OsEntropy, SystemClock
-from nostrain.daemon.money import Money
+from nostrain.daemon.money import Money, Office
 from nostrain.daemon.ports import Ports
 from nostrain.daemon.runners import Perform
 from nostrain.daemon.runtime import Runtime
@@ -36,6 +36,7 @@ from nostrain.engine import EngineProcess, EngineSettings
 from nostrain.errors import ConfigError, Unavailable
 from nostrain.http.outbound import outbound
 from nostrain.http.paywall import paywall_app
+from nostrain.http.rates import RateLimit, Rates
 from nostrain.http.server import serve
 from nostrain.journal.lock import WriterLock
 from nostrain.journal.sqlite import SqliteJournal
@@ -73,17 +74,16 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
         journal = stack.enter_context(SqliteJournal.open(data / "journal.sqlite")) if node else None
         state = own_state(journal, signer.pubkey) if journal is not None else NodeState()
         # The policy knows the journal's state before the first upload is asked for: a refusal is final for whoever gets it.
-        policy = RunUploads(signer.pubkey, config.join.coordinator)  # type: ignore[arg-type]
+        sells = config.blobs.prices.upload != PriceConfig()
+        policy = RunUploads(signer.pubkey, config.join.coordinator, sells=sells)  # type: ignore[arg-type]
         policy.state = lambda: state
+        store.takes_part = policy.takes_part
         money = Money(config, root, clock)
         await money.check()
         book = NodeTickets(lambda: policy.state(), lambda: composed.runtime)
         with opening(data):
             office = money.open_office(stack, book, policy)
-        limits = BlobLimits(config.blobs.max_bytes, config.blobs.quota)
-        app = blossom_app(store, policy, clock, limits=limits, tolls=office and office.tolls)
-        if office is not None:
-            app = paywall_app(office.paywall, app)
+        app = application(config.blobs, store, policy, clock, office)
         url = await open_server(stack, config, app) if "blobs" in config.roles else None
         engine = await stack.enter_async_context(EngineProcess.open(engine_settings(config.engine, work_dir)))
         composed = Node(config, signer.pubkey, engine, blobs_url=url)
@@ -102,6 +102,15 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
             runtime = composed.runtime = Runtime(ports, identity(config, signer.pubkey, servers, work_dir), state=state, runner=runner)
             policy.state = lambda: runtime.state
         yield composed
+
+
+def application(config: BlobsConfig, store: RunStore, policy: RunUploads, clock: SystemClock, office: Office | None) -> ASGIApp:
+    """Blobs, and tickets where they are sold, behind the limits of what one peer may ask for."""
+    limits = BlobLimits(config.max_bytes, config.quota)
+    app = blossom_app(store, policy, clock, limits=limits, tolls=office and office.tolls)
+    if office is not None and office.paywall is not None:
+        app = paywall_app(office.paywall, app)
+    return RateLimit(app, Rates(config.rates.address, config.rates.token, config.rates.proxy))
 
 
 @contextmanager

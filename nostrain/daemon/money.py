@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import httpx
 import trio
 
-from nostrain.config.schema import DaemonConfig
+from nostrain.config.schema import DaemonConfig, PriceConfig, PricesConfig
 from nostrain.daemon.clock import OsEntropy, SystemClock
 from nostrain.daemon.tickets import NodeInvoices, NodeTickets, RunTolls
 from nostrain.daemon.uploads import RunUploads
@@ -21,11 +21,13 @@ from nostrain.http.l402_wallet import FileWallet
 from nostrain.http.outbound import outbound
 from nostrain.http.paywall import Paywall
 from nostrain.http.ticket_gate import TicketGate
+from nostrain.http.tollgate import Price, Tollgate
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import RootSecret
 from nostrain.keys.tickets import DerivedTicketKeys
 from nostrain.lightning.client import ClnLightning
-from nostrain.ports.tolls import Tolls
+from nostrain.ports.tolls import Route, Tolls
+from nostrain.protocol.manifest import SAT
 
 TICKET_CONNECTIONS: Final = 4
 """One purchase at a time for each round, and few rounds are open at once."""
@@ -36,10 +38,10 @@ CHECK_S: Final = 5.0
 """How long the start may wait for lightningd: one that is busy is looked at again with every block."""
 
 
-class TicketOffice(NamedTuple):
-    """The paywall's endpoint, and what stands before the upload."""
+class Office(NamedTuple):
+    """What a server collects with: the endpoint that sells tickets, and what stands before its routes."""
 
-    paywall: Paywall
+    paywall: Paywall | None
     tolls: Tolls
 
 
@@ -63,16 +65,21 @@ class Money:
             except Unavailable as error:
                 log.warning("lightning: %s", error)
 
-    def open_office(self, stack: AsyncExitStack, book: NodeTickets, uploads: RunUploads) -> TicketOffice | None:
-        """What sells tickets and lets uploads in on them, in a coordinator with a Lightning node. Closed with `stack`."""
-        if self.lightning is None or "coordinator" not in self._config.roles:
+    def open_office(self, stack: AsyncExitStack, book: NodeTickets, uploads: RunUploads) -> Office | None:
+        """What collects for our server, in a daemon with a Lightning node: tickets if it coordinates, tolls by its price list. Closed with
+        `stack`.
+        """
+        if self.lightning is None:
             return None
-        invoices, keys = NodeInvoices(self.lightning, OsEntropy()), DerivedTicketKeys(self._root)
-        public = self._config.blobs.servers[0] if self._config.blobs.servers else None
-        paywall = Paywall(book, invoices, keys, self._clock, OsEntropy(), public_url=public)
+        invoices, keys, entropy = NodeInvoices(self.lightning, OsEntropy()), DerivedTicketKeys(self._root), OsEntropy()
         uses = SqliteFirstUse(self._config.data_path / "payments.sqlite", self._clock)
         stack.callback(uses.close)
-        return TicketOffice(paywall, RunTolls(uploads, TicketGate(paywall, book, keys, self._clock, uses)))
+        prices = Tollgate(price_list(self._config.blobs.prices), invoices, keys, self._clock, entropy, uses)
+        if "coordinator" not in self._config.roles:
+            return Office(None, RunTolls(uploads, None, prices))
+        public = self._config.blobs.servers[0] if self._config.blobs.servers else None
+        paywall = Paywall(book, invoices, keys, self._clock, entropy, public_url=public)
+        return Office(paywall, RunTolls(uploads, TicketGate(paywall, book, keys, self._clock, uses), prices))
 
     async def ticket_buyer(self, stack: AsyncExitStack, signer: NostrSigner) -> TicketClient | None:
         """The buyer of our tickets; its purchases lie in `tickets/` of the data folder. Its connections are closed with `stack`."""
@@ -81,3 +88,9 @@ class Money:
         transport = outbound(self._config.private_addresses, TICKET_CONNECTIONS, self._config.blobs.servers)
         http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, trust_env=False))
         return TicketClient(http, signer, self._clock, self.lightning, FileWallet(self._config.data_path / "tickets"))
+
+
+def price_list(prices: PricesConfig) -> dict[Route, Price]:
+    """The configured prices, in msat."""
+    routes: dict[Route, PriceConfig] = {"upload": prices.upload, "download": prices.download, "list": PriceConfig(prices.list_sat)}
+    return {route: Price(price.sat * SAT, price.sat_per_mb * SAT) for route, price in routes.items()}

@@ -18,7 +18,7 @@ from nostrain.http.ticket_gate import TicketGate
 from nostrain.lightning.client import ClnLightning
 from nostrain.ports.entropy import Entropy
 from nostrain.ports.tickets import Ticket, TicketTerms
-from nostrain.ports.tolls import FreePassage, Passage, Refusal, Shown, Use
+from nostrain.ports.tolls import FreePassage, Passage, Refusal, Shown, Tolls, Use
 from nostrain.units import Digest, EventId, Msat, Pubkey
 
 RECORD_S: Final = 20.0
@@ -65,15 +65,19 @@ class NodeTickets:
 
 
 class RunTolls:
-    """`ports.tolls.Tolls` of a coordinator: a worker's upload takes the ticket of the open round, which was sold here; the rest is free."""
+    """`ports.tolls.Tolls` of a node: a worker's upload takes the ticket of the open round, if that was sold here; what belongs to the run is
+    uploaded for nothing; the rest is `prices`' business.
+    """
 
-    def __init__(self, uploads: RunUploads, gate: TicketGate) -> None:
-        self._uploads, self._gate = uploads, gate
+    def __init__(self, uploads: RunUploads, tickets: TicketGate | None, prices: Tolls) -> None:
+        self._uploads, self._tickets, self._prices = uploads, tickets, prices
 
     async def admit(self, use: Use, shown: Shown) -> Passage | Refusal:
         """As the port."""
-        round_ = self._uploads.ticketed(use.who) if use.route == "upload" and use.who is not None else None
-        refusal = await self._gate.admit(round_, use, shown) if round_ is not None else None
+        if use.route != "upload" or use.who is None or use.sha256 is None or self._uploads.uninvited(use.who, use.sha256, use.size):
+            return await self._prices.admit(use, shown)
+        round_ = self._uploads.ticketed(use.who)
+        refusal = await self._tickets.admit(round_, use, shown) if round_ is not None and self._tickets is not None else None
         return refusal or FreePassage()
 
 
@@ -83,7 +87,8 @@ class NodeInvoices:
     def __init__(self, lightning: ClnLightning, entropy: Entropy) -> None:
         self._lightning, self._entropy = lightning, entropy
 
-    async def invoice(self, amount_msat: Msat, description: str, expiry_s: int) -> tuple[str, Digest]:
+    async def invoice(self, amount_msat: Msat, description: str, expiry_s: int, preimage: bytes | None = None) -> tuple[str, Digest]:
         """As the port."""
-        issued = await self._lightning.invoice(f"nostrain-{self._entropy.draw(16).hex()}", amount_msat, description, expiry_s)
+        label = f"nostrain-{self._entropy.draw(16).hex()}"
+        issued = await self._lightning.invoice(label, amount_msat, description, expiry_s, preimage)
         return issued.bolt11, issued.payment_hash

@@ -13,12 +13,15 @@ from nostrain.units import Digest, EventId, Pubkey
 
 
 class RunStore(BlobStore):
-    """The store of a node in a run. What the policy let in becomes the node's own: its uploader cannot take it out of an open round."""
+    """The store of a node in a run. What a participant uploads becomes the node's own: its uploader cannot take it out of an open round."""
+
+    takes_part: Callable[[Pubkey], bool] = staticmethod(lambda _: True)
+    """Whether a key is a participant; everybody, unless strangers may upload for money."""
 
     async def commit(self, incoming: Incoming, digest: Digest, owner: Pubkey = LOCAL) -> bool:
         """As `BlobStore.commit`."""
         new = await super().commit(incoming, digest, owner)
-        if owner != LOCAL:
+        if owner != LOCAL and self.takes_part(owner):
             await self.claim(digest, LOCAL)
         return new
 
@@ -31,15 +34,21 @@ class RunUploads:
     the ticket's first use is that digest, for ever; where there is none, it is forgotten at a restart, which gives the worker one more.
     """
 
-    def __init__(self, me: Pubkey, coordinator: Pubkey | None) -> None:
-        """`coordinator`: the only one whose runs we join, as configured; trusted before its run is known."""
-        self._me, self._coordinator = me, coordinator
+    def __init__(self, me: Pubkey, coordinator: Pubkey | None, *, sells: bool = False) -> None:
+        """`coordinator`: the only one whose runs we join, as configured; trusted before its run is known. `sells`: whether everybody else may
+        upload for money.
+        """
+        self._me, self._coordinator, self._sells = me, coordinator, sells
         self._promised: dict[tuple[EventId, Pubkey], Digest] = {}
         self.state: Callable[[], NodeState] = NodeState
         """Gives the node's committed state."""
 
     def allow(self, pubkey: Pubkey, digest: Digest, size: int) -> str | None:
         """None, or the reason for the refusal."""
+        return None if self._sells else self.uninvited(pubkey, digest, size)
+
+    def uninvited(self, pubkey: Pubkey, digest: Digest, size: int) -> str | None:
+        """Why the upload has nothing to do with our run; None when it has, and is not paid by the megabyte."""
         if pubkey in (self._me, self._coordinator):
             return None
         rows = self.state().rows
@@ -56,6 +65,16 @@ class RunUploads:
         if pubkey not in self._entitled(run, round_):
             return "the receipt of the open round pins no commitment of yours"
         return self._bind(round_, pubkey, digest)
+
+    def takes_part(self, pubkey: Pubkey) -> bool:
+        """Whether what `pubkey` uploads is the run's business rather than its own."""
+        run = self.state().rows.get("run")
+        if pubkey in (self._me, self._coordinator):
+            return True
+        if not isinstance(run, Run):
+            return not self._sells
+        round_ = self.state().rows.get(f"round/{run.open}")
+        return not self._sells or pubkey == run.coordinator or (isinstance(round_, Round) and pubkey in round_.announcement.workers)
 
     def ticketed(self, pubkey: Pubkey) -> EventId | None:
         """The round whose ticket `pubkey` has to show with its upload: the open one, if we sold tickets for it and it is a worker's upload."""

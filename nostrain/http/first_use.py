@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import trio
 
-from nostrain.errors import Unavailable
+from nostrain.errors import ConfigError, Unavailable
 from nostrain.ports.clock import Clock
 from nostrain.units import UnixTime
 
@@ -22,10 +22,22 @@ class SqliteFirstUse:
     """Rows (key, subject, expires) in the file at `path`; expired ones go when another is written. Close it when done."""
 
     def __init__(self, path: Path, clock: Clock) -> None:
-        """Open or create. Blocking. Raises sqlite3.Error when the file cannot be used."""
+        """Open or create. Blocking. Raises ConfigError when the file is damaged, sqlite3.OperationalError when it cannot be used now."""
         self._clock = clock
         self._lock = threading.Lock()
         self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._prepare()
+        except sqlite3.OperationalError:
+            self._db.close()
+            raise
+        except sqlite3.DatabaseError as error:
+            self._db.close()
+            raise ConfigError(
+                "data_dir", str(path), f"damaged: {error}", "Move the file away: what was used may then be used again"
+            ) from error
+
+    def _prepare(self) -> None:
         self._db.execute("PRAGMA journal_mode = WAL")
         self._db.execute("PRAGMA synchronous = FULL")
         self._db.execute(

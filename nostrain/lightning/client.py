@@ -77,9 +77,11 @@ class ClnLightning:
         """What the channels hold now. Raises Unavailable."""
         return await self._node.balances()
 
-    async def invoice(self, label: str, amount_msat: Msat, description: str, expiry_s: int) -> Issued:
-        """An ordinary invoice; idempotent per label. Raises Unavailable, LocalProtocolError if the label is in use for another amount."""
+    async def invoice(self, label: str, amount_msat: Msat, description: str, expiry_s: int, preimage: bytes | None = None) -> Issued:
+        """An ordinary invoice, on `preimage` if it is given (32 secret bytes, used once); idempotent per label. Raises Unavailable, LocalProtocolError if the label is in use for another amount."""
         params = {"label": label, "amount_msat": amount_msat, "description": description, "expiry": expiry_s}
+        if preimage is not None:
+            params["preimage"] = preimage.hex()
         try:
             made = await self._node.ask("invoice", params, InvoiceReply)
         except ClnError as error:

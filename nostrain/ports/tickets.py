@@ -59,8 +59,11 @@ class TicketBook(Protocol):
 class InvoiceSource(Protocol):
     """Makes ordinary (not held) invoices of our own node."""
 
-    async def invoice(self, amount_msat: Msat, description: str, expiry_s: int) -> tuple[str, Digest]:
-        """A fresh BOLT 11 invoice and its payment hash. Raises Unavailable."""
+    async def invoice(self, amount_msat: Msat, description: str, expiry_s: int, preimage: bytes | None = None) -> tuple[str, Digest]:
+        """A fresh BOLT 11 invoice and its payment hash. `preimage`: 32 secret bytes to be used once; None: the node draws them.
+
+        Raises Unavailable.
+        """
         ...
 
 

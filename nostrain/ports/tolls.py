@@ -44,8 +44,11 @@ class Refusal(msgspec.Struct, frozen=True):
 class Passage(Protocol):
     """A request that may be served."""
 
-    async def finish(self, moved: int) -> None:
-        """The request is over, and `moved` bytes of the blob came or went; called exactly once. Raises Unavailable: this was not recorded."""
+    async def finish(self, moved: int | None) -> None:
+        """The request is over, and `moved` bytes of the blob came or went (None: it was not carried out); called exactly once, shielded.
+
+        Raises nothing: what cannot be recorded is logged, and is in the payer's favour.
+        """
         ...
 
 
@@ -76,7 +79,7 @@ class FirstUse(Protocol):
 class FreePassage:
     """Nothing is owed and nothing recorded."""
 
-    async def finish(self, moved: int) -> None:
+    async def finish(self, moved: int | None) -> None:
         """As the port."""
 
 

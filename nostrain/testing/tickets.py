@@ -86,9 +86,9 @@ class FakeTicketOffice:
         http = httpx.AsyncClient(transport=steps.over("ticket_server", self._transport))
         return TicketClient(http, steps.over("signer", signer), self.clock, steps.over("ticket_payer", FakeTicketPayer(self, name)), wallet)
 
-    async def invoice(self, amount_msat: Msat, description: str, expiry_s: int) -> tuple[str, Digest]:
+    async def invoice(self, amount_msat: Msat, description: str, expiry_s: int, preimage: bytes | None = None) -> tuple[str, Digest]:
         """As `ports.tickets.InvoiceSource`."""
-        preimage, now = self._entropy.draw(32), self.clock.now()
+        preimage, now = preimage or self._entropy.draw(32), self.clock.now()
         payment_hash = Digest(hashlib.sha256(preimage).hexdigest())
         terms = Bolt11(
             currency="bcrt",

@@ -10,7 +10,7 @@ import trio
 
 from nostrain.crypto.caveats import narrowed_to
 from nostrain.crypto.macaroon import add_caveat
-from nostrain.errors import Unavailable
+from nostrain.errors import ConfigError, Unavailable
 from nostrain.http.first_use import SqliteFirstUse
 from nostrain.http.l402_client import TicketClient
 from nostrain.http.ticket_gate import REMEMBERED_S, TicketGate
@@ -239,6 +239,12 @@ async def test_uses_are_forgotten_when_they_cannot_matter_any_more(gate: Gate) -
     assert await gate.uses.claim("new", "b", UnixTime(START + 2 * REMEMBERED_S)) == "b"
     assert await gate.uses.claimed("old") is None
     assert await gate.uses.claimed("new") == "b"
+
+
+def test_a_damaged_memory_is_for_the_operator_to_mend(tmp_path: Path) -> None:
+    (tmp_path / "payments.sqlite").write_bytes(b"not a database at all" * 100)
+    with pytest.raises(ConfigError, match="Move the file away"):
+        SqliteFirstUse(tmp_path / "payments.sqlite", World().clock)
 
 
 async def test_a_memory_that_cannot_be_written_records_nothing(gate: Gate) -> None:

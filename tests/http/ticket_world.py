@@ -101,10 +101,10 @@ class Node:
         self.fails = self.lost = 0
         self.down = False
 
-    async def invoice(self, amount_msat: Msat, description: str, expiry_s: int) -> tuple[str, Digest]:
+    async def invoice(self, amount_msat: Msat, description: str, expiry_s: int, preimage: bytes | None = None) -> tuple[str, Digest]:
         if self.down:
             raise Unavailable("lightningd is not there")
-        preimage = sha256(f"preimage {len(self.invoices)}".encode()).digest()
+        preimage = preimage or sha256(f"preimage {len(self.invoices)}".encode()).digest()
         payment_hash = Digest(sha256(preimage).hexdigest())
         text = bolt11(payment_hash, amount_msat)
         self.preimages[payment_hash] = preimage.hex()

@@ -14,7 +14,7 @@ from nostrain.config.load import load_config
 from nostrain.core.effects import BuyTicket, Failed, TicketBought
 from nostrain.core.rows import NodeState
 from nostrain.daemon.clock import SystemClock
-from nostrain.daemon.money import Money, TicketOffice
+from nostrain.daemon.money import Money, Office
 from nostrain.daemon.ports import Ports
 from nostrain.daemon.runners import perform
 from nostrain.daemon.tickets import NodeTickets
@@ -44,7 +44,7 @@ def lightning_at(folder: Path) -> str:
     return f'[lightning]\nsocket = "{folder}/lightning-rpc"\n'
 
 
-def office(found: Money, stack: AsyncExitStack) -> TicketOffice | None:
+def office(found: Money, stack: AsyncExitStack) -> Office | None:
     return found.open_office(stack, NodeTickets(NodeState, lambda: None), RunUploads(Pubkey("1" * 64), None))
 
 
@@ -54,6 +54,7 @@ async def test_a_coordinator_with_a_lightning_node_sells_tickets(tmp_path: Path)
     async with AsyncExitStack() as stack:
         made = office(found, stack)
         assert made is not None
+        assert made.paywall is not None
         async with httpx.AsyncClient(transport=httpx.ASGITransport(paywall_app(made.paywall))) as http:
             response = await http.post(URL)
         assert response.status_code == 401
@@ -66,7 +67,9 @@ async def test_nobody_else_does(tmp_path: Path, roles: str, with_node: bool) -> 
     found = money(tmp_path, roles, lightning_at(tmp_path) if with_node else "")
     assert (found.lightning is not None) == with_node
     async with AsyncExitStack() as stack:
-        assert office(found, stack) is None
+        made = office(found, stack)
+        assert (made is not None) == with_node
+        assert made is None or made.paywall is None
 
 
 @pytest.mark.parametrize(

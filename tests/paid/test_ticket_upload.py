@@ -30,6 +30,7 @@ from nostrain.http.ticket_gate import TicketGate
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import RootSecret
 from nostrain.keys.tickets import DerivedTicketKeys
+from nostrain.ports.tolls import NoTolls
 from nostrain.units import Digest, EventId, Pubkey
 from tests.paid.conftest import SimnetProcess
 from tests.paid.test_real_purchase import FEE, ROUND, RUN, SIZE, Book
@@ -41,7 +42,7 @@ DIGEST = Digest(sha256_hex(DELTA))
 class OneRound(RunUploads):
     """Everybody may upload, on the ticket of ROUND."""
 
-    def allow(self, pubkey: Pubkey, digest: Digest, size: int) -> str | None:
+    def uninvited(self, pubkey: Pubkey, digest: Digest, size: int) -> str | None:
         return None
 
     def ticketed(self, pubkey: Pubkey) -> EventId | None:
@@ -66,7 +67,7 @@ class Net:
         keys = DerivedTicketKeys(RootSecret(sha256(b"coordinator").digest()))
         paywall = Paywall(self.book, NodeInvoices(self.simnet.lightning("coordinator"), OsEntropy()), keys, self.clock, OsEntropy())
         uses = SqliteFirstUse(self.folder / "payments.sqlite", self.clock)
-        tolls = RunTolls(OneRound(Pubkey("1" * 64), None), TicketGate(paywall, self.book, keys, self.clock, uses))
+        tolls = RunTolls(OneRound(Pubkey("1" * 64), None), TicketGate(paywall, self.book, keys, self.clock, uses), NoTolls())
         stores = [BlobStore(self.folder / name, self.clock) for name in ("server", "worker")]
         app = paywall_app(paywall, blossom_app(stores[0], OneRound(Pubkey("1" * 64), None), self.clock, tolls=tolls))
         async with trio.open_nursery() as nursery, httpx.AsyncClient(trust_env=False) as self.http:
