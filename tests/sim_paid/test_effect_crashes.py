@@ -47,7 +47,7 @@ ALL_STEPS = {
 }
 FAST_BLOCK_S = 10
 """So fast that an HTLC comes near its expiry within a round."""
-PAIRS = 400 if EVERY_POINT else 12
+PAIRS = 400 if EVERY_POINT else 8
 
 
 async def survives(sim: Simulation) -> None:
@@ -106,7 +106,7 @@ def test_a_crash_while_the_network_fails(seed: int) -> None:
     faults = Faults(loss=0.2, duplication=0.2, unavailable=0.2, delay_s=(0.0, 2.0))
     tickets = TicketFaults(unavailable=0.3, lost_replies=2)
 
-    for death, _ in pairs(seed, PAYER, PAYEE):
+    for death, _ in pairs(seed, PAYER, PAYEE)[: None if EVERY_POINT else 4]:
         worse = replace(plan(seed, death), faults=faults, unavailable=0.1, lost_replies=4, ticket_faults=tickets)
         simulate(worse, paid_in_spite_of_it)
 
@@ -115,7 +115,7 @@ def test_a_crash_while_a_lightning_node_is_down(seed: int) -> None:
     """The payee's node or the payer's goes away for a while around the time at which its daemon dies."""
     rng = random.Random(f"{seed}/outages")
     money = [death for name in (PAYER, PAYEE) for death in every_death(seed, name) if death.step.port in ("lightning", "ticket_payer")]
-    for death in money if EVERY_POINT else rng.sample(money, 8):
+    for death in money if EVERY_POINT else rng.sample(money, 6):
 
         async def scenario(sim: Simulation, death: Death = death) -> None:
             assert await sim.until(lambda: sim.participants[death.name].crashes == 1, limit_s=2_000)
@@ -155,7 +155,7 @@ def test_a_payee_that_is_away_for_long_while_blocks_come_fast(seed: int) -> None
     """From 24 blocks before the expiry on it cancels and never settles, wherever it was interrupted."""
     rng = random.Random(f"{seed}/long")
     points = [death for death in every_death(seed, PAYEE) if death.step.port in ("lightning", "journal", "mail", "ticket_payer", "wallet")]
-    for death in points if EVERY_POINT else rng.sample(points, 10):
+    for death in points if EVERY_POINT else rng.sample(points, 4):
         blocks = rng.randint(30, 110)
         base = plan(seed, death._replace(down_s=float(blocks * FAST_BLOCK_S)))
         simulate(replace(base, block_s=FAST_BLOCK_S), too_late_or_paid)
