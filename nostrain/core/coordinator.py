@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from nostrain.core.effects import Compute, Computed, Failed, Fetch, Fetched, Outcome, Upload, Uploaded
+from nostrain.core.liquidity import able, before_locking, places
 from nostrain.core.replica import aggregate_job
 from nostrain.core.rows import Lead, Replica, Round, Run
 from nostrain.core.run import located, with_item
@@ -41,10 +42,12 @@ def decide(tx: Transaction) -> None:
 
 
 def announce(tx: Transaction, run: Run) -> None:
-    """Open the next round, if there is one, when enough have enrolled."""
+    """Open the next round, if there is one, when enough have enrolled and its levels can be locked."""
     workers, validators = listed(tx, run)
     first = run.round == 0
     least_workers, least_validators = (run.manifest.min_workers, run.manifest.min_validators) if first else (1, run.manifest.threshold)
+    if not able(tx, run, leads=True):
+        return
     if run.finished or len(workers) < least_workers or len(validators) < least_validators:
         return
     body = Announcement(
@@ -56,14 +59,16 @@ def announce(tx: Transaction, run: Run) -> None:
         validators=validators,
         deadlines=deadlines(tx.now, run.manifest),
     )
-    tx.say(f"announcement/{run.head}", body)
+    if tx.say(f"announcement/{run.head}", body):
+        for line in before_locking(tx, run, workers):
+            tx.note("warning", "locks_in_doubt", f"round {body.round}: {line}")
 
 
 def listed(tx: Transaction, run: Run) -> tuple[tuple[Pubkey, ...], tuple[ValidatorEntry, ...]]:
     """Whom the next round lists: everyone who enrolled, was not absent lately and did not contradict itself.
 
     If there are more than fit, those who took part before come first, so that a crowd of newcomers does not displace them. If all were
-    absent, nobody is left out: they only hear of it from a round that does not list them.
+    absent, nobody is left out: they only hear of it from a round that does not list them. No more are listed than can be paid now.
     """
     last = tx.get(f"round/{list(run.results)[-1]}", Round) if run.results else None
     incumbent = {entry.pubkey for entry in last.announcement.validators} if last is not None else set()
@@ -78,7 +83,7 @@ def listed(tx: Transaction, run: Run) -> tuple[tuple[Pubkey, ...], tuple[Validat
             assert said.oracle is not None and said.endorsement is not None and said.chain_end is not None  # noqa: PT018 - fold_enrolment
             entries[said.oracle] = ValidatorEntry(key, said.oracle, said.endorsement, said.chain_end, said.chain_length)
     validators = sorted(list(entries.values())[:MAX_VALIDATORS], key=lambda entry: entry.pubkey)
-    return tuple(sorted(workers[: run.manifest.places])), tuple(validators)
+    return tuple(sorted(workers[: places(tx, run)])), tuple(validators)
 
 
 def step(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:

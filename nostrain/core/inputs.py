@@ -7,6 +7,7 @@ from typing import Literal
 import msgspec
 
 from nostrain.core.effects import Outcome
+from nostrain.core.liquidity_rows import Peer
 from nostrain.core.rows import Identity
 from nostrain.protocol.messages import Message
 from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey
@@ -60,4 +61,12 @@ class Block(msgspec.Struct, frozen=True, tag="block"):
     height: BlockHeight
 
 
-Input = Boot | Received | Done | Tick | HoldChanged | TicketRedeemed | Block
+class NodeChanged(msgspec.Struct, frozen=True, tag="node_changed"):
+    """Our Lightning node went away, came back, or can carry more or less than before. Told when it differs from what was told last."""
+
+    state: Literal["ready", "syncing", "down"]
+    reason: str | None = None
+    peers: tuple[Peer, ...] = ()
+
+
+Input = Boot | Received | Done | Tick | HoldChanged | TicketRedeemed | Block | NodeChanged

@@ -6,9 +6,9 @@ from typing import Final, assert_never
 
 import msgspec
 
-from nostrain.core import coordinator, enrolment, offers, outbox, payee, payer, preparation, replica, ticket, validator, worker
+from nostrain.core import coordinator, enrolment, liquidity, offers, outbox, payee, payer, preparation, replica, ticket, validator, worker
 from nostrain.core.effects import Effect, Outcome
-from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, Received, Tick, TicketRedeemed
+from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, NodeChanged, Received, Tick, TicketRedeemed
 from nostrain.core.pruning import prune
 from nostrain.core.round import fold_round
 from nostrain.core.rows import Chain, Identity, NodeState, Outstanding, Started, Waiting
@@ -55,6 +55,8 @@ def step(state: NodeState, input_: Input, now: UnixTime) -> Step:
             ticket.redeemed(tx, input_)
         case Block(height=height):
             tx.put("height", Chain(height))
+        case NodeChanged():
+            liquidity.changed(tx, input_)
         case Tick():
             pass
         case _:
@@ -73,6 +75,7 @@ def boot(tx: Transaction, identity: Identity) -> None:
     tx.put("node", identity)
     tx.put("started", Started(tx.now))
     tx.delete("height")  # an old one: until our node says how high the chain is now, nothing is settled
+    tx.delete(liquidity.KEY)  # until it is heard of, no paid round is begun
 
 
 def receive(tx: Transaction, message: Message) -> None:

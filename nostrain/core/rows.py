@@ -9,6 +9,7 @@ import msgspec
 
 from nostrain.core.effects import Effect
 from nostrain.core.escrow_rows import Payee, Payer, Tickets
+from nostrain.core.liquidity_rows import LightningNode
 from nostrain.core.tables import DutyState, LeadState, ReplicaState, SubmissionState
 from nostrain.protocol.event import Event
 from nostrain.protocol.jobs import AggregateResult
@@ -251,6 +252,7 @@ Row = (
     | Payee
     | Tickets
     | Chain
+    | LightningNode
     | Outbox
     | Started
     | Waiting

@@ -6,6 +6,7 @@ import msgspec
 
 from nostrain.core import ticket
 from nostrain.core.effects import Compute, Computed, Draw, Drawn, Failed, Fetch, Fetched, Outcome, TicketBought, Upload, Uploaded
+from nostrain.core.liquidity import able
 from nostrain.core.payee import locked
 from nostrain.core.rows import Replica, Round, Run, Submission, WorkerMemory
 from nostrain.core.run import located
@@ -36,7 +37,8 @@ def decide(tx: Transaction) -> None:
 
 
 def begin(tx: Transaction, run: Run) -> None:
-    """A new row for the open round if it lists us, our replica stands on its state, there is time left, and nobody tried to cheat us.
+    """A new row for the open round if it lists us, our replica stands on its state, there is time left, our node can settle it, and nobody
+    tried to cheat us.
 
     (A coordinator whose offers are false would otherwise live on the fees of those who refuse them round after round.)
     """
@@ -44,6 +46,8 @@ def begin(tx: Transaction, run: Run) -> None:
         return
     replica, round_ = tx.get("replica", Replica), tx.get(f"round/{run.open}", Round)
     if round_ is None or replica is None or replica.dataset is None or tx.get(f"work/{round_.id}", Submission) is not None:
+        return
+    if not able(tx, run, leads=False):
         return
     ready = replica.state is ReplicaState.READY and replica.confirming is None and replica.state_id == round_.announcement.state_id
     if ready and tx.me.pubkey in round_.announcement.workers and tx.now <= round_.announcement.deadlines.commit_by:

@@ -18,6 +18,7 @@ SOCKET = click.option(
     show_default=True,
     help="Control socket of the daemon (control.sock in its data folder).",
 )
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer as JSON, amounts in msat.")
 FOLDER = click.Path(path_type=Path, file_okay=False)
 CHEATERS = (
     "Make some of the last participants cheat, and see what it earns them: noise, copy-digest, copy-previous, twin (two workers), no-reveal, "
@@ -72,7 +73,8 @@ def devnet(
 
 @main.command()
 @SOCKET
-def status(control: Path) -> None:
+@JSON
+def status(control: Path, as_json: bool) -> None:
     """What the daemon is doing now."""
     from nostrain.ctl.client import call
     from nostrain.ctl.render import show_status
@@ -80,21 +82,36 @@ def status(control: Path) -> None:
 
     answer = call(control, Request("status"))
     if answer.status is not None:
-        show_status(answer.status)
+        show_status(answer.status, as_json=as_json)
 
 
-@main.command()
+@main.group(invoke_without_command=True)
 @SOCKET
-def wallet(control: Path) -> None:
+@JSON
+@click.pass_context
+def wallet(context: click.Context, control: Path, as_json: bool) -> None:
     """What the daemon's Lightning node can spend and receive, and what is held."""
     from nostrain.ctl.money import show_wallet
 
-    show_wallet(control)
+    if context.invoked_subcommand is None:
+        show_wallet(control, as_json=as_json)
+
+
+@wallet.command()
+@SOCKET
+@click.option("--workers", type=click.IntRange(1, 100_000), help="Workers to pay.  [default: the manifest's slots]")
+@click.option("--rounds", type=click.IntRange(1, 1_000_000), help="Full rounds to pay before a channel is refilled.  [default: all]")
+@JSON
+def plan(control: Path, workers: int | None, rounds: int | None, as_json: bool) -> None:
+    """Which channels a coordinator needs to pay the workers of its run."""
+    from nostrain.ctl.money import show_plan
+
+    show_plan(control, workers or 0, rounds or 0, as_json=as_json)
 
 
 @main.command()
 @SOCKET
-@click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer as JSON, amounts in msat.")
+@JSON
 @click.option("--csv", "as_csv", is_flag=True, help="Print the whole ledger as CSV, a line for each amount, for bookkeeping.")
 def earnings(control: Path, as_json: bool, as_csv: bool) -> None:
     """What each round brought and what it cost, and the sums since the journal began."""

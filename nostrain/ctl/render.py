@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import click
+import msgspec
 
 from nostrain.wire.control import Status
 from nostrain.wire.nip19 import npub
 
 
-def show_status(status: Status) -> None:
-    """One fact a line; names that strangers chose are kept from commanding the terminal."""
+def show_status(status: Status, *, as_json: bool = False) -> None:
+    """One fact a line; names that strangers chose are kept from commanding the terminal. JSON escapes them."""
+    if as_json:
+        click.echo(msgspec.json.encode(status))
+        return
     run = status.run
     lines = [
         ("daemon", f"{status.name}, {', '.join(status.roles)}, version {status.version}"),
@@ -18,6 +22,10 @@ def show_status(status: Status) -> None:
     ]
     if status.blobs_url is not None:
         lines.append(("blobs", status.blobs_url))
+    if status.lightning is not None:
+        reason = status.lightning.reason
+        lines.append(("lightning", status.lightning.state if reason is None else f"{status.lightning.state}: {reason}"))
+        lines += [("warning", text) for text in status.lightning.warnings]
     if run is None:
         lines.append(("run", "none found yet" if set(status.roles) != {"blobs"} else "none: this daemon only serves blobs"))
     else:

@@ -14,7 +14,7 @@ import trio
 
 from nostrain.daemon.status import metrics
 from nostrain.errors import ConfigError, RemoteProtocolError, Unavailable
-from nostrain.wire.control import MAX_LINE, Answer, Earnings, LedgerPage, Request, Status, Wallet, parse_request_untrusted
+from nostrain.wire.control import MAX_LINE, Answer, ChannelPlan, Earnings, LedgerPage, Request, Status, Wallet, parse_request_untrusted
 
 log = logging.getLogger("nostrain.control")
 
@@ -26,7 +26,7 @@ MAX_PATH = 107
 
 
 class Control:
-    """Answers requests with what `status`, `wallet`, `earnings` and `ledger` return; `stop` is set when someone asks the daemon to end."""
+    """Answers requests with what `status`, `wallet`, `earnings`, `ledger` and `plan` return; `stop` is set when someone asks the daemon to end."""
 
     def __init__(
         self,
@@ -34,8 +34,9 @@ class Control:
         wallet: Callable[[], Awaitable[Wallet]] | None = None,
         earnings: Callable[[], Awaitable[Earnings]] | None = None,
         ledger: Callable[[int], Awaitable[LedgerPage]] | None = None,
+        plan: Callable[[int, int], ChannelPlan] | None = None,
     ) -> None:
-        self._status, self._wallet, self._earnings, self._ledger = status, wallet, earnings, ledger
+        self._status, self._wallet, self._earnings, self._ledger, self._plan = status, wallet, earnings, ledger, plan
         self._sessions = 0
         self.stop = trio.Event()
 
@@ -83,6 +84,8 @@ class Control:
                 return Answer(status=self._status())
             case "wallet" if self._wallet is not None:
                 return Answer(wallet=await self._wallet())
+            case "plan" if self._plan is not None:
+                return Answer(plan=self._plan(request.workers, request.rounds))
             case "earnings" if self._earnings is not None:
                 return Answer(earnings=await self._earnings())
             case "ledger" if self._ledger is not None:
@@ -93,7 +96,7 @@ class Control:
                 self.stop.set()
                 return Answer(stopping=True)
             case other:
-                return Answer(error=f"no method {other[:40]!r}; there are status, wallet, earnings, ledger, metrics and stop")
+                return Answer(error=f"no method {other[:40]!r}; there are status, wallet, plan, earnings, ledger, metrics and stop")
 
 
 def bind(path: Path) -> trio.socket.SocketType:

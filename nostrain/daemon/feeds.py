@@ -1,4 +1,4 @@
-"""What flows into a node by itself: the run's events from the relays, private messages, hold invoices, blocks."""
+"""What flows into a node by itself: the run's events from the relays, private messages, hold invoices, our Lightning node."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from nostrain.core.inputs import Block, HoldChanged
+from nostrain.core.inputs import HoldChanged
 from nostrain.core.rows import Run
+from nostrain.daemon.node_feed import node_feed
 from nostrain.daemon.runtime import Runtime
 from nostrain.errors import Unavailable
 from nostrain.ports.lightning import Lightning
@@ -17,7 +18,6 @@ from nostrain.wire import kinds
 
 log = logging.getLogger("nostrain.feeds")
 
-BLOCK_POLL_S = 5.0
 RETRY_S = 5.0
 
 
@@ -29,7 +29,7 @@ async def run_feeds(runtime: Runtime) -> None:
             nursery.start_soon(mail_feed, runtime)
         if runtime.ports.lightning is not None:
             nursery.start_soon(hold_feed, runtime, runtime.ports.lightning)
-            nursery.start_soon(block_feed, runtime, runtime.ports.lightning)
+            nursery.start_soon(node_feed, runtime, runtime.ports.lightning)
 
 
 async def relay_feed(runtime: Runtime) -> None:
@@ -76,22 +76,6 @@ async def hold_feed(runtime: Runtime, lightning: Lightning) -> None:
                 await runtime.put(changed)
 
     await forever(watch, "hold invoices")
-
-
-async def block_feed(runtime: Runtime, lightning: Lightning) -> None:
-    """The best block, whenever it changes."""
-    last = None
-
-    async def poll() -> None:
-        nonlocal last
-        while True:
-            height = await lightning.block_height()
-            if height != last:
-                last = height
-                await runtime.put(Block(height))
-            await trio.sleep(BLOCK_POLL_S)
-
-    await forever(poll, "block height")
 
 
 async def forever(watch: Callable[[], Awaitable[None]], what: str) -> None:

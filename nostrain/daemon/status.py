@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Final
 
 import nostrain
-from nostrain.config.schema import DaemonConfig
+from nostrain.config.schema import DaemonConfig, SettlementConfig
+from nostrain.core.liquidity import KEY, hindrance, warnings
+from nostrain.core.liquidity_rows import LightningNode
 from nostrain.core.round import phase
-from nostrain.core.rows import Duty, NodeState, Replica, Round, Run, Submission
+from nostrain.core.rows import Duty, Identity, NodeState, Replica, Round, Run, Submission
+from nostrain.daemon.channel_plan import channel_plan
 from nostrain.daemon.runtime import Runtime, outstanding_ids
 from nostrain.daemon.wallet import earnings, read_wallet
 from nostrain.engine import EngineProcess
 from nostrain.errors import Unavailable
 from nostrain.nostr.pool import RelayPool
 from nostrain.units import Pubkey
-from nostrain.wire.control import Earnings, LedgerPage, RunStatus, Status, Wallet
+from nostrain.wire.control import ChannelPlan, Earnings, LedgerPage, LightningStatus, RunStatus, Status, Wallet
 
 PAGE: Final = 1000
 """Entries of the ledger in one answer: some 500 bytes each."""
@@ -54,13 +57,31 @@ class Node:
             counters=self.counters(),
             engine_starts=self.engine.starts,
             blobs_url=self.blobs_url,
+            lightning=lightning_status(state) if self.config.lightning.socket else None,
         )
 
     async def wallet(self) -> Wallet:
         """What `nostrain-ctl wallet` shows. Raises Unavailable, also when there is no Lightning node to ask."""
         if not self.config.lightning.socket:
             raise Unavailable("this daemon has no Lightning node; set lightning.socket in its configuration to give it one")
-        return await read_wallet(Path(self.config.lightning.socket))
+        return await read_wallet(Path(self.config.lightning.socket), self.runtime.state if self.runtime else None)
+
+    def plan(self, workers: int, rounds: int) -> ChannelPlan:
+        """What `nostrain-ctl wallet plan` shows; 0 workers or rounds: as many as the manifest has. Raises Unavailable when there is none that pays."""
+        state = self.runtime.state if self.runtime else NodeState()
+        run, me, node = state.rows.get("run"), state.rows.get("node"), state.rows.get(KEY)
+        source = run.manifest if isinstance(run, Run) else me.plan if isinstance(me, Identity) else None
+        if source is None or source.settlement.mode == "none":
+            raise Unavailable("there is no paid run to plan channels for")
+        settings = self.config.coordinator.run.settlement if self.config.coordinator else SettlementConfig()
+        return channel_plan(
+            source.settlement,
+            len(source.scoring.levels_ppm),
+            workers or source.settlement.slots,
+            rounds or source.rounds,
+            settings.feerate_perkb,
+            node if isinstance(node, LightningNode) else None,
+        )
 
     async def earnings(self) -> Earnings:
         """What `nostrain-ctl earnings` shows. Raises Unavailable where nothing is earned."""
@@ -88,6 +109,22 @@ def run_status(run: Run, state: NodeState) -> RunStatus:
     return RunStatus(run.id, run.manifest.name, run.coordinator, run.round, run.manifest.rounds, now, run.halted)
 
 
+def lightning_status(state: NodeState) -> LightningStatus:
+    """Whether our Lightning node can settle rounds of the run that we follow; before there is one, whether it is there at all."""
+    node, run, me = state.rows.get(KEY), state.rows.get("run"), state.rows.get("node")
+    found = node if isinstance(node, LightningNode) else None
+    leads = isinstance(run, Run) and isinstance(me, Identity) and run.coordinator == me.pubkey
+    held_up = hindrance(found, run.manifest, leads=leads) if isinstance(run, Run) and isinstance(me, Identity) and pays(me, run) else None
+    if held_up is not None:
+        return LightningStatus(held_up.state, held_up.reason, warnings(state))
+    return LightningStatus(found.state if found else "unknown", found.reason if found else None, warnings(state))
+
+
+def pays(me: Identity, run: Run) -> bool:
+    """Whether rounds of the run are paid by us, or to us."""
+    return run.coordinator == me.pubkey or "worker" in me.roles
+
+
 def metrics(status: Status) -> str:
     """Prometheus text exposition (format 0.0.4) of the counters and of where the daemon stands."""
     lines = ["# TYPE nostrain_events_total counter"]
@@ -97,6 +134,7 @@ def metrics(status: Status) -> str:
         ("nostrain_round", status.run.round if status.run else 0),
         ("nostrain_run_halted", int(status.run is not None and status.run.halted is not None)),
         ("nostrain_effects_outstanding", len(status.outstanding)),
+        *((("nostrain_lightning_ready", int(status.lightning.state == "ready")),) if status.lightning else ()),
     ):
         lines += [f"# TYPE {name} gauge", f"{name} {value}"]
     lines += ["# TYPE nostrain_engine_starts_total counter", f"nostrain_engine_starts_total {status.engine_starts}"]

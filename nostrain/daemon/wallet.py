@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
 from nostrain.core.escrow_rows import Payee, Payer, Tickets
+from nostrain.core.liquidity import KEY
+from nostrain.core.liquidity_rows import LightningNode
 from nostrain.core.round import phase
 from nostrain.core.rows import Identity, NodeState, Round, Row, Run, Submission
 from nostrain.core.tables import PayeeState, PayerState
@@ -14,7 +16,7 @@ from nostrain.errors import Unavailable
 from nostrain.lightning.node import ClnNode
 from nostrain.lightning.replies import PeerChannel
 from nostrain.protocol.ledger import LedgerTotal
-from nostrain.units import BlockHeight, Msat
+from nostrain.units import BlockHeight, Msat, Pubkey
 from nostrain.wire.control import Earnings, RoundEarnings, Wallet, WalletChannel
 
 ASK_S: Final = 8.0
@@ -24,16 +26,30 @@ LOCKED: Final = (PayeeState.HELD, PayeeState.RELEASABLE, PayeeState.SETTLING)
 RowT = TypeVar("RowT", bound=Row)
 
 
-async def read_wallet(socket_path: Path) -> Wallet:
-    """Ask the Lightning node. Raises Unavailable."""
+async def read_wallet(socket_path: Path, state: NodeState | None = None) -> Wallet:
+    """Ask the Lightning node; `state` tells whose nodes its peers are. Raises Unavailable."""
     node = ClnNode(socket_path, ASK_S)
     info = await node.info()
-    channels = tuple(wallet_channel(channel, info.blockheight) for channel in await node.channels())
+    owners = owners_of(state or NodeState())
+    channels = tuple(wallet_channel(channel, info.blockheight, owners) for channel in await node.channels())
     return Wallet(node_id=info.id, network=info.network, height=info.blockheight, channels=channels)
 
 
-def wallet_channel(channel: PeerChannel, height: BlockHeight) -> WalletChannel:
+def owners_of(state: NodeState) -> dict[str, tuple[Pubkey, str | None]]:
+    """Key and name of the participants whose Lightning nodes we know, by node id."""
+    node, run = state.rows.get(KEY), state.rows.get("run")
+    enrolled = run.enrolled if isinstance(run, Run) else {}
+    peers = node.peers if isinstance(node, LightningNode) else ()
+    return {
+        peer.node_id: (peer.owner, enrolled[peer.owner][2].name if peer.owner in enrolled else None)
+        for peer in peers
+        if peer.owner is not None
+    }
+
+
+def wallet_channel(channel: PeerChannel, height: BlockHeight, owners: Mapping[str, tuple[Pubkey, str | None]]) -> WalletChannel:
     """One channel."""
+    owner, name = owners.get(channel.peer_id, (None, None))
     expiries = [htlc.expiry for htlc in channel.htlcs if htlc.expiry is not None]
     return WalletChannel(
         peer_id=channel.peer_id,
@@ -43,9 +59,12 @@ def wallet_channel(channel: PeerChannel, height: BlockHeight) -> WalletChannel:
         receivable_msat=channel.receivable_msat,
         held_msat=Msat(sum(htlc.amount_msat for htlc in channel.htlcs if htlc.direction == "out")),
         incoming_msat=Msat(sum(htlc.amount_msat for htlc in channel.htlcs if htlc.direction == "in")),
-        htlcs=len(channel.htlcs),
+        htlcs_out=sum(htlc.direction == "out" for htlc in channel.htlcs),
+        htlcs_in=sum(htlc.direction == "in" for htlc in channel.htlcs),
         slots=channel.max_accepted_htlcs,
         blocks_left=min(expiries) - height if expiries else None,
+        owner=owner,
+        owner_name=name,
     )
 
 

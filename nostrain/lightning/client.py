@@ -11,10 +11,10 @@ import trio
 
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
 from nostrain.lightning import holds, offers, payments
-from nostrain.lightning.node import Balances, ClnNode
+from nostrain.lightning.node import Balances, ClnNode, peer_funds
 from nostrain.lightning.replies import BlockHeightReply, GetInfo, InvoiceReply, ListInvoices
 from nostrain.lightning.rpc import ClnError
-from nostrain.ports.lightning import FetchedInvoice, HoldUpdate, PayResult
+from nostrain.ports.lightning import FetchedInvoice, HoldUpdate, NodeFunds, PayResult
 from nostrain.units import BlockHeight, Digest, Msat
 
 TIMEOUT_S: Final = 30.0
@@ -63,6 +63,12 @@ class ClnLightning:
         if warning is not None:
             raise Unavailable(f"lightningd is catching up: {warning}")
         return info.blockheight
+
+    async def funds(self) -> NodeFunds:
+        """As the port."""
+        info = await self._node.info()
+        syncing = info.warning_bitcoind_sync or info.warning_lightningd_sync
+        return NodeFunds(info.blockheight, syncing, peer_funds(await self._node.channels()))
 
     async def wait_block(self, height: BlockHeight, timeout_s: int = 60) -> BlockHeight:
         """The height once it is at least `height`. Raises Unavailable, also when that takes longer than `timeout_s`."""

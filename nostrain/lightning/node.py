@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -11,6 +11,7 @@ import msgspec
 from nostrain.errors import ConfigError, OutcomeUnknown, Unavailable
 from nostrain.lightning.replies import GetInfo, ListPeerChannels, PeerChannel
 from nostrain.lightning.rpc import ClnError, ClnRpc
+from nostrain.ports.lightning import PeerFunds
 from nostrain.units import Msat
 
 METHOD_NOT_FOUND: Final = -32601
@@ -115,6 +116,30 @@ class ClnNode:
     async def balances(self) -> Balances:
         """What the channels hold. Raises Unavailable."""
         return Balances(tuple(_balance(channel) for channel in await self.channels()))
+
+
+def peer_funds(channels: Sequence[PeerChannel]) -> tuple[PeerFunds, ...]:
+    """The open channels by peer, in the order of node ids. lightningd tells our limit of HTLCs only; the other side's is taken to be the same."""
+    found: dict[str, list[PeerChannel]] = {}
+    for channel in channels:
+        if channel.state == NORMAL:
+            found.setdefault(channel.peer_id, []).append(channel)
+    return tuple(
+        PeerFunds(
+            node_id=peer_id,
+            connected=any(channel.peer_connected for channel in theirs),
+            spendable_msat=Msat(sum(channel.spendable_msat for channel in theirs)),
+            receivable_msat=Msat(sum(channel.receivable_msat for channel in theirs)),
+            slots_out=sum(slots_left(channel, "out") for channel in theirs),
+            slots_in=sum(slots_left(channel, "in") for channel in theirs),
+        )
+        for peer_id, theirs in sorted(found.items())
+    )
+
+
+def slots_left(channel: PeerChannel, direction: str) -> int:
+    """HTLCs that the channel can still take in one direction."""
+    return max(0, channel.max_accepted_htlcs - sum(htlc.direction == direction for htlc in channel.htlcs))
 
 
 def _balance(channel: PeerChannel) -> ChannelBalance:

@@ -37,6 +37,25 @@ class PayResult(msgspec.Struct, frozen=True):
     preimage: str | None
 
 
+class PeerFunds(msgspec.Struct, frozen=True):
+    """All open channels with one node: what they can carry now, and how many HTLCs they have left, each way."""
+
+    node_id: str
+    connected: bool
+    spendable_msat: Msat
+    receivable_msat: Msat
+    slots_out: int
+    slots_in: int
+
+
+class NodeFunds(msgspec.Struct, frozen=True):
+    """What our node says of itself. `syncing`: why `height` is old, None when it is not."""
+
+    height: BlockHeight
+    syncing: str | None
+    peers: tuple[PeerFunds, ...]
+
+
 class FetchedInvoice(msgspec.Struct, frozen=True):
     """A BOLT 12 invoice (`lni1…`) that was made for us from somebody's offer, and checked against it."""
 
@@ -49,6 +68,10 @@ class Lightning(Protocol):
 
     async def block_height(self) -> BlockHeight:
         """Current height. Raises Unavailable."""
+        ...
+
+    async def funds(self) -> NodeFunds:
+        """Height, and what the channels can carry now; also of a node that is catching up. Raises Unavailable, ConfigError if it is not the configured one."""
         ...
 
     async def hold_invoice(self, payment_hash: Digest, amount_msat: Msat, min_final_cltv: int, expiry_s: int) -> str:

@@ -17,11 +17,14 @@ from enum import Enum
 import trio
 
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
-from nostrain.ports.lightning import FetchedInvoice, HoldState, HoldUpdate, PayResult
+from nostrain.ports.lightning import FetchedInvoice, HoldState, HoldUpdate, NodeFunds, PayResult, PeerFunds
 from nostrain.testing.offers import OfferBook
 from nostrain.units import BlockHeight, Digest, Msat, UnixTime
 
 PREFIX = "lnfake"
+ROOM_MSAT = Msat(1 << 50)
+"""What a fake node can receive."""
+SLOTS = 483
 
 
 class Move(Enum):
@@ -52,7 +55,7 @@ class FakeLedger:
     `lost_replies` payments come back as OutcomeUnknown first.
 
     `moves` counts how often the money of a hash moved. `failed` remembers the payments, by payer and hash, that ended without ever being held;
-    `down` are the nodes that do not answer now.
+    `down` are the nodes that do not answer now, `syncing` those that catch up with the chain, and what they say of it.
     """
 
     height: Callable[[], int]
@@ -62,6 +65,7 @@ class FakeLedger:
     moves: Counter[tuple[Digest, Move]] = field(default_factory=Counter)
     failed: set[tuple[str, Digest]] = field(default_factory=set)
     down: set[str] = field(default_factory=set)
+    syncing: dict[str, str] = field(default_factory=dict)
     changed: trio.Event = field(default_factory=trio.Event)
     now: Callable[[], float] = time.time
     book: OfferBook = field(default_factory=OfferBook)
@@ -125,8 +129,18 @@ class FakeLightning:
     async def block_height(self) -> BlockHeight:
         """As the port."""
         await self._reach()
+        if self._name in self._ledger.syncing:
+            raise Unavailable(self._ledger.syncing[self._name])
         self._ledger.expire()
         return BlockHeight(self._ledger.height())
+
+    async def funds(self) -> NodeFunds:
+        """As the port: one channel that takes whatever comes, and sends the whole balance."""
+        await self._reach()
+        ledger = self._ledger
+        ledger.expire()
+        peer = PeerFunds("ledger", True, ledger.balances.get(self._name, Msat(0)), ROOM_MSAT, SLOTS, SLOTS)
+        return NodeFunds(BlockHeight(ledger.height()), ledger.syncing.get(self._name), (peer,))
 
     async def hold_invoice(self, payment_hash: Digest, amount_msat: Msat, min_final_cltv: int, expiry_s: int) -> str:
         """As the port."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Annotated, Final
 
 import msgspec
 
@@ -14,10 +14,15 @@ MAX_LINE: Final = 1 << 20
 
 
 class Request(msgspec.Struct, frozen=True):
-    """`status`, `wallet`, `earnings`, `ledger`, `metrics` or `stop`. `start`: of the ledger, the sequence number of the first entry wanted."""
+    """`status`, `wallet`, `plan`, `earnings`, `ledger`, `metrics` or `stop`.
+
+    `start`: of the ledger, the sequence number of the first entry wanted. `workers` and `rounds`: of a plan; 0 for what the manifest says.
+    """
 
     method: str
     start: int = 0
+    workers: Annotated[int, msgspec.Meta(ge=0, le=100_000)] = 0
+    rounds: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] = 0
     v: int = 1
 
 
@@ -31,6 +36,15 @@ class RunStatus(msgspec.Struct, frozen=True):
     rounds: int
     phase: str
     halted: str | None
+
+
+class LightningStatus(msgspec.Struct, frozen=True):
+    """Our Lightning node, as far as it matters to rounds: `ready`, `unknown` (not heard of yet), `down`, `syncing`, or `short` of funds, room or
+    HTLC slots; only when it is ready are paid rounds joined or announced. `warnings` are about single workers of a coordinator's next round."""
+
+    state: str
+    reason: str | None
+    warnings: tuple[str, ...]
 
 
 class Status(msgspec.Struct, frozen=True):
@@ -50,12 +64,14 @@ class Status(msgspec.Struct, frozen=True):
     counters: dict[str, int]
     engine_starts: int
     blobs_url: str | None
+    lightning: LightningStatus | None = None
 
 
 class WalletChannel(msgspec.Struct, frozen=True):
     """One channel of the daemon's Lightning node.
 
-    `held_msat` is what we have offered in HTLCs, `incoming_msat` what was offered to us; `blocks_left` until the first of them expires.
+    `held_msat` is what we have offered in HTLCs, `incoming_msat` what was offered to us; `blocks_left` until the first of them expires. `slots`:
+    HTLCs allowed in each direction. `owner` and `owner_name`: the participant whose node the peer is, if we know.
     """
 
     peer_id: str
@@ -65,9 +81,12 @@ class WalletChannel(msgspec.Struct, frozen=True):
     receivable_msat: Msat
     held_msat: Msat
     incoming_msat: Msat
-    htlcs: int
+    htlcs_out: int
+    htlcs_in: int
     slots: int
     blocks_left: int | None
+    owner: Pubkey | None = None
+    owner_name: str | None = None
 
 
 class Wallet(msgspec.Struct, frozen=True):
@@ -77,6 +96,29 @@ class Wallet(msgspec.Struct, frozen=True):
     network: str
     height: BlockHeight
     channels: tuple[WalletChannel, ...]
+
+
+class ChannelPlan(msgspec.Struct, frozen=True):
+    """What `nostrain-ctl wallet plan` shows: the channel that a coordinator needs to each of `workers` workers, for `rounds` full rounds.
+
+    `sent_msat` is what it sends at most in all of them, less the tickets that come back; `push_msat` goes to the worker at the opening. With
+    channels that workers share, `shared_channels` give slots to a whole round. `spendable_msat` and `peers_ready` (peers to which a whole round
+    can be locked) are as the node is now, None and 0 if it has not been heard of.
+    """
+
+    workers: int
+    rounds: int
+    levels: int
+    level_msat: Msat
+    fee_msat: Msat
+    sent_msat: Msat
+    capacity_msat: Msat
+    push_msat: Msat
+    reserve_msat: Msat
+    slots: int
+    shared_channels: int
+    spendable_msat: Msat | None
+    peers_ready: int
 
 
 class RoundEarnings(msgspec.Struct, frozen=True):
@@ -117,6 +159,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
 
     status: Status | None = None
     wallet: Wallet | None = None
+    plan: ChannelPlan | None = None
     earnings: Earnings | None = None
     ledger: LedgerPage | None = None
     metrics: str | None = None

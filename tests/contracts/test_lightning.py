@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
-from nostrain.ports.lightning import HoldState, HoldUpdate, Lightning, PayResult
+from nostrain.ports.lightning import HoldState, HoldUpdate, Lightning, NodeFunds, PayResult
 from nostrain.units import Digest, Msat
 from tests.contracts.lightning_worlds import FUNDS, FakeWorld, NetworkWorld, RegtestWorld, World
 from tests.regtest.networks import Failure, NetworkProcess, ask, plugin_options, require_programs
@@ -360,6 +360,28 @@ async def test_nothing_is_settled_that_was_not_accepted(world: World, secret: Se
     await world.payee.hold_invoice(payment_hash, AMOUNT, CLTV, 3600)
     with pytest.raises(LocalProtocolError):
         await world.payee.settle(preimage)
+
+
+async def test_funds_are_what_the_channels_can_carry_now(world: World, secret: Secret) -> None:
+    def spendable(funds: NodeFunds) -> int:
+        return sum(peer.spendable_msat for peer in funds.peers if peer.connected)
+
+    preimage, payment_hash = secret()
+    before = await world.payer.funds()
+    assert before.syncing is None
+    assert before.height == await world.payer.block_height()
+    assert all(peer.slots_out > 0 and peer.slots_in > 0 for peer in before.peers)
+    assert spendable(before) > AMOUNT
+    bolt11 = await world.payee.hold_invoice(payment_hash, AMOUNT, CLTV, 3600)
+    async with following(world.payee, payment_hash) as until, paying(world, bolt11, payment_hash):
+        await until(HoldState.ACCEPTED)
+        assert spendable(before) - spendable(await world.payer.funds()) >= AMOUNT, "what is held cannot be spent"
+        await world.payee.settle(preimage)
+    await world.crash("payer")
+    with trio.fail_after(PATIENCE_S), pytest.raises(Unavailable):
+        await world.payer.funds()
+    await world.start("payer")
+    assert (await world.payer.funds()).peers
 
 
 async def test_the_height_follows_the_chain(world: World) -> None:

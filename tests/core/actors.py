@@ -9,7 +9,8 @@ import msgspec
 
 from nostrain.core import node
 from nostrain.core.effects import Effect, Ok, Outcome, Send, Sign, Signed
-from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, Received, Tick
+from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, NodeChanged, Received, Tick
+from nostrain.core.liquidity_rows import Peer
 from nostrain.core.rows import Identity, NodeState, Outbox, Replica, Round, Row, Run, RunPlan
 from nostrain.core.tables import ReplicaState
 from nostrain.core.transaction import Note
@@ -26,6 +27,8 @@ ROUND = [MESSAGES[label] for label in LABELS]
 LIMITS = EXAMPLES.deadlines
 DATASET = DatasetManifest(shards=tuple(blob(f"shard {n}", 1000) for n in range(8)), validation=blob("validation", 1000))
 HEIGHT = BlockHeight(800_000)
+RICH = NodeChanged("ready", None, (Peer("hub", True, Msat(1 << 50), Msat(1 << 50), 483, 483),))
+"""A Lightning node that can settle any round."""
 R = TypeVar("R", bound=Row)
 E = TypeVar("E", bound=Effect)
 
@@ -54,6 +57,7 @@ class Node:
         self.state = NodeState()
         self.notes: list[Note] = []
         self.take(Boot(self.identity))
+        self.take(RICH)
 
     def take(self, input_: Input) -> node.Step:
         """One input; the loop of the shell without journal and ports."""

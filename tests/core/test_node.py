@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from nostrain.core import node as router
 from nostrain.core.effects import RETRY, Cancel, Effect, EffectBase, Ok
 from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Received, Tick
+from nostrain.core.liquidity_rows import LightningNode
 from nostrain.core.node import next_deadline, step
 from nostrain.core.rows import Identity, NodeState, Round, Started, grouped
 from nostrain.core.timing import CATCH_UP_S
@@ -30,7 +31,7 @@ ROLES: list[tuple[Party, Any]] = [(COORDINATOR, "coordinator"), (WORKERS[0], "wo
 
 
 def without_start(state: NodeState) -> dict[str, object]:
-    return {key: row for key, row in state.rows.items() if not isinstance(row, Started)}
+    return {key: row for key, row in state.rows.items() if not isinstance(row, Started | LightningNode)}
 
 
 # --- properties of a step ------------------------------------------------------------------------------------------------

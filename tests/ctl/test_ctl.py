@@ -191,7 +191,7 @@ def test_the_socket_can_be_named_in_the_environment(tmp_path: Path) -> None:
 
 
 def test_the_request_is_one_line() -> None:
-    assert msgspec.json.encode(Request("status")) == b'{"method":"status","start":0,"v":1}'
+    assert msgspec.json.encode(Request("status")) == b'{"method":"status","start":0,"workers":0,"rounds":0,"v":1}'
 
 
 @pytest.mark.parametrize("option", ["--rounds 0", "--workers 17", "--validators 9", "--seed -1", "--model huge", "--text none --rounds 1"])

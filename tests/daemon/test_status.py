@@ -13,12 +13,13 @@ import trio
 from trio.testing import MockClock
 
 from nostrain.config.schema import DaemonConfig
-from nostrain.core.inputs import Block, HoldChanged
-from nostrain.daemon.feeds import RETRY_S, block_feed, hold_feed
+from nostrain.core.inputs import Block, HoldChanged, Input, NodeChanged
+from nostrain.daemon.feeds import RETRY_S, hold_feed
+from nostrain.daemon.node_feed import node_feed
 from nostrain.daemon.status import Node, metrics
 from nostrain.engine import EngineProcess
 from nostrain.errors import Unavailable
-from nostrain.ports.lightning import HoldState, HoldUpdate, Lightning
+from nostrain.ports.lightning import HoldState, HoldUpdate, Lightning, NodeFunds
 from nostrain.testing.simulation import Participant, Plan, Simulation
 from nostrain.units import BlockHeight, Digest, Msat
 from nostrain.wire.control import Status
@@ -70,14 +71,14 @@ class Wobbly:
 
     def __init__(self) -> None:
         self.asked = 0
-        self.heights = iter([1, 1, 2])
+        self.heights = iter([1, 1, 1, 2])
 
-    async def block_height(self) -> BlockHeight:
+    async def funds(self) -> NodeFunds:
         await trio.lowlevel.checkpoint()
         self.asked += 1
         if self.asked in (1, 3):
             raise Unavailable("lightningd: not now")
-        return BlockHeight(next(self.heights, 2))
+        return NodeFunds(BlockHeight(next(self.heights, 2)), "behind" if self.asked == 4 else None, ())
 
     @asynccontextmanager
     async def holds(self) -> AsyncIterator[Any]:
@@ -91,17 +92,21 @@ class Wobbly:
         receive.close()
 
 
-@pytest.mark.parametrize("feed", [hold_feed, block_feed])
+DOWN, BEHIND = NodeChanged("down", "lightningd: not now"), NodeChanged("syncing", "behind")
+TOLD: dict[Any, list[Input]] = {
+    hold_feed: [HoldChanged(Digest(f"{number:064x}"), "accepted", Msat(5), BlockHeight(9)) for number in (2, 3)],
+    node_feed: [DOWN, Block(BlockHeight(1)), NodeChanged("ready"), DOWN, BEHIND, NodeChanged("ready"), Block(BlockHeight(2))],
+}
+"""What did not change is not told again, and the height of a node that catches up is not told at all."""
+
+
+@pytest.mark.parametrize("feed", [hold_feed, node_feed])
 async def test_feeds_come_back_by_themselves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, feed: Any, autojump_clock: MockClock) -> None:
     toy = Toy(monkeypatch)
     runtime = Watched(make_ports(tmp_path), tmp_path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(runtime.run)
         nursery.start_soon(feed, runtime, cast("Lightning", Wobbly()))
-        await until(lambda: len(toy.taken) == 3, limit_s=20 * RETRY_S)
+        await until(lambda: len(toy.taken) == 1 + len(TOLD[feed]), limit_s=20 * RETRY_S)
         nursery.cancel_scope.cancel()
-    told = [input_ for _, input_ in toy.taken[1:]]
-    if feed is block_feed:
-        assert told == [Block(BlockHeight(1)), Block(BlockHeight(2))], "a height that did not change is not told again"
-    else:
-        assert told == [HoldChanged(Digest(f"{number:064x}"), "accepted", Msat(5), BlockHeight(9)) for number in (2, 3)]
+    assert [input_ for _, input_ in toy.taken[1:]] == TOLD[feed]

@@ -12,7 +12,9 @@ import pytest
 import trio
 
 from nostrain.devnet.layout import FEE_MSAT, LEVEL_MSAT
+from nostrain.devnet.purse import Purse
 from nostrain.journal import SqliteJournal
+from nostrain.lightning.rpc import ClnRpc
 
 pytest.importorskip("torch", reason="SKIPPED E2E: torch is not installed, so no engine can train (install the extra `torch`)")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
@@ -35,6 +37,18 @@ async def ask_until(folder: Path, name: str, method: str, word: str) -> str:
         await trio.sleep(2)
 
 
+async def take_nodes_away(folder: Path, names: tuple[str, ...]) -> None:
+    """As soon as money is held: kill -9 of these Lightning nodes, and a new start once the daemons have noticed."""
+    simnet = ClnRpc(folder / "simnet" / "simnet-rpc")
+    while not any(one.held_msat for one in (await Purse(folder / "simnet" / "simnet-rpc").balances()).values()):
+        await trio.sleep(0.5)
+    for kind, state in (("crash", "lightning  down"), ("start", "lightning  ready")):
+        for name in names:
+            await simnet.call("simnet-fault", {"kind": kind, "node": name}, dict, timeout_s=10)
+        for name in names:
+            assert state in await ask_until(folder, name, "status", state)
+
+
 def net(report: dict[str, Any], name: str) -> int:
     """Rewards less fees of one worker, as the rounds have it."""
     mine = [entry["workers"][name] for entry in report["rounds"]]
@@ -48,6 +62,8 @@ async def test_every_worker_gains_its_rewards_less_its_fees(tmp_path: Path, seed
 
     async def look() -> None:
         asked["wallet"] = await ask_until(folder, "coordinator", "wallet", "2 channels")
+        await take_nodes_away(folder, ("coordinator", "worker-1"))
+        asked["away"] = "and back"
         asked["earnings"] = await ask_until(folder, "worker-1", "earnings", "accepted")
 
     async with trio.open_nursery() as nursery:
@@ -76,4 +92,5 @@ async def test_every_worker_gains_its_rewards_less_its_fees(tmp_path: Path, seed
     assert "sat held" in output, "what is held is shown while it is"
     assert "money, in sat (from the simnet)" in output
     assert "regtest" in asked["wallet"]
+    assert asked["away"] == "and back", "two of three Lightning nodes were killed in mid-round"
     assert f"{-FEE_MSAT // 1000}" in asked["earnings"]

@@ -17,7 +17,8 @@ import trio
 from click.testing import CliRunner, Result
 
 from nostrain.config.load import load_config
-from nostrain.core.rows import NodeState
+from nostrain.core.liquidity_rows import LightningNode, Peer
+from nostrain.core.rows import NodeState, Run
 from nostrain.ctl.earnings import earnings_text
 from nostrain.ctl.main import main
 from nostrain.ctl.money import sat, wallet_text
@@ -30,7 +31,9 @@ from nostrain.protocol.ledger import LedgerEntry, LedgerTotal
 from nostrain.testing.simulation import Plan, Simulation
 from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey, UnixTime
 from nostrain.wire.control import MAX_LINE, Answer, Earnings, LedgerPage, RoundEarnings, Status, Wallet, WalletChannel
+from tests.core.actors import EXAMPLES, MESSAGES
 from tests.daemon.examples import example
+from tests.docs.examples import COORDINATOR, WORKERS
 from tests.paid.conftest import SimnetProcess
 from tests.sim.world import simulate, to_the_end
 
@@ -59,8 +62,8 @@ async def test_a_wallet_shows_what_is_held_and_for_how_long(simnet: SimnetProces
     assert payer.network == "regtest"
     (to_worker,) = [channel for channel in payer.channels if channel.peer_id == payee.node_id]
     (channel,) = payee.channels
-    assert (to_worker.held_msat, to_worker.incoming_msat, to_worker.htlcs) == (HELD, 0, 1)
-    assert (channel.held_msat, channel.incoming_msat, channel.htlcs, channel.slots) == (0, HELD, 1, 30)
+    assert (to_worker.held_msat, to_worker.incoming_msat, to_worker.htlcs_out, to_worker.htlcs_in) == (HELD, 0, 1, 0)
+    assert (channel.held_msat, channel.incoming_msat, channel.htlcs_in, channel.slots) == (0, HELD, 1, 30)
     assert channel.blocks_left is not None
     assert CLTV <= channel.blocks_left <= CLTV + 3
     assert sum(one.spendable_msat for one in before.channels) - sum(one.spendable_msat for one in payer.channels) == HELD
@@ -71,6 +74,20 @@ async def test_a_wallet_shows_what_is_held_and_for_how_long(simnet: SimnetProces
     assert len(lines) == 1 + 1 + 2 + 1
     assert "1,234.567" in lines[-1]
     assert str(to_worker.blocks_left) in lines[-1]
+
+
+async def test_peers_are_named_after_the_participants_whose_nodes_they_are(simnet: SimnetProcess) -> None:
+    plain = await read_wallet(simnet.socket("coordinator"))
+    assert {(channel.owner, channel.owner_name) for channel in plain.channels} == {(None, None)}
+    (first, second), known, unknown = (channel.peer_id for channel in plain.channels), WORKERS[0].pubkey, Pubkey("ee" * 32)
+    peers = tuple(Peer(node_id, True, Msat(0), Msat(0), 0, 0, owner) for node_id, owner in ((first, known), (second, unknown)))
+    said = {known: (EventId("01" * 32), UnixTime(1), MESSAGES["enrolment worker 0"].body)}
+    run = Run(EXAMPLES.run, COORDINATOR.pubkey, EXAMPLES.manifest, EXAMPLES.run, EXAMPLES.state_id, enrolled=said)  # type: ignore[arg-type]
+    state = NodeState({"lightning": LightningNode("ready", None, peers), "run": run})
+    found = await read_wallet(simnet.socket("coordinator"), state)
+    assert [(channel.owner, channel.owner_name) for channel in found.channels] == [(known, "worker-1"), (unknown, None)]
+    assert f"worker-1 {known[:8]}" in wallet_text(found)
+    assert unknown[:16] in wallet_text(found)
 
 
 async def test_a_node_that_is_away_is_said_to_be(tmp_path: Path) -> None:
@@ -170,7 +187,7 @@ WALLET = Wallet(
     "02" * 33,
     "regtest",
     BlockHeight(800_000),
-    (WalletChannel("03" * 33, "CHANNELD_NORMAL", False, Msat(1), Msat(2), Msat(0), Msat(0), 0, 30, None),),
+    (WalletChannel("03" * 33, "CHANNELD_NORMAL", False, Msat(1), Msat(2), Msat(0), Msat(0), 0, 2, 30, None, Pubkey("ab" * 32), "w"),),
 )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from nostrain.core.rows import Submission
+from nostrain.daemon.status import lightning_status
 from nostrain.protocol.messages import Offer
 from nostrain.testing.journal import When
 from nostrain.testing.relays import Faults
@@ -82,9 +83,10 @@ def test_who_cannot_pay_the_fee_gets_no_offer(seed: int) -> None:
         assert sim.ledger.balances["worker-0"] == FEE - 1
         assert {message.body.payee for message in sim.mailed(Offer) if isinstance(message.body, Offer)} == workers(sim) - {poor}
         assert {item.worker for item in results(sim)[0].accepted} == workers(sim) - {poor}
-        (mine,) = rows_of(sim, "worker-0", Submission)
-        assert mine.ticket is None
-        assert mine.reason is not None
-        assert "late" in mine.reason
+        assert rows_of(sim, "worker-0", Submission) == [], "nor does it train for nothing"
+        runtime = sim.participants["worker-0"].runtime
+        assert runtime is not None
+        status = lightning_status(runtime.state)
+        assert (status.state, status.reason) == ("short", "our channels can send 499 sat, a ticket costs 500")
 
     simulate(Plan(seed=seed, rounds=1, fee_msat=FEE), scenario)
