@@ -10,7 +10,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
@@ -40,9 +40,15 @@ class Bill:
 
     preimage: str
     payment_hash: str
-    bolt11: str
-    secret: str
-    amount_msat: int
+    bolt11: str = ""
+    secret: str = ""
+    amount_msat: int = AMOUNT
+
+    @classmethod
+    def draw(cls) -> Bill:
+        """A preimage; the invoice is still to be made."""
+        preimage = secrets.token_bytes(32)
+        return cls(preimage.hex(), sha256(preimage).hexdigest())
 
 
 class World:
@@ -54,11 +60,14 @@ class World:
 
     async def bill(self, amount_msat: int = AMOUNT, **options: object) -> Bill:
         """A new hold invoice at bob's."""
-        preimage = secrets.token_bytes(32)
-        payment_hash = sha256(preimage).hexdigest()
-        made = await self.bob.ask("holdinvoice", payment_hash=payment_hash, amount=amount_msat, **options)
-        decoded = await self.bob.ask("decode", string=made["bolt11"])
-        return Bill(preimage.hex(), payment_hash, made["bolt11"], decoded["payment_secret"], amount_msat)
+        bill = Bill.draw()
+        made = await self.bob.ask("holdinvoice", payment_hash=bill.payment_hash, amount=amount_msat, **options)
+        return await self.read(bill, made["bolt11"])
+
+    async def read(self, bill: Bill, bolt11: str) -> Bill:
+        """With what its invoice says."""
+        decoded = await self.bob.ask("decode", string=bolt11)
+        return replace(bill, bolt11=bolt11, secret=decoded["payment_secret"], amount_msat=decoded["amount_msat"])
 
     async def send(self, bill: Bill, *, partid: int = 0, share: int | None = None, delay: int = CLTV, **other: object) -> None:
         """One part of a payment on the direct channel, sent and not waited for."""
