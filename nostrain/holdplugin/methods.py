@@ -15,7 +15,7 @@ from nostrain.holdplugin.bolt11 import unsigned_invoice
 from nostrain.holdplugin.invoices import Htlc, Invoice, Refused, State
 from nostrain.holdplugin.keeper import Keeper
 from nostrain.holdplugin.store import Row, Store
-from nostrain.units import Digest, Msat, UnixTime, is_hex32
+from nostrain.units import BlockHeight, Digest, Msat, UnixTime, is_hex32
 
 DEFAULT_MIN_CLTV: Final = 80
 DEFAULT_EXPIRY_S: Final = 3_600
@@ -89,6 +89,8 @@ class Methods:
     def settleholdinvoice(self, preimage: object) -> Json:
         """Claim the HTLCs of SHA256(preimage)."""
         known = digest(preimage)
+        if self._keeper.height == 0:
+            self._keeper.block(BlockHeight(int(self._rpc.call("getinfo", {})["blockheight"])))
         self._keeper.settle(Digest(hashlib.sha256(bytes.fromhex(known)).hexdigest()), known)
         return {}
 

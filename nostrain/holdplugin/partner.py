@@ -19,12 +19,12 @@ from typing import Final
 
 from nostrain.errors import LocalProtocolError
 
-TAKE_S: Final = 10.0
+TAKE_S: Final = 3.0
 """How long a process waits for its lock: its predecessor may be dying, its partner looking."""
 LOOK_S: Final = 0.05
 PAUSE_S: Final = 0.25
 """Between the other one's death and its restart: when lightningd itself goes, both die within this time."""
-GRACE_S: Final = 3.0
+GRACE_S: Final = 1.0
 """What lightningd has to start both by itself."""
 MAX_PAUSE_S: Final = 60.0
 

@@ -148,7 +148,9 @@ def test_a_set_that_lost_a_part_is_not_settled_for_less() -> None:
 
 HEIGHTS = st.integers(HEIGHT, HEIGHT + 2 * MIN_CLTV).map(BlockHeight)
 STEPS = st.one_of(
-    st.tuples(st.just("receive"), st.integers(0, 4), st.sampled_from([20_000, 50_000, 100_000, 200_001]), st.sampled_from([100_000, 120_000])),
+    st.tuples(
+        st.just("receive"), st.integers(0, 4), st.sampled_from([20_000, 50_000, 100_000, 200_001]), st.sampled_from([100_000, 120_000])
+    ),
     st.tuples(st.just("settle"), HEIGHTS),
     st.tuples(st.just("cancel")),
     st.tuples(st.just("expire"), HEIGHTS),

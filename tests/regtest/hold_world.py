@@ -80,7 +80,9 @@ class World:
 
     async def paid(self, bill: Bill, partid: int = 0) -> str:
         """The preimage with which alice's payment ends. Raises ClnError when it fails."""
-        terms: dict[str, object] = {"payment_hash": bill.payment_hash, "timeout": int(WAIT_S)} | ({"partid": partid, "groupid": 1} if partid else {})
+        terms: dict[str, object] = {"payment_hash": bill.payment_hash, "timeout": int(WAIT_S)} | (
+            {"partid": partid, "groupid": 1} if partid else {}
+        )
         with trio.fail_after(WAIT_S):
             return str((await self.alice.ask("waitsendpay", **terms))["payment_preimage"])
 
@@ -124,7 +126,9 @@ class World:
         """Wait until every HTLC of the hash waits in bob's plugin `name`."""
 
         async def there() -> bool:
-            htlcs = [htlc for channel in await self.bob.channels() for htlc in channel["htlcs"] if htlc["payment_hash"] == bill.payment_hash]
+            htlcs = [
+                htlc for channel in await self.bob.channels() for htlc in channel["htlcs"] if htlc["payment_hash"] == bill.payment_hash
+            ]
             return bool(htlcs) and all(str(htlc.get("status", "")).endswith(f"plugin {name}") for htlc in htlcs)
 
         await until(there)
@@ -197,7 +201,9 @@ def programs(folder: Path) -> dict[str, Path]:
     found = {}
     for name, function in ((FIRST, "main"), (STANDBY, "standby")):
         path = folder / name
-        path.write_text(f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom nostrain.holdplugin.plugin import {function}\n\n{function}()\n")
+        path.write_text(
+            f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom nostrain.holdplugin.plugin import {function}\n\n{function}()\n"
+        )
         path.chmod(path.stat().st_mode | stat.S_IXUSR)
         found[name] = path
     return found
