@@ -15,6 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any, TypeVar
 
+import pytest
 import trio
 
 from nostrain.devnet.regtest.lightningd import Lightningd, Settings
@@ -30,6 +31,10 @@ AMOUNT = 10_000_000
 CLTV = 80
 WAIT_S = 30.0
 POLL_S = 0.02
+
+REASON = "SKIPPED REGTEST: the other ways to kill and to wait take 20 s each on real nodes; NOSTRAIN_E2E_ALL=1 runs them"
+slow = pytest.mark.skipif(os.environ.get("NOSTRAIN_E2E_ALL") != "1", reason=REASON)
+"""For tests that are not in every run."""
 
 T = TypeVar("T")
 

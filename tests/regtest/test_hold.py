@@ -14,7 +14,7 @@ from nostrain.lightning.client import ClnLightning
 from nostrain.lightning.rpc import ClnError
 from nostrain.ports.lightning import HoldState
 from nostrain.units import Digest, Msat
-from tests.regtest.hold_world import AMOUNT, CLTV, FUNDS, until, world
+from tests.regtest.hold_world import AMOUNT, CLTV, FUNDS, slow, until, world
 
 pytestmark = [pytest.mark.regtest, pytest.mark.timeout(240)]
 if missing():
@@ -56,6 +56,7 @@ async def test_settle_cancel_and_what_is_refused() -> None:
         assert await here.spent() == AMOUNT
 
 
+@slow
 async def test_what_xpay_pays_and_what_is_not_ours() -> None:
     async with world() as here:
         ordinary = await here.bob.ask("invoice", amount_msat=AMOUNT, label="ordinary", description="not held")
@@ -117,6 +118,7 @@ async def test_parts_are_held_until_all_are_there_and_sent_back_if_not() -> None
         assert await here.spent() == AMOUNT
 
 
+@slow
 async def test_what_nobody_settles_is_sent_back_24_blocks_before_it_expires() -> None:
     async with world() as here:
         bill = await here.bill()
@@ -135,6 +137,7 @@ async def test_what_nobody_settles_is_sent_back_24_blocks_before_it_expires() ->
         assert {channel["state"] for channel in await here.bob.channels()} == {"CHANNELD_NORMAL"}
 
 
+@slow
 async def test_a_node_that_comes_back_too_late_does_not_settle() -> None:
     """Its lightningd was down when the last moment passed: the HTLC that it is handed again is sent back at once."""
     async with world() as here:
@@ -151,6 +154,7 @@ async def test_a_node_that_comes_back_too_late_does_not_settle() -> None:
         assert await here.spent() == 0
 
 
+@slow
 async def test_many_at_once() -> None:
     """As many as a channel has room for: held, settled and cancelled together."""
     async with world() as here:
@@ -171,6 +175,7 @@ async def test_many_at_once() -> None:
         assert (await here.network.balances())["bob"].balance_msat == FUNDS["bob"] + 20_000_000
 
 
+@slow
 async def test_the_options_survive_a_restart_of_the_plugin() -> None:
     """lightningd keeps them from its command line, and hands them over again."""
     async with world("--hold-expiry-deadline=30") as here:

@@ -31,7 +31,7 @@ import trio
 from nostrain.devnet.regtest.programs import missing
 from nostrain.holdplugin.plugin import FIRST, STANDBY
 from nostrain.lightning.rpc import ClnError
-from tests.regtest.hold_world import AMOUNT, Bill, World, until, world
+from tests.regtest.hold_world import AMOUNT, Bill, World, slow, until, world
 
 pytestmark = [pytest.mark.regtest, pytest.mark.timeout(240)]
 if missing():
@@ -106,6 +106,7 @@ async def test_the_one_that_has_the_htlc_then_the_other_one() -> None:
         await is_paid(here, bill)
 
 
+@slow
 async def test_both_at_once() -> None:
     """4: what is gone cannot be settled, and a new invoice can be paid as if nothing had been."""
     async with world() as here:
@@ -138,6 +139,7 @@ async def test_settle_is_on_disk_and_the_reply_is_not_made() -> None:
         await is_paid(here, bill)
 
 
+@slow
 async def test_cancel_is_on_disk_and_the_reply_is_not_made() -> None:
     """6."""
     async with world() as here:
@@ -148,6 +150,7 @@ async def test_cancel_is_on_disk_and_the_reply_is_not_made() -> None:
         await is_refunded(here, bill)
 
 
+@slow
 async def test_right_after_the_reply() -> None:
     """7: the process that settled, with the HTLC in its own hands."""
     async with world() as here:
@@ -157,6 +160,7 @@ async def test_right_after_the_reply() -> None:
         await is_paid(here, bill)
 
 
+@slow
 async def test_between_two_parts() -> None:
     """8: one part in each process."""
     async with world() as here:
@@ -188,6 +192,7 @@ async def test_bobs_lightningd_with_a_held_htlc() -> None:
         await is_paid(here, bill)
 
 
+@slow
 async def test_bobs_lightningd_with_settle_on_disk() -> None:
     """10."""
     async with world() as here:
@@ -200,6 +205,7 @@ async def test_bobs_lightningd_with_settle_on_disk() -> None:
         await is_paid(here, bill)
 
 
+@slow
 async def test_bobs_lightningd_right_after_settle() -> None:
     """11."""
     async with world() as here:
@@ -210,6 +216,7 @@ async def test_bobs_lightningd_right_after_settle() -> None:
         await is_paid(here, bill)
 
 
+@slow
 async def test_alices_lightningd() -> None:
     """12, settled while she is away."""
     async with world() as here:
@@ -220,6 +227,7 @@ async def test_alices_lightningd() -> None:
         await is_paid(here, bill)
 
 
+@slow
 async def test_kills_without_end() -> None:
     """One process or the other, again and again, while payments come, are settled and are cancelled: each ends one way."""
     async with world() as here:
