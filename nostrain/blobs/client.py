@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -17,11 +18,12 @@ from nostrain.blobs.incoming import StorageFull
 from nostrain.blobs.store import BlobStore, DigestMismatch
 from nostrain.blobs.tuning import Tuning
 from nostrain.blobs.upload import upload
-from nostrain.blobs.urls import parse_url_untrusted
+from nostrain.blobs.urls import PaymentRequired, parse_url_untrusted
 from nostrain.errors import RemoteProtocolError, Unavailable
 from nostrain.ports.clock import Clock
 from nostrain.ports.signer import Signer
 from nostrain.ports.tickets import TicketShower
+from nostrain.ports.tolls import Errand, TollPayer
 from nostrain.units import Digest, EventId, is_hex32
 
 _MOST_SOURCES: Final = 8
@@ -39,16 +41,18 @@ class BlossomClient:
         *,
         local_urls: Sequence[str] = (),
         tickets: TicketShower | None = None,
+        purse: TollPayer | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         tuning: Tuning | None = None,
         jitter: random.Random | None = None,
     ) -> None:
         """`servers`: base URLs to upload to and, after the given URLs, to fetch from. `local_urls`: base URLs under which our own server
-        serves `store`: a blob that is in the store is there already. `tickets` shows the tickets that pay for uploads. `transport`
+        serves `store`: a blob that is in the store is there already. `tickets` shows the tickets that pay for uploads; `purse`
+        pays servers that want money for a request, without it they are refused. `transport`
         decides where connections may lead: URLs are strangers'; it is closed with us. Raises RemoteProtocolError if one of the servers is not
         an http(s) URL.
         """
-        self._tickets = tickets
+        self._tickets, self._purse = tickets, purse
         self._store, self._signer, self._clock = store, signer, clock
         self._tuning = tuning or Tuning()
         self._jitter = jitter or random.Random()
@@ -127,7 +131,7 @@ class BlossomClient:
             if attempt:
                 await self._pause(attempt)
             try:
-                await upload(self._http, server, path, digest, await self._credentials(server, digest, ticket), self._tuning)
+                await self._send(server, path, digest, ticket)
             except RemoteProtocolError as error:
                 return error
             except Unavailable as error:
@@ -135,6 +139,20 @@ class BlossomClient:
             else:
                 return None
         return fault
+
+    async def _send(self, server: httpx.URL, path: Path, digest: Digest, ticket: EventId | None) -> None:
+        """One upload, which is paid for if the server wants that and we may."""
+        headers, errand = await self._credentials(server, digest, ticket), Errand("PUT", f"{server}/upload", digest)
+        if self._purse is None:
+            await upload(self._http, server, path, digest, headers, self._tuning)
+            return
+        shown = await self._purse.show(errand)
+        try:
+            await upload(self._http, server, path, digest, {**headers, **shown}, self._tuning)
+        except PaymentRequired as demand:
+            await self._purse.pay(errand, demand.headers)
+            await upload(self._http, server, path, digest, {**headers, **await self._purse.show(errand)}, self._tuning)
+        await self._purse.used(errand)
 
     async def _credentials(self, server: httpx.URL, digest: Digest, ticket: EventId | None) -> dict[str, str]:
         """Who uploads (BUD-11), and the ticket that lets it in where one was bought."""
@@ -148,29 +166,59 @@ class BlossomClient:
         named, wrong = _parse_sources(urls)
         spare = [httpx.URL(f"{server}/{digest}") for server in self._servers]
         silent: list[Unavailable] = []
+        priced: list[tuple[httpx.URL, PaymentRequired]] = []
         for attempt in range(self._tuning.attempts):
             if attempt:
                 await self._pause(attempt)
-            silent = []
+            silent, priced = [], []
             for source in (*named, *spare):
                 try:
                     return await self._fetch_from(source, digest, max_size)
                 except StorageFull:
                     raise
+                except PaymentRequired as demand:
+                    priced.append((source, demand))
                 except RemoteProtocolError as error:
                     wrong.append(error)
-                    for sources in (named, spare):
-                        if source in sources:
-                            sources.remove(source)
+                    _drop(source, named, spare)
                 except Unavailable as error:
                     silent.append(error)
+            for source, wanted in priced:
+                try:
+                    errand = await self._pay(wanted, digest)
+                except RemoteProtocolError as error:
+                    wrong.append(error)
+                    _drop(source, named, spare)
+                except Unavailable as error:
+                    silent.append(error)
+                else:
+                    return await self._fetch_paid(source, errand, digest, max_size)
             if wrong and not named:
                 raise wrong[0]
         raise Unavailable(f"no source has the blob {digest} now: {'; '.join(map(str, silent)) or 'none is known'}")
 
+    async def _pay(self, demand: PaymentRequired, digest: Digest) -> Errand:
+        """Buy what the server demands."""
+        if self._purse is None:
+            raise demand
+        errand = Errand("GET", demand.url, digest)
+        await self._purse.pay(errand, demand.headers)
+        return errand
+
+    async def _fetch_paid(self, source: httpx.URL, errand: Errand, digest: Digest, max_size: int) -> Path:
+        """From the one source that is paid for a blob: if it does not serve it, no other is paid in this call."""
+        assert self._purse is not None
+        path = await self._fetch_from(source, digest, max_size)
+        await self._purse.used(errand)
+        return path
+
+    async def _shown(self, url: httpx.URL, digest: Digest) -> dict[str, str]:
+        """What was paid for the URL before."""
+        return {} if self._purse is None else await self._purse.show(Errand("GET", str(url), digest))
+
     async def _fetch_from(self, source: httpx.URL, digest: Digest, max_size: int) -> Path:
         async with self._store.incoming(max_size) as incoming:
-            await download(self._http, source, digest, incoming, self._tuning)
+            await download(self._http, source, digest, incoming, self._tuning, partial(self._shown, digest=digest))
             try:
                 await self._store.commit(incoming, digest)
             except DigestMismatch as error:
@@ -182,6 +230,13 @@ class BlossomClient:
     async def _pause(self, attempt: int) -> None:
         longest = self._tuning.backoff * 2 ** (attempt - 1)
         await trio.sleep(longest * (0.5 + self._jitter.random() / 2))
+
+
+def _drop(source: httpx.URL, *lists: list[httpx.URL]) -> None:
+    """Ask `source` no more."""
+    for sources in lists:
+        if source in sources:
+            sources.remove(source)
 
 
 def _base(url: str) -> httpx.URL:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import httpx
@@ -10,7 +11,7 @@ import trio
 
 from nostrain.blobs.incoming import Incoming, StorageFull
 from nostrain.blobs.tuning import Tuning
-from nostrain.blobs.urls import redirect_untrusted
+from nostrain.blobs.urls import PaymentRequired, redirect_untrusted
 from nostrain.errors import RemoteProtocolError, Unavailable
 from nostrain.units import Digest
 
@@ -21,25 +22,31 @@ _NOT_NOW: Final = frozenset({404, 408, 410, 425, 429})
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)")
 
 
-async def download(http: httpx.AsyncClient, url: httpx.URL, digest: Digest, incoming: Incoming, tuning: Tuning) -> None:
+Show = Callable[[httpx.URL], Awaitable[dict[str, str]]]
+"""The headers that show what was paid for a URL."""
+
+
+async def download(
+    http: httpx.AsyncClient, url: httpx.URL, digest: Digest, incoming: Incoming, tuning: Tuning, show: Show | None = None
+) -> None:
     """Bring the whole body at `url` into `incoming`, which is not checked against `digest` here.
 
     A broken transfer is resumed as long as each try brings something. Raises Unavailable when the source gave up or was too slow,
-    RemoteProtocolError when it serves too much or refuses, StorageFull. What `incoming` then holds is of no use for another source.
+    PaymentRequired when it wants money, RemoteProtocolError when it serves too much or refuses, StorageFull. What `incoming` then holds is of no use for another source.
     """
     for _ in range(_LONGEST_CHAIN):
-        location = await _resume_until_done(http, url, incoming, tuning)
+        location = await _resume_until_done(http, url, incoming, tuning, show)
         if location is None:
             return
         url = redirect_untrusted(url, location, digest)
     raise RemoteProtocolError("blob redirect", f"more than {_LONGEST_CHAIN} in a row")
 
 
-async def _resume_until_done(http: httpx.AsyncClient, url: httpx.URL, incoming: Incoming, tuning: Tuning) -> str | None:
+async def _resume_until_done(http: httpx.AsyncClient, url: httpx.URL, incoming: Incoming, tuning: Tuning, show: Show | None) -> str | None:
     for _ in range(_MOST_RESUMPTIONS):
         before = incoming.size
         try:
-            return await _once(http, url, incoming, tuning)
+            return await _once(http, url, incoming, tuning, {} if show is None else await show(url))
         except StorageFull:
             raise
         except Unavailable:
@@ -48,9 +55,9 @@ async def _resume_until_done(http: httpx.AsyncClient, url: httpx.URL, incoming: 
     raise Unavailable(f"{url.host}: broke off {_MOST_RESUMPTIONS} times")
 
 
-async def _once(http: httpx.AsyncClient, url: httpx.URL, incoming: Incoming, tuning: Tuning) -> str | None:
+async def _once(http: httpx.AsyncClient, url: httpx.URL, incoming: Incoming, tuning: Tuning, shown: dict[str, str]) -> str | None:
     """One request. The target of a redirect, or None when the body is complete."""
-    headers = {"Accept-Encoding": "identity"}
+    headers = {"Accept-Encoding": "identity", **shown}
     if incoming.size:
         headers["Range"] = f"bytes={incoming.size}-"
     with trio.move_on_after(tuning.connect + tuning.silence) as scope:
@@ -74,6 +81,8 @@ async def _accept(response: httpx.Response, incoming: Incoming) -> int:
     host, status = response.url.host, response.status_code
     if status in _NOT_NOW or status >= 500:
         raise Unavailable(f"{host}: HTTP {status}")
+    if status == 402:
+        raise PaymentRequired(response.url, response)
     if status == 416:
         await incoming.restart()
         raise Unavailable(f"{host}: has less than it had")

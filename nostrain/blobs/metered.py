@@ -1,10 +1,9 @@
-"""A response that was paid for: what of it went out is counted, and a peer that hangs up ends it, so that the rest is not counted as sent."""
+"""A response that was paid for: what of it went out is counted. Starlette ends a response whose peer has hung up, so the rest is not counted."""
 
 from __future__ import annotations
 
 import trio
-from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nostrain.ports.tolls import Passage
 
@@ -12,7 +11,7 @@ from nostrain.ports.tolls import Passage
 class Metered:
     """Sends `response` and finishes `passage` with the bytes that the connection took."""
 
-    def __init__(self, response: Response, passage: Passage) -> None:
+    def __init__(self, response: ASGIApp, passage: Passage) -> None:
         self._response, self._passage = response, passage
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -21,20 +20,14 @@ class Metered:
 
         async def counted(message: Message) -> None:
             nonlocal moved
+            size, last = len(message.get("body", b"")), not message.get("more_body", False)
+            # The host reports the regular end as a disconnection too, perhaps before the sending of the last piece has returned.
+            moved += size if last else 0
             await send(message)
-            if message["type"] == "http.response.body":
-                moved += len(message.get("body", b""))
-
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-            nursery.cancel_scope.cancel()
+            moved += 0 if last else size
 
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(watch)
-                await self._response(scope, receive, counted)
-                nursery.cancel_scope.cancel()
+            await self._response(scope, receive, counted)
         finally:
             with trio.CancelScope(shield=True):
                 await self._passage.finish(moved)

@@ -11,11 +11,11 @@ import trio
 
 from nostrain.blobs.incoming import STEP
 from nostrain.blobs.tuning import Tuning
-from nostrain.blobs.urls import printable
+from nostrain.blobs.urls import PaymentRequired, printable
 from nostrain.errors import RemoteProtocolError, Unavailable
 from nostrain.units import Digest
 
-_FOR_GOOD: Final = frozenset({400, 401, 402, 403, 405, 409, 411, 413, 415})
+_FOR_GOOD: Final = frozenset({400, 401, 403, 405, 409, 411, 413, 415})
 
 
 class _FileBody(httpx.AsyncByteStream):
@@ -39,7 +39,7 @@ async def upload(
 ) -> None:
     """Return once `server` has the blob at `path`. Idempotent. `headers` say who we are, and what was paid.
 
-    Raises Unavailable when it cannot take it now, RemoteProtocolError, with its reason, when it refuses for good.
+    Raises Unavailable when it cannot take it now, PaymentRequired when it wants money, RemoteProtocolError, with its reason, when it refuses for good.
     """
     size = (await trio.Path(path).stat()).st_size
     with trio.move_on_after(tuning.connect + tuning.silence + tuning.grace + size / tuning.min_rate):
@@ -66,6 +66,8 @@ async def _send(http: httpx.AsyncClient, server: httpx.URL, path: Path, headers:
         await response.aclose()
     if response.status_code in (200, 201):
         return
+    if response.status_code == 402:
+        raise PaymentRequired(request.url, response)
     reason = printable(response.headers.get("x-reason", ""))
     if response.status_code in _FOR_GOOD:
         raise RemoteProtocolError("upload", f"refused with HTTP {response.status_code} {reason}".rstrip(), whose=server.host)

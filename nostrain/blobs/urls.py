@@ -12,6 +12,16 @@ from nostrain.units import Digest
 _LONGEST: Final = 2048
 
 
+class PaymentRequired(RemoteProtocolError):
+    """A server wants money for `url`; `headers` are those of its 402."""
+
+    def __init__(self, url: httpx.URL, response: httpx.Response) -> None:
+        reason = printable(response.headers.get("x-reason", ""))
+        super().__init__("blob", f"refused with HTTP 402 {reason}".rstrip(), whose=url.host)
+        self.url = str(url)
+        self.headers = tuple(response.headers.multi_items())
+
+
 def parse_url_untrusted(text: str) -> httpx.URL:
     """An absolute http(s) URL with a host and without credentials. Raises RemoteProtocolError."""
     if len(text) > _LONGEST:

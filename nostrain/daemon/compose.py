@@ -91,7 +91,9 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
             servers, ours = advertised(config.blobs.servers, url)
             tickets = await money.ticket_buyer(stack, signer)
             transport = outbound(config.private_addresses, Tuning().connections, (*servers, *ours))
-            client = BlossomClient(store, servers, signer, clock, local_urls=ours, tickets=tickets, transport=transport)
+            client = BlossomClient(
+                store, servers, signer, clock, local_urls=ours, tickets=tickets, purse=money.purse(), transport=transport
+            )
             await stack.enter_async_context(client)
             oracle = DlcOracle(root, data) if "validator" in config.roles else None
             if oracle is not None:

@@ -17,10 +17,11 @@ from nostrain.daemon.uploads import RunUploads
 from nostrain.errors import Unavailable
 from nostrain.http.first_use import SqliteFirstUse
 from nostrain.http.l402_client import TicketClient
-from nostrain.http.l402_wallet import FileWallet
+from nostrain.http.l402_wallet import FileWallet, TollFiles
 from nostrain.http.outbound import outbound
 from nostrain.http.paywall import Paywall
 from nostrain.http.ticket_gate import TicketGate
+from nostrain.http.toll_client import TollPurse
 from nostrain.http.tollgate import Price, Tollgate
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import RootSecret
@@ -28,6 +29,7 @@ from nostrain.keys.tickets import DerivedTicketKeys
 from nostrain.lightning.client import ClnLightning
 from nostrain.ports.tolls import Route, Tolls
 from nostrain.protocol.manifest import SAT
+from nostrain.units import Msat
 
 TICKET_CONNECTIONS: Final = 4
 """One purchase at a time for each round, and few rounds are open at once."""
@@ -88,6 +90,13 @@ class Money:
         transport = outbound(self._config.private_addresses, TICKET_CONNECTIONS, self._config.blobs.servers)
         http = await stack.enter_async_context(httpx.AsyncClient(transport=transport, trust_env=False))
         return TicketClient(http, signer, self._clock, self.lightning, FileWallet(self._config.data_path / "tickets"))
+
+    def purse(self) -> TollPurse | None:
+        """What pays other servers for downloads and uploads, up to `blobs.pay_sat`; its purchases lie in `tolls/` of the data folder."""
+        ceiling = self._config.blobs.pay_sat * SAT
+        if self.lightning is None or ceiling == 0:
+            return None
+        return TollPurse(self.lightning, TollFiles(self._config.data_path / "tolls"), Msat(ceiling))
 
 
 def price_list(prices: PricesConfig) -> dict[Route, Price]:

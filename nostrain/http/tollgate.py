@@ -24,6 +24,7 @@ from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 import msgspec
+import trio
 
 from nostrain.crypto.caveats import Toll, read_toll_untrusted
 from nostrain.crypto.macaroon import Identifier, encode_identifier, mint, payment_hash_of
@@ -45,6 +46,9 @@ LIFETIME_S: Final = 86_400
 """How long after it was offered a request that was paid for can be made."""
 UNFINISHED: Final = 4096
 """Broken transfers that are remembered; the oldest is forgotten first, in its buyer's favour."""
+
+PATIENCE_S: Final = 5.0
+"""How long a request waits for another one on the same payment: its bytes may be out before its end is written down."""
 
 _MSAT: Final = 1000
 _MB: Final = 1_000_000
@@ -86,7 +90,7 @@ class Tollgate:
     ) -> None:
         self._prices, self._invoices, self._keys, self._clock = prices, invoices, keys, clock
         self._entropy, self._uses, self._location = entropy, uses, location
-        self._busy: set[str] = set()
+        self._busy: dict[str, trio.Event] = {}
         self._moved: OrderedDict[str, int] = OrderedDict()
 
     async def admit(self, use: Use, shown: Shown) -> Passage | Refusal:
@@ -100,20 +104,30 @@ class Tollgate:
                 return await self._demand(use, price)
             if isinstance(found, Refusal) or use.preview:
                 return found if isinstance(found, Refusal) else FreePassage()
-            if found.payment in self._busy:
-                return Refusal(429, "what was bought is being used by another request", _LATER)
-            self._busy.add(found.payment)
-            try:
-                spent = await self._uses.claimed(found.payment) is not None
-            except BaseException:
-                self._busy.discard(found.payment)
-                raise
-            if spent:
-                self._busy.discard(found.payment)
-                return Refusal(409, "what was bought has been used up")
-            return _Passage(self, found)
+            return await self._use(found)
         except Unavailable as error:
             return Refusal(503, f"not now: {error}", (("Retry-After", "5"),))
+
+    async def _use(self, bought: _Bought) -> Passage | Refusal:
+        """The one passage that there is at a time; a request that follows on another's heels waits for it a moment. Raises Unavailable."""
+        with trio.move_on_after(PATIENCE_S):
+            while (other := self._busy.get(bought.payment)) is not None:
+                await other.wait()
+        if bought.payment in self._busy:
+            return Refusal(429, "what was bought is being used by another request", _LATER)
+        self._busy[bought.payment] = trio.Event()
+        try:
+            spent = await self._uses.claimed(bought.payment) is not None
+        except BaseException:
+            self._leave(bought)
+            raise
+        if spent:
+            self._leave(bought)
+            return Refusal(409, "what was bought has been used up")
+        return _Passage(self, bought)
+
+    def _leave(self, bought: _Bought) -> None:
+        self._busy.pop(bought.payment).set()
 
     async def finish(self, bought: _Bought, moved: int | None) -> None:
         """A passage is over: remember how much of it is left."""
@@ -128,7 +142,7 @@ class Tollgate:
         except Unavailable as error:
             _log.warning("a use that was paid for may be repeated: %s", error)
         finally:
-            self._busy.discard(bought.payment)
+            self._leave(bought)
 
     def _read(self, use: Use, shown: Shown) -> _Bought | Refusal | None:
         """The payment that is shown, if it is for this request; None when nothing is shown."""

@@ -1,7 +1,10 @@
-"""Who may use our HTTP server's routes on what payment: what the Blossom application asks of whoever collects."""
+"""Who may use our HTTP server's routes on what payment: what the Blossom application asks of whoever collects; and the
+other side, what our own client asks of whoever pays.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import msgspec
@@ -89,3 +92,55 @@ class NoTolls:
     async def admit(self, use: Use, shown: Shown) -> Passage | Refusal:
         """As the port."""
         return FreePassage()
+
+
+class Errand(msgspec.Struct, frozen=True):
+    """A request that we make to another's server: `method` on `url`, for the blob `sha256`."""
+
+    method: str
+    url: str
+    sha256: Digest
+
+
+class TollPayer(Protocol):
+    """Pays other servers for requests, each at most once."""
+
+    async def show(self, errand: Errand) -> dict[str, str]:
+        """The headers that show what was paid for the errand; none if nothing was. Raises Unavailable."""
+        ...
+
+    async def pay(self, errand: Errand, demanded: Sequence[tuple[str, str]]) -> None:
+        """Buy what a 402 with the headers `demanded` asks for. Idempotent: what was begun is continued, never paid again.
+
+        Raises RemoteProtocolError (too dear, nothing that we can pay, or asked again for what was paid and shown), Unavailable (try again).
+        """
+        ...
+
+    async def used(self, errand: Errand) -> None:
+        """The errand is done, and what was bought for it is of no more use. Raises Unavailable."""
+        ...
+
+
+class TollPurchase(msgspec.Struct, frozen=True):
+    """How far a purchase has come. `macaroon` is base64, or None under BUD-07; `preimage` is there once it is paid."""
+
+    errand: Errand
+    invoice: str
+    macaroon: str | None
+    preimage: str | None = None
+
+
+class TollWallet(Protocol):
+    """Remembers our purchases through crashes, so that nothing is paid twice. One purchase an errand."""
+
+    async def load(self, errand: Errand) -> TollPurchase | None:
+        """The purchase as it was last saved. Raises Unavailable."""
+        ...
+
+    async def save(self, purchase: TollPurchase) -> None:
+        """Replace the errand's purchase; durable when this returns. Raises Unavailable."""
+        ...
+
+    async def forget(self, errand: Errand) -> None:
+        """Drop the errand's purchase: it was used, or certainly never paid. Raises Unavailable."""
+        ...

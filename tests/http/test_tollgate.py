@@ -8,6 +8,8 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,13 +135,29 @@ async def test_a_transfer_that_broke_off_may_be_resumed_until_all_of_it_went_out
     assert await gate.status(token=token) == 409
 
 
-async def test_of_two_requests_at_once_one_is_served(gate: Gate) -> None:
+async def test_of_two_requests_at_once_one_is_served(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tollgate, "PATIENCE_S", 0)
     token, preimage = await gate.paid()
     passage = await gate.admitted(token=token)
     refusal = await gate.refused(preimage=preimage)
     assert (refusal.status, refusal.headers) == (429, (("Retry-After", "1"),))
     await passage.finish(None)
     await gate.admitted(preimage=preimage)
+
+
+async def test_a_request_on_anothers_heels_waits_for_it(gate: Gate) -> None:
+    token, preimage = await gate.paid()
+    passage = await gate.admitted(token=token)
+    found: list[int] = []
+
+    async def follow() -> None:
+        found.append(await gate.status(preimage=preimage))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(follow)
+        await trio.testing.wait_all_tasks_blocked()
+        await passage.finish(SIZE)
+    assert found == [409]
 
 
 async def test_a_preview_uses_nothing_up(gate: Gate) -> None:
