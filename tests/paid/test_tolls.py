@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 import trio
 
 from nostrain.blobs.app import blossom_app
+from nostrain.blobs.auth import make_header
 from nostrain.blobs.client import BlossomClient
 from nostrain.blobs.store import BlobStore
 from nostrain.blobs.tuning import Tuning
@@ -70,10 +72,12 @@ class Shop:
         self.store.close()
         uses.close()
 
-    async def stock(self) -> None:
-        path = self.folder / "stock"
-        path.write_bytes(DATA)
-        await self.store.adopt(path, DIGEST)
+    async def stock(self, data: bytes = DATA) -> Digest:
+        """Have a blob for sale."""
+        path, digest = self.folder / "stock", Digest(sha256_hex(data))
+        path.write_bytes(data)
+        await self.store.adopt(path, digest)
+        return digest
 
     @asynccontextmanager
     async def customer(self, ceiling: Msat = DOWNLOAD) -> AsyncIterator[BlossomClient]:
@@ -200,6 +204,43 @@ async def test_a_download_that_broke_off_is_not_used_up(simnet: SimnetProcess, t
         again = await http.get(f"{shop.url}/{DIGEST}", headers={"Authorization": token})
         assert again.content == DATA
         assert await shop.spent() == DOWNLOAD
+
+
+async def test_an_upload_that_broke_off_is_not_used_up_and_a_whole_one_is(simnet: SimnetProcess, tmp_path: Path) -> None:
+    shop, data = Shop(simnet, tmp_path), b"small" * 1000
+    digest = Digest(sha256_hex(data))
+    async with shop.open(), httpx.AsyncClient(trust_env=False) as http:
+        signer, url = NostrSigner(RootSecret(b"customer".ljust(32))), f"{shop.url}/upload"
+        identity = make_header(signer, verb="upload", digest=digest, host="127.0.0.1", now=shop.clock.now())
+        headers = {"Authorization": identity, "X-SHA-256": digest}
+        _, preimage = await shop.pay(await http.head(url, headers={**headers, "X-Content-Length": str(len(data))}))
+        paid = {**headers, "X-Lightning": preimage}
+        stream = await trio.open_tcp_stream("127.0.0.1", int(shop.url.rpartition(":")[2]))
+        async with stream:
+            head = "".join(f"{name}: {value}\r\n" for name, value in paid.items())
+            await stream.send_all(f"PUT /upload HTTP/1.1\r\nHost: x\r\nContent-Length: {len(data)}\r\n{head}\r\n".encode() + data[:500])
+        wrong = await http.put(url, headers=paid, content=bytes(len(data)))
+        assert (wrong.status_code, shop.store.path(digest)) == (409, None)
+        assert "SHA-256" in wrong.headers["x-reason"]
+        larger = await http.put(url, headers=paid, content=data + b"!")
+        assert larger.status_code == 413
+        assert (await http.put(url, headers=paid, content=data)).status_code == 201
+        spent = await http.put(url, headers=paid, content=data)
+        assert (spent.status_code, "used up" in spent.headers["x-reason"]) == (409, True)
+        assert await shop.spent() == 1000
+
+
+@pytest.mark.parametrize("header", ["Authorization: L402 " + "A" * 100_000, "X-Lightning: " + "0" * 100_000, "X: y\r\n" * 20_000])
+async def test_huge_headers_end_their_own_connection_only(simnet: SimnetProcess, tmp_path: Path, header: str) -> None:
+    shop = Shop(simnet, tmp_path)
+    async with shop.open(), httpx.AsyncClient(trust_env=False) as http:
+        digest = await shop.stock()
+        stream = await trio.open_tcp_stream("127.0.0.1", int(shop.url.rpartition(":")[2]))
+        async with stream:
+            with contextlib.suppress(trio.BrokenResourceError):
+                await stream.send_all(f"GET /{digest} HTTP/1.1\r\nHost: x\r\n{header}\r\n\r\n".encode())
+                assert (await stream.receive_some(13))[:10] in (b"", b"HTTP/1.1 4")
+        assert (await http.get(f"{shop.url}/{digest}")).status_code == 402
 
 
 async def test_floods_are_429_before_an_invoice_is_made(simnet: SimnetProcess, tmp_path: Path) -> None:
