@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import prod
+from math import isqrt, prod
 from typing import Final
 
 from nostrain.core.timing import SAFETY_BLOCKS, blocks_in
@@ -59,7 +59,8 @@ def _training(manifest: RunManifest) -> str | None:
     tokens = training.inner_steps * training.batch_size * training.sequence_length
     if min(training.inner_steps, training.batch_size, training.sequence_length) < 1 or tokens > 1 << 32:
         return f"{tokens} tokens a round"
-    if codec.version != 1 or codec.quantizer_bits != 2 or not 1 <= codec.topk <= codec.chunk <= 4096:
+    square = 1 <= codec.chunk <= 4096 and isqrt(codec.chunk) ** 2 == codec.chunk
+    if codec.version != 2 or codec.quantizer_bits not in (1, 2) or not square or not 1 <= codec.topk <= codec.chunk:
         return f"codec version {codec.version}, {codec.topk} of {codec.chunk} values in {codec.quantizer_bits} bits"
     if not 0 <= codec.error_feedback_ppm <= PPM or not 1 <= manifest.outer.alpha_ppm <= 64 * PPM:
         return "error feedback or alpha out of range"

@@ -61,7 +61,7 @@ def aggregate(job: AggregateJob) -> AggregateResult:
         except RemoteProtocolError as error:
             return AggregateResult(None, None, None, error=f"{digest}: {error}")
     caps = cap_weights(deltas)
-    after = outer_step(flat, deltas, step_weights(caps, job.outer, job.committed))
+    after = outer_step(flat, deltas, step_weights(caps, job.outer, job.committed), out=flat)
     digests = [digest for digest, _ in job.deltas]
     return AggregateResult(
         state_id=next_state_id(job.state_id, digests, caps, job.outer, job.committed),

@@ -21,7 +21,7 @@ from nostrain.learning.model import FlatModel, load_model
 from nostrain.learning.score import batch_losses, largest_overlaps, nanonats, provenance
 from nostrain.protocol.jobs import Candidate, CandidateScore, EvaluateJob, EvaluateResult, ValidationJob, ValidationResult
 from nostrain.sparseloco.aggregate import cap_weights, sparse_step, step_weights
-from nostrain.sparseloco.delta import Delta
+from nostrain.sparseloco.delta import Delta, Indices
 from nostrain.units import Ppm
 
 NOT_FINITE = "its step makes the loss infinite or no number"
@@ -170,7 +170,7 @@ def _scores(
     return scores
 
 
-def _earlier(job: EvaluateJob) -> list[NDArray[np.int64]]:
+def _earlier(job: EvaluateJob) -> list[Indices]:
     """Supports of the earlier deltas; one that is no delta never entered a checkpoint and overlaps with nothing."""
     supports = []
     for _, path in job.earlier:

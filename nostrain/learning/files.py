@@ -9,7 +9,7 @@ from nostrain.errors import RemoteProtocolError
 from nostrain.hashes import sha256_hex
 from nostrain.protocol.manifest import CodecSpec, TensorSpec
 from nostrain.sparseloco.codec import decode_untrusted
-from nostrain.sparseloco.container import encoded_size
+from nostrain.sparseloco.container import largest_size
 from nostrain.sparseloco.delta import Delta
 from nostrain.sparseloco.layout import plan
 from nostrain.units import Digest
@@ -22,12 +22,12 @@ def read_delta_untrusted(path: str, tensors: Sequence[TensorSpec], codec: CodecS
         RemoteProtocolError: the file is not a delta of this run, or is another file.
         OSError: the file cannot be read.
     """
-    expected = encoded_size(plan(tensors, codec))
+    largest = largest_size(plan(tensors, codec))
     with open(path, "rb") as file:
         size = os.fstat(file.fileno()).st_size
-        if size != expected:
-            raise RemoteProtocolError("delta", f"{size} bytes, but this run's deltas have exactly {expected}")
-        blob = file.read(expected)
+        if size > largest:
+            raise RemoteProtocolError("delta", f"{size} bytes, but this run's deltas have at most {largest}")
+        blob = file.read(size)
     if digest is not None and sha256_hex(blob) != digest:
         raise RemoteProtocolError(f"delta {digest}", "the file has another digest")
     return decode_untrusted(blob, tensors, codec)

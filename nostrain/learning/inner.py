@@ -16,7 +16,7 @@ from nostrain.learning.score import nanonats
 from nostrain.protocol.jobs import TrainJob, TrainResult
 from nostrain.protocol.manifest import BlobRef, TensorSpec, TrainingSpec
 from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted, write_bytes, write_checkpoint
-from nostrain.sparseloco.codec import decode_untrusted, encode
+from nostrain.sparseloco.codec import compress
 from nostrain.sparseloco.feedback import accumulate, remainder
 from nostrain.units import PPM
 
@@ -53,8 +53,8 @@ def train(job: TrainJob) -> TrainResult:
     losses = inner_steps(model, windows, job.training, job.steps_done, state)
     trained = time.perf_counter()
     total = accumulate(state.residual, start - model.flat, job.codec.error_feedback_ppm)
-    blob = encode(job.tensors, job.codec, total)
-    state.residual = remainder(total, decode_untrusted(blob, job.tensors, job.codec))
+    blob, sent = compress(job.tensors, job.codec, total)
+    state.residual = remainder(total, sent)
     delta = write_bytes(job.delta_out, blob)
     _save_state(job.state_out, state)
     quarter = max(1, len(losses) // 4)

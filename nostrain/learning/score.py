@@ -9,6 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from nostrain.sparseloco.delta import Indices
 from nostrain.units import PPM, Ppm
 
 NANO = 1_000_000_000
@@ -45,7 +46,7 @@ def provenance(gains: Floats, own: int, assigned: slice, unassigned: slice) -> t
     return nanonats(float(near.mean() - far.mean())), nanonats(error)
 
 
-def largest_overlaps(supports: Sequence[NDArray[np.int64]], others: Iterable[NDArray[np.int64]], size: int) -> list[Ppm]:
+def largest_overlaps(supports: Sequence[Indices], others: Iterable[Indices], size: int) -> list[Ppm]:
     """For each support (indices below `size`), the largest share of it that lies in one of `others`."""
     largest = [0] * len(supports)
     for other in others:

@@ -60,9 +60,9 @@ class TrainingSpec(msgspec.Struct, frozen=True):
 
 
 class CodecSpec(msgspec.Struct, frozen=True):
-    """The SparseLoCo compressor: top-k per chunk, quantizer, error feedback decay."""
+    """The SparseLoCo compressor: top-k per chunk (tiles of √chunk × √chunk), 1 bit a value for one magnitude a chunk or 2 for two, error feedback decay."""
 
-    version: int = 1
+    version: int = 2
     chunk: int = 4096
     topk: int = 64
     quantizer_bits: int = 2

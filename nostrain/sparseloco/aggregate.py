@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +16,28 @@ from numpy.typing import NDArray
 from nostrain.errors import LocalProtocolError
 from nostrain.hashes import tagged_hash
 from nostrain.protocol.manifest import OuterSpec
-from nostrain.sparseloco.delta import EXPONENT_MIN, Delta
+from nostrain.sparseloco.compiled import kernels_for
+from nostrain.sparseloco.delta import UNIT_EXPONENT, Delta
 from nostrain.units import PPM, Digest
 
 WEIGHT_ONE: Final = 1 << 16
 """Weights are integers of 1/65536."""
 
 _WEIGHT_SUM_MAX: Final = 1 << 22
-_STEP_EXPONENT: Final = EXPONENT_MIN - 16
+_STEP_UNIT: Final = np.float32(2.0 ** (UNIT_EXPONENT - 16))
 _SMALLEST_NORMAL: Final = np.float32(2.0**-126)
 _HALF_BITS: Final = 20
 _BLOCK: Final = 1 << 20
+_STEP_BLOCK: Final = 1 << 16
 
 
-def squared_norm(delta: Delta) -> int:
-    """‖Δ‖² in units of 2^-72, exactly: values are split in halves of 20 bits, so a block of 2^20 squares stays below 2^61."""
+def squared_norm(delta: Delta, *, compiled: bool | None = None) -> int:
+    """‖Δ‖² in units of 2^-72, exactly: values are split in halves of 20 bits, so a block of 2^20 squares stays below 2^61.
+
+    `compiled` as in `codec.encode`.
+    """
+    if (kernels := kernels_for(delta.size, compiled)) is not None:
+        return int(kernels.squared_norm(delta))
     total = 0
     for at in range(0, len(delta.units), _BLOCK):
         units = np.abs(delta.units[at : at + _BLOCK])
@@ -69,18 +76,52 @@ def step_weights(caps: Sequence[int], outer: OuterSpec, committed: int) -> list[
 
 def sparse_step(flat: NDArray[np.float32], delta: Delta, weight: int) -> NDArray[np.float32]:
     """What `outer_step` would leave at `delta.indices` if this delta were the only one; `flat` is not changed."""
-    return _canonical(flat[delta.indices] - _to_float32(delta.units * weight))
+    after = flat[delta.indices]
+    _finish(after, delta.units * weight, _STEP_UNIT, _SMALLEST_NORMAL, after)
+    return after
 
 
-def outer_step(flat: NDArray[np.float32], deltas: Sequence[Delta], weights: Sequence[int]) -> NDArray[np.float32]:
+def outer_step(
+    flat: NDArray[np.float32],
+    deltas: Sequence[Delta],
+    weights: Sequence[int],
+    *,
+    out: NDArray[np.float32] | None = None,
+    compiled: bool | None = None,
+) -> NDArray[np.float32]:
     """The next flat vector: `flat` less the weighted sum of `deltas` (step weights in 1/65536); subnormals and -0 become +0.
 
-    `flat` is not changed. The result does not depend on the order of the deltas.
+    It is written to `out` (which may be `flat`), or to new memory; beside it, only one block of sums is held at a time. The result does
+    not depend on the order of the deltas. `compiled` as in `codec.encode`; the results are equal.
+
+    Raises:
+        LocalProtocolError: numba was asked for and is missing.
     """
-    total = np.zeros(len(flat), np.int64)
-    for delta, weight in zip(deltas, weights, strict=True):
-        total[delta.indices] += delta.units * weight
-    return _canonical(flat - _to_float32(total))
+    after = np.empty_like(flat) if out is None else out
+    kernels = kernels_for(len(flat), compiled)
+    add, finish = (_add, _finish) if kernels is None else (kernels.add_weighted, kernels.finish_step)
+    edges = np.arange(0, len(flat) + _STEP_BLOCK, _STEP_BLOCK)
+    cuts = [np.searchsorted(delta.indices, edges.astype(delta.indices.dtype)) for delta in deltas]
+    totals = np.empty(_STEP_BLOCK, np.int64)
+    for block, begin in enumerate(edges[:-1]):
+        part = slice(begin, min(begin + _STEP_BLOCK, len(flat)))
+        total = totals[: part.stop - begin]
+        total[:] = 0
+        for delta, weight, cut in zip(deltas, weights, cuts, strict=True):
+            mine = slice(cut[block], cut[block + 1])
+            add(total, delta.indices[mine], delta.units[mine], weight, begin)
+        finish(flat[part], total, _STEP_UNIT, _SMALLEST_NORMAL, after[part])
+    return after
+
+
+def _add(total: NDArray[np.int64], indices: NDArray[np.signedinteger[Any]], units: NDArray[np.int64], weight: int, begin: int) -> None:
+    total[indices - begin] += units * weight
+
+
+def _finish(flat: NDArray[np.float32], total: NDArray[np.int64], unit: np.float32, least: np.float32, out: NDArray[np.float32]) -> None:
+    """flat - total · unit, magnitudes under `least` as +0. The product is exact: `unit` is a power of two."""
+    np.subtract(flat, total.astype(np.float32) * unit, out=out)
+    out[np.abs(out) < least] = 0
 
 
 def next_state_id(state_id: Digest, digests: Sequence[Digest], caps: Sequence[int], outer: OuterSpec, committed: int) -> Digest:
@@ -94,14 +135,4 @@ def next_state_id(state_id: Digest, digests: Sequence[Digest], caps: Sequence[in
 
 def canonical_zero(flat: NDArray[np.float32]) -> NDArray[np.float32]:
     """A copy of `flat` with subnormals and -0 as +0: the form of every checkpoint."""
-    return _canonical(flat.copy())
-
-
-def _to_float32(total: NDArray[np.int64]) -> NDArray[np.float32]:
-    """The one rounding, to nearest even; the power of two after it is exact."""
-    return np.ldexp(total.astype(np.float32), _STEP_EXPONENT)
-
-
-def _canonical(flat: NDArray[np.float32]) -> NDArray[np.float32]:
-    flat[np.abs(flat) < _SMALLEST_NORMAL] = np.float32(0)
-    return flat
+    return np.where(np.abs(flat) < _SMALLEST_NORMAL, np.float32(0), flat)

@@ -1,7 +1,7 @@
 """The delta: a sparse pseudo-gradient in exact integers (design section 12, "Exact aggregation").
 
-A value is m·2^e with a mantissa of at most 16 bits and EXPONENT_MIN ≤ e ≤ EXPONENT_MAX, so it is a whole number of *units* of 2^-36,
-smaller than 2^40. Everything that must agree between machines is computed on these int64 units.
+A value is a whole number of *units* of 2^-36, smaller than 2^40 and of few significant bits (m·2^e, design section 12). Everything that
+must agree between machines is computed on these int64 units.
 """
 
 from __future__ import annotations
@@ -12,24 +12,30 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-EXPONENT_MIN: Final = -36
+UNIT_EXPONENT: Final = -36
 """The unit is 2^-36 ≈ 1.5e-11: far below one float32 step of any weight that matters."""
 
-EXPONENT_MAX: Final = -12
-"""The largest value is (2^16 - 1)·2^-12 < 16."""
+UNIT: Final = 2.0**UNIT_EXPONENT
+UNITS_BITS: Final = 40
+"""Values are below 2^40 units: below 16."""
 
-UNIT: Final = 2.0**EXPONENT_MIN
-MANTISSA_BITS: Final = 16
+
+Indices = NDArray[np.int32] | NDArray[np.int64]
+
+
+def empty_indices(count: int, size: int) -> Indices:
+    """Room for `count` indices below `size`: int32 where they fit, else int64."""
+    return np.empty(count, np.int32) if size <= 1 << 31 else np.empty(count, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """`indices` (int64, strictly increasing, into the flat vector of `size` values) and `units` (int64): value = units · 2^-36, exactly.
+    """`indices` (strictly increasing, into the flat vector of `size` values) and `units` (int64): value = units · 2^-36, exactly.
 
-    Every value is a 16-bit mantissa times a power of two, so it is exact in float32 too.
+    `indices` are int32 where `size` allows it, else int64. Every value is exact in float32 too.
     """
 
-    indices: NDArray[np.int64]
+    indices: Indices
     units: NDArray[np.int64]
     size: int
 
@@ -43,7 +49,7 @@ class Delta:
         out[self.indices] = self.values()
         return out
 
-    def support(self) -> NDArray[np.int64]:
+    def support(self) -> Indices:
         """The indices of the values that are not zero."""
-        found: NDArray[np.int64] = self.indices[self.units != 0]
+        found: Indices = self.indices[self.units != 0]
         return found

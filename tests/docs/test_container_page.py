@@ -5,53 +5,28 @@ from __future__ import annotations
 import hashlib
 import math
 import random
-import struct
-from collections.abc import Sequence
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.manifest import CodecSpec, OuterSpec, TensorSpec
 from nostrain.sparseloco.aggregate import cap_weights, next_state_id, outer_step, step_weights
 from nostrain.sparseloco.checkpoint import merkle_root, write_checkpoint
 from nostrain.sparseloco.codec import decode_untrusted, encode
 from nostrain.units import Digest, Ppm
 
+from .page_decoder import decode
+
 TENSORS = (TensorSpec("a", (3, 70)), TensorSpec("b", (64,)), TensorSpec("c", (5,)))
 CODEC = CodecSpec(chunk=64, topk=6)
 OUTER = OuterSpec(alpha_ppm=Ppm(1_700_000))
 
 
-def decode_as_the_page_says(blob: bytes, tensors: Sequence[TensorSpec], codec: CodecSpec) -> dict[int, Fraction]:
-    """Index in the flat vector → value."""
-    chunks: list[tuple[int, int, int]] = []
-    start = 0
-    for tensor in tensors:
-        size = math.prod(tensor.shape)
-        for at in range(0, size, codec.chunk):
-            length = min(codec.chunk, size - at)
-            chunks.append((start + at, length, math.ceil(Fraction(length * codec.topk, codec.chunk))))
-        start += size
-    values = sum(kept for _, _, kept in chunks)
-    scales_at, positions_at = 18, 18 + 6 * len(chunks)
-    codes_at = positions_at + math.ceil(12 * values / 8)
-    assert len(blob) == codes_at + math.ceil(2 * values / 8)
-    assert struct.unpack("<4sBBHHII", blob[:18]) == (b"NSDL", 1, 2, codec.chunk, codec.topk, len(chunks), values)
-    found: dict[int, Fraction] = {}
-    number = 0
-    for index, (begin, length, kept) in enumerate(chunks):
-        low_m, low_e, high_m, high_e = struct.unpack_from("<HbHb", blob, scales_at + 6 * index)
-        for _ in range(kept):
-            bits = int.from_bytes(blob[positions_at + number * 12 // 8 :][:2], "little")
-            position = bits >> 4 if number % 2 else bits & 0xFFF
-            code = blob[codes_at + number // 4] >> 2 * (number % 4) & 3
-            magnitude = Fraction(high_m) * Fraction(2) ** high_e if code & 1 else Fraction(low_m) * Fraction(2) ** low_e
-            assert position < length
-            found[begin + position] = -magnitude if code & 2 else magnitude
-            number += 1
-    return found
+def told_by_the_page(blob: bytes, codec: CodecSpec) -> dict[int, int]:
+    """Index in the flat vector → units."""
+    return decode(blob, [tensor.shape for tensor in TENSORS], codec.chunk, codec.topk, codec.quantizer_bits)
 
 
 def sample(rng: random.Random) -> np.ndarray[tuple[int], np.dtype[np.float32]]:
@@ -66,19 +41,46 @@ def tagged(tag: str, data: bytes) -> bytes:
     return hashlib.sha256(prefix + prefix + data).digest()
 
 
-def test_the_page_decodes_what_we_encode(rng: random.Random) -> None:
-    for _ in range(20):
-        blob = encode(TENSORS, CODEC, sample(rng))
-        delta = decode_untrusted(blob, TENSORS, CODEC)
-        told = decode_as_the_page_says(blob, TENSORS, CODEC)
-        assert told == {int(i): Fraction(int(u), 2**36) for i, u in zip(delta.indices, delta.units, strict=True)}
+@pytest.mark.parametrize("bits", [1, 2])
+def test_the_page_decodes_what_we_encode(rng: random.Random, bits: int) -> None:
+    codec = CodecSpec(chunk=64, topk=6, quantizer_bits=bits)
+    for _ in range(10):
+        blob = encode(TENSORS, codec, sample(rng))
+        delta = decode_untrusted(blob, TENSORS, codec)
+        assert told_by_the_page(blob, codec) == dict(zip(delta.indices.tolist(), delta.units.tolist(), strict=True))
+
+
+def test_the_page_refuses_what_we_refuse(rng: random.Random) -> None:
+    blob = encode(TENSORS, CODEC, sample(rng))
+    for at in range(5, len(blob)):
+        mutated = blob[:at] + bytes((blob[at] ^ 1 << rng.randrange(8),)) + blob[at + 1 :]
+        try:
+            told = told_by_the_page(mutated, CODEC)
+        except AssertionError:
+            with pytest.raises(RemoteProtocolError):
+                decode_untrusted(mutated, TENSORS, CODEC)
+        else:
+            delta = decode_untrusted(mutated, TENSORS, CODEC)
+            assert told == dict(zip(delta.indices.tolist(), delta.units.tolist(), strict=True))
+
+
+@pytest.mark.parametrize("bits", [1, 2])
+def test_the_page_decodes_a_model_of_ours(bits: int) -> None:
+    """Chunks and top-k as in a run: 4096 and 64."""
+    tensors = (TensorSpec("embed", (256, 128)), TensorSpec("norm", (128,)), TensorSpec("wide", (70, 190)))
+    codec = CodecSpec(quantizer_bits=bits)
+    values = (np.random.default_rng(5).standard_normal(256 * 128 + 128 + 70 * 190) ** 3 * 1e-3).astype(np.float32)
+    blob = encode(tensors, codec, values)
+    delta = decode_untrusted(blob, tensors, codec)
+    told = decode(blob, [tensor.shape for tensor in tensors], codec.chunk, codec.topk, bits)
+    assert told == dict(zip(delta.indices.tolist(), delta.units.tolist(), strict=True))
 
 
 def test_the_page_aggregates_as_we_do(rng: random.Random) -> None:
     theta = np.array([rng.gauss(0, 1) for _ in range(279)], np.float32)
     blobs = [encode(TENSORS, CODEC, sample(rng)) for _ in range(4)]
     deltas = [decode_untrusted(blob, TENSORS, CODEC) for blob in blobs]
-    units = [{i: int(v * 2**36) for i, v in decode_as_the_page_says(blob, TENSORS, CODEC).items()} for blob in blobs]
+    units = [told_by_the_page(blob, CODEC) for blob in blobs]
     norms = [math.isqrt(sum(u * u for u in unit.values())) for unit in units]
     middle = sorted(norms)[1] + sorted(norms)[2]
     caps = [min(65536, middle * 65536 // (2 * norm)) for norm in norms]

@@ -18,11 +18,13 @@ from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import RootSecret
 from nostrain.nostr.pool import open_pool
 from nostrain.protocol.event import Draft, Event, Filter
+from nostrain.protocol.manifest import CodecSpec, ModelSpec
 from nostrain.protocol.messages import Announcement, Commitment
 from nostrain.units import Digest, UnixTime
 from nostrain.wire import kinds
 from nostrain.wire.messages import draft, read_message_untrusted
 from tests.devnet.living import processes_of
+from tests.docs.page_decoder import decode
 
 pytest.importorskip("torch", reason="SKIPPED E2E: torch is not installed, so no engine can train (install the extra `torch`)")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -95,7 +97,19 @@ async def test_a_small_run_learns_agrees_and_matches_the_reference(tmp_path: Pat
     assert min(refused) >= 5, "every daemon counts the stranger's nonsense"
     assert report["model"] == str(folder / "model")
     assert root_of_model(folder / "model") == report["rounds"][-1]["digests"]["coordinator"]
+    assert deltas_read_by_the_page(folder) == 4
     assert processes_of(folder) == []
+
+
+def deltas_read_by_the_page(folder: Path) -> int:
+    """Decode every delta of the run with the decoder that was written from docs/protocol.md alone; how many there are."""
+    from nostrain.learning.model import initial_parameters
+
+    shapes = [tensor.shape for tensor in initial_parameters(ModelSpec(), 0)[0]]
+    codec, blobs = CodecSpec(), {path.read_bytes() for path in folder.rglob("*.delta")}
+    for blob in blobs:
+        assert len(decode(blob, shapes, codec.chunk, codec.topk, codec.quantizer_bits)) == 64 * 224 + 2 * 9
+    return len(blobs)
 
 
 def root_of_model(folder: Path) -> str:

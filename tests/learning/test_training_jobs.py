@@ -174,9 +174,9 @@ def test_garbage_is_a_score_with_an_error(small_run: SmallRun, trained: Trained,
     result = evaluated(evaluate_job(small_run, (honest[0], *bad, honest[2])))
     reasons = [score.error for score in result.scores]
     assert reasons[0] is reasons[4] is None
-    assert reasons[1] == "delta: the header is not the one that this run's manifest fixes"
+    assert reasons[1] == "delta: the header is not one of this run"
     assert reasons[2] is not None
-    assert reasons[2].startswith("delta: 15 bytes, but this run's deltas have exactly")
+    assert reasons[2].startswith("delta: 15 bytes cannot be a delta of this run")
     assert reasons[3] is not None
     alone = evaluated(evaluate_job(small_run, (honest[0], honest[2])))
     assert (result.scores[0], result.scores[4]) == alone.scores

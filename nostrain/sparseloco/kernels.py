@@ -1,0 +1,121 @@
+"""The same codec compiled by numba: one pass over the values, one lane after the other. Bit-equal to `select`, `coder` and `codec`.
+
+The loops are in `jitted`; what is done a chunk at a time stays numpy's.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nostrain.errors import LocalProtocolError, RemoteProtocolError
+from nostrain.protocol.manifest import CodecSpec
+from nostrain.sparseloco import coder, jitted, jitted_coder
+from nostrain.sparseloco.container import LOWEST, Parts, Stream, lanes_of, share_of
+from nostrain.sparseloco.delta import UNIT, Delta, empty_indices
+from nostrain.sparseloco.layout import Layout
+from nostrain.sparseloco.minifloat import LEVEL_UNITS
+from nostrain.sparseloco.select import LLOYD_STEPS
+from nostrain.sparseloco.tables import gap_table, step_table
+
+_BLOCK = 1 << 20
+
+
+def top_k(values: NDArray[np.float32], layout: Layout) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+    """The kept values and, as `select.top_k`, their positions.
+
+    Raises:
+        LocalProtocolError: a kept value is not finite.
+    """
+    positions, kept = np.empty(layout.values, np.int32), np.empty(layout.values, np.float32)
+    shape = (layout.starts, layout.lengths, layout.widths, layout.strides, layout.first, layout.kept)
+    jitted.top_k(values.view(np.int32), *shape, np.float32(UNIT).view(np.int32), positions, kept.view(np.int32))
+    if not np.isfinite(kept).all():
+        raise LocalProtocolError("encode: the pseudo-gradient is not finite")
+    return kept, positions
+
+
+def lloyd(units: NDArray[np.int64], layout: Layout) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """As `select.lloyd`."""
+    low, high = np.empty(layout.chunks, np.int64), np.empty(layout.chunks, np.int64)
+    jitted.lloyd(units, layout.first, layout.kept, LLOYD_STEPS, low, high)
+    return low, high
+
+
+def encode_stream(parts: Parts, layout: Layout, codec: CodecSpec) -> Stream:
+    """As `coder.encode_stream`."""
+    gaps, steps, lanes, share = gap_table(codec.chunk, codec.topk), step_table(), lanes_of(layout), share_of(parts, layout)
+    states = np.full(lanes, LOWEST, np.int64)
+    words = np.empty(layout.values + 2 * layout.chunks, np.uint32)
+    used = jitted_coder.encode_values(
+        states, words, parts.positions, parts.codes, parts.steps, share, layout.lengths, layout.kept, layout.first,
+        gaps.table.frequency, gaps.table.start, gaps.table.base, gaps.table.width, gaps.k_row, gaps.spacing_column, gaps.context,
+    )  # fmt: skip
+    numbers = np.empty((2, layout.chunks), np.int64)
+    numbers[0], numbers[1] = coder.zigzag(np.diff(parts.levels, prepend=0)), parts.steps
+    used = jitted_coder.encode_levels(
+        states, words, used, numbers[: codec.quantizer_bits], steps.frequency[0], steps.start[0], steps.base, steps.width
+    )
+    return Stream(states, words[:used][::-1].copy(), share)
+
+
+def decode_stream_untrusted(stream: Stream, layout: Layout, codec: CodecSpec) -> Parts:
+    """As `coder.decode_stream_untrusted`.
+
+    Raises:
+        RemoteProtocolError: as there.
+    """
+    gaps, table = gap_table(codec.chunk, codec.topk), step_table()
+    states, words = stream.states.copy(), np.append(stream.words, np.uint32(0))
+    numbers = np.zeros((2, layout.chunks), np.int64)
+    positions, codes = np.empty(layout.values, np.int32), np.empty(layout.values, np.uint8)
+    shape = (layout.lengths, layout.kept, layout.first)
+    rows = (gaps.table.token_of_slot, gaps.table.frequency, gaps.table.start, gaps.table.base, gaps.table.width)
+    used = jitted_coder.decode_levels(
+        states, words, numbers[: codec.quantizer_bits], table.token_of_slot[0], table.frequency[0], table.start[0], table.base, table.width
+    )
+    inside, used = jitted_coder.decode_values(
+        states, words, used, numbers[1], stream.share, *shape, *rows, gaps.k_row, gaps.spacing_column, gaps.context, positions, codes
+    )
+    if not inside:
+        raise RemoteProtocolError("delta", "a position lies outside of its chunk")
+    if used > len(stream.words):
+        raise RemoteProtocolError("delta", "it ends before its last symbol")
+    if used < len(stream.words) or (states != LOWEST).any():
+        raise RemoteProtocolError("delta", "the coder does not end where it began")
+    return Parts(coder.levels_of(numbers[0]), numbers[1], positions, codes)
+
+
+def delta_of(parts: Parts, layout: Layout) -> Delta:
+    """Indices in order and units, band by band of tiles."""
+    indices = empty_indices(layout.values, layout.size)
+    units = np.empty(layout.values, np.int64)
+    grids = np.array([(grid.chunk, grid.across, -(-grid.rows // grid.height)) for grid in layout.grids], np.int64)
+    low, high = LEVEL_UNITS[parts.levels], LEVEL_UNITS[parts.levels + parts.steps]
+    jitted.scatter(
+        grids,
+        parts.positions,
+        parts.codes,
+        low,
+        high,
+        layout.starts,
+        layout.widths,
+        layout.strides,
+        layout.first,
+        layout.kept,
+        indices,
+        units,
+    )
+    return Delta(indices, units, layout.size)
+
+
+add_weighted, finish_step = jitted.add_weighted, jitted.finish_step
+
+
+def squared_norm(delta: Delta) -> int:
+    """As `aggregate.squared_norm`: the sums of the products of the halves."""
+    total = 0
+    for at in range(0, len(delta.units), _BLOCK):
+        high, mixed, low = jitted.square_sums(delta.units[at : at + _BLOCK])
+        total += (int(high) << 40) + (int(mixed) << 21) + int(low)
+    return total

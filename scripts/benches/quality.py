@@ -1,0 +1,119 @@
+"""What the quantizer costs in final loss: the same small runs on real text, seed by seed, with each quantizer; differences to plain 12+2-bit coding.
+
+Plain coding is what the reference does (templar, `TopKCompressor` with 4 bins): 12 bits a position, 2 bits a value in four equal bins over ±3σ of
+the tensor's kept values, each bin sent as its mean. Chunks, top-k, error feedback and outer step are the same for all, so only values differ.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import math
+import statistics
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from nostrain.learning.data import build_shards, cut, read_shard, training_windows
+from nostrain.learning.evaluate import window_losses
+from nostrain.learning.inner import fresh_state, inner_steps
+from nostrain.learning.model import FlatModel, initial_parameters
+from nostrain.protocol.manifest import CodecSpec, ModelSpec, OuterSpec, TensorSpec, TrainingSpec
+from nostrain.sparseloco.aggregate import cap_weights, outer_step, step_weights
+from nostrain.sparseloco.codec import compress
+from nostrain.sparseloco.delta import UNIT, Delta
+from nostrain.sparseloco.feedback import accumulate, remainder
+from nostrain.sparseloco.layout import plan, tensor_sizes
+
+T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
+"""Student's t, two-sided 95 %, by number of pairs."""
+
+
+def plain(tensors: tuple[TensorSpec, ...], total: NDArray[np.float32]) -> Delta:
+    """The kept values of `total` in four bins a tensor."""
+    _, kept = compress(tensors, CodecSpec(quantizer_bits=1), total)
+    values = total[kept.indices].astype(np.float64)
+    edges = np.searchsorted(kept.indices, np.cumsum([0, *tensor_sizes(tensors)]))
+    for begin, end in itertools.pairwise(edges):
+        mine = values[begin:end]
+        centered = mine - mine.mean()
+        width = 6 * centered.std(ddof=1) / 4 if len(mine) > 1 else 0.0
+        bins = np.clip(np.rint(centered / (width or 1.0) + 2), 0, 3).astype(np.int64)
+        mean = np.bincount(bins, mine, 4) / np.maximum(np.bincount(bins, minlength=4), 1)
+        values[begin:end] = mean[bins]
+    return replace(kept, units=np.rint(values / UNIT).astype(np.int64))
+
+
+def model_of(options: argparse.Namespace) -> ModelSpec:
+    """The model of the options; without any, the devnet's."""
+    return ModelSpec(hidden_size=options.hidden, intermediate_size=3 * options.hidden, num_hidden_layers=options.layers)
+
+
+def final_loss(quantizer: str, seed: int, options: argparse.Namespace, folder: Path) -> float:
+    """Validation loss (nats a byte) of one run."""
+    spec, codec, outer = model_of(options), CodecSpec(quantizer_bits=2 if quantizer == "two" else 1), OuterSpec()
+    training = TrainingSpec(inner_steps=options.steps)
+    tensors, flat = initial_parameters(spec, seed)
+    shards = [read_shard(str(path)) for path in sorted(folder.glob("shard-*.bin"))]
+    states = [fresh_state(len(flat)) for _ in range(options.workers)]
+    model = FlatModel(spec, tensors, flat)
+    for turn in range(options.rounds):
+        deltas = []
+        for worker, state in enumerate(states):
+            model.flat[:] = flat
+            shard = shards[(seed + turn + worker) % len(shards)]
+            offsets = training_windows(f"{seed:016x}{turn:08x}{worker:08x}", len(shard), training)
+            inner_steps(model, cut(shard, offsets, training.sequence_length), training, turn * options.steps, state)
+            total = accumulate(state.residual, flat - model.flat, codec.error_feedback_ppm)
+            sent = plain(tensors, total) if quantizer == "plain" else compress(tensors, codec, total)[1]
+            state.residual = remainder(total, sent)
+            deltas.append(sent)
+        flat = outer_step(flat, deltas, step_weights(cap_weights(deltas), outer, options.workers))
+    model.flat[:] = flat
+    held_out = read_shard(str(folder / "validation.bin"))
+    count = min((len(held_out) - 1) // training.sequence_length, 512)
+    windows = cut(held_out, np.arange(count) * training.sequence_length, training.sequence_length)
+    return float(window_losses(model, windows, 32).mean())
+
+
+def main() -> None:
+    """Print final losses and paired differences; with --json, write them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=5, choices=range(2, 11))
+    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--steps", type=int, default=15)
+    parser.add_argument("--rounds", type=int, default=24)
+    parser.add_argument("--hidden", type=int, default=128, help="width of the model; 128 and 4 layers: the devnet's")
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--text", type=Path, default=None, help="folder of text files; default: this Python's library")
+    parser.add_argument("--json", type=Path, default=None)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    losses: dict[str, list[float]] = {"plain": [], "sign": [], "two": []}
+    with tempfile.TemporaryDirectory() as name:
+        build_shards(options.text and str(options.text), 1, 1 << 20, 1 << 18, Path(name))
+        size = plan(initial_parameters(model_of(options), 0)[0], CodecSpec()).size
+        print(
+            f"{size:,} parameters, {options.workers} workers, {options.steps} inner steps × {options.rounds} rounds, {options.seeds} seeds"
+        )
+        for seed in range(options.seeds):
+            for quantizer, found in losses.items():
+                found.append(final_loss(quantizer, seed, options, Path(name)))
+                print(f"seed {seed}  {quantizer:<6} {found[-1]:.5f} nat a byte", flush=True)
+    for quantizer in ("sign", "two"):
+        relative = [100 * (ours / base - 1) for ours, base in zip(losses[quantizer], losses["plain"], strict=True)]
+        reach = T_95[options.seeds] * statistics.stdev(relative) / math.sqrt(options.seeds)
+        print(
+            f"{quantizer:<6} mean {statistics.mean(losses[quantizer]):.4f}, {statistics.mean(relative):+.3f} % ± {reach:.3f} against plain 12+2 (95 %, paired)"
+        )
+    if options.json:
+        options.json.write_text(json.dumps(losses, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
