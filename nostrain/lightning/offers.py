@@ -20,6 +20,7 @@ from nostrain.lightning.payments import (
     RETRY_FOR_S,
     SETTLING_S,
     Standing,
+    gone,
     judge,
     preimage_of,
     wait_for,
@@ -96,11 +97,13 @@ async def pay(node: ClnNode, bolt12: str, payment_hash: Digest, amount_msat: Msa
                 case Standing.FAILED:
                     return PayResult(payment_hash, None)
                 case Standing.PENDING:
+                    if await gone(node, parts):
+                        return PayResult(payment_hash, None)
                     await wait_for(node, next(part for part in parts if part.status == "pending"))
                 case Standing.FAILED_SO_FAR:
                     await wait_for_more(node, payment_hash)
                 case Standing.ABSENT:
-                    if over or gone(invoice, time.time()):
+                    if over or past(invoice, time.time()):
                         return PayResult(payment_hash, None)
                     over = await send(node, bolt12, invoice)
     except Unavailable as error:
@@ -118,7 +121,7 @@ async def checked(node: ClnNode, bolt12: str, payment_hash: Digest, amount_msat:
     return invoice if fits else None
 
 
-def gone(invoice: Bolt12Invoice, now: float) -> bool:
+def past(invoice: Bolt12Invoice, now: float) -> bool:
     """Whether an `xpay` that was begun before the expiry, by us before a crash, cannot send anything any more."""
     return now >= invoice.expires_at + RETRY_FOR_S + SETTLING_S
 

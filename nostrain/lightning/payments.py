@@ -4,11 +4,15 @@ Over a direct channel we send the one part ourselves, always as group 1, part 0:
 joins the caller to the first, so that not even two senders who know nothing of each other can pay twice. Otherwise `xpay` finds the way (before
 lightningd 24.11: `pay`); it refuses in the same manner while any part is pending or complete, but it may try again by itself for a while after all
 its parts have failed. Checked against lightningd 26.06 by `tests/regtest`.
+
+lightningd enters a part in its table before its HTLC is anywhere. If it is killed in between, the part stays pending for ever although nothing was
+sent, or will be: no HTLC survives a restart that was not in the database, and what is in the database shows in `listpeerchannels`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 import time
 from collections.abc import Sequence
 from enum import Enum
@@ -18,7 +22,7 @@ import trio
 
 from nostrain.errors import OutcomeUnknown, RemoteProtocolError, Unavailable
 from nostrain.lightning.node import METHOD_NOT_FOUND, NORMAL, ClnNode
-from nostrain.lightning.replies import Anything, ListSendPays, PeerChannel, SendPay, SendPaysWaited
+from nostrain.lightning.replies import Anything, GetLog, ListSendPays, PeerChannel, SendPay, SendPaysWaited
 from nostrain.lightning.rpc import ClnError
 from nostrain.ports.lightning import PayResult
 from nostrain.units import Digest, Msat, is_hex32
@@ -35,6 +39,7 @@ RETRY_FOR_S: Final = 30
 SETTLING_S: Final = 30
 CLTV_MARGIN: Final = 2
 """Blocks that we add to the last HTLC's life: the payee may have seen a block that we have not."""
+LOOK_AGAIN_S: Final = 120
 POLL_S: Final = 0.5
 BREATH_S: Final = 0.05
 
@@ -64,6 +69,8 @@ async def pay(node: ClnNode, bolt11: str, payment_hash: Digest, amount_msat: Msa
                 case Standing.FAILED:
                     return PayResult(payment_hash, None)
                 case Standing.PENDING:
+                    if await gone(node, parts):
+                        return PayResult(payment_hash, None)
                     await wait_for(node, next(part for part in parts if part.status == "pending"))
                 case Standing.FAILED_SO_FAR:
                     await wait_for_more(node, payment_hash)
@@ -114,9 +121,26 @@ def preimage_of(parts: Sequence[SendPay], payment_hash: Digest) -> str:
     raise OutcomeUnknown(f"payment {payment_hash[:8]}: the node calls it complete and has no preimage that fits")
 
 
+async def gone(node: ClnNode, parts: Sequence[SendPay]) -> bool:
+    """Whether all that is pending was pending when lightningd last started, and none of it is an HTLC. Raises Unavailable."""
+    payment_hash, pending = parts[0].payment_hash, [part for part in parts if part.status == "pending"]
+    try:
+        started = float((await node.read("getlog", {"level": "broken"}, GetLog)).created_at)
+    except ValueError as error:
+        raise Unavailable(f"getlog: {error}") from error
+    newest = max((part.created_at for part in pending), default=math.inf)
+    # Its times of payments are whole seconds, rounded down: a part of the second in which it started may be of before, or be on its way just now.
+    if started <= newest or (started < newest + 1 and time.time() < newest + SETTLING_S):
+        return False
+    if any(htlc.payment_hash == payment_hash and htlc.direction == "out" for channel in await node.channels() for htlc in channel.htlcs):
+        return False
+    # An HTLC that ended while we looked has left its channel, but then its part has ended too.
+    return (await node.read("listsendpays", {"payment_hash": payment_hash}, ListSendPays)).payments == tuple(parts)
+
+
 async def wait_for(node: ClnNode, part: SendPay) -> None:
-    """Return when the part has ended, however; however long that takes. Raises Unavailable when the node is lost."""
-    params = {"payment_hash": part.payment_hash, "groupid": part.groupid, "partid": part.partid}
+    """Return when the part has ended, however, or after a while: it may be one of several, and `gone`. Raises Unavailable when the node is lost."""
+    params = {"payment_hash": part.payment_hash, "groupid": part.groupid, "partid": part.partid, "timeout": LOOK_AGAIN_S}
     try:
         await node.rpc.call("waitsendpay", params, Anything, timeout_s=None)
     except ClnError:

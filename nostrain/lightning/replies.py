@@ -26,6 +26,12 @@ class GetInfo(msgspec.Struct, frozen=True):
     warning_lightningd_sync: str | None = None
 
 
+class GetLog(msgspec.Struct, frozen=True):
+    """`getlog`: when lightningd started, in seconds with decimals."""
+
+    created_at: str
+
+
 class BlockHeightReply(msgspec.Struct, frozen=True):
     """`waitblockheight`."""
 

@@ -70,12 +70,14 @@ async def world(network: NetworkProcess | None) -> AsyncIterator[World]:
         yield FakeWorld()
     elif network.kind == "simnet":
         yield NetworkWorld(network)
+        await network.start_all()
     else:
         proxy = LossyProxy(network.folder / "proxy", network.socket("payer"))
         async with trio.open_nursery() as nursery:
             await nursery.start(proxy.serve)
             yield RegtestWorld(network, proxy)
             nursery.cancel_scope.cancel()
+        await network.start_all()
 
 
 @pytest.fixture

@@ -315,3 +315,18 @@ async def test_a_height_that_does_not_come_is_not_waited_for_for_ever(node: Scri
         with pytest.raises(Unavailable):
             await ClnLightning(node.path).wait_block(BlockHeight(9), timeout_s=1)
     assert node.params("waitblockheight") == {"blockheight": 9, "timeout": 1}
+
+
+async def test_what_a_killed_node_entered_and_never_sent_has_failed(world: World) -> None:
+    payer = client(world, "c")
+    made = await client(world, "w").hold_invoice(HASH, AMOUNT, 144, 3600)
+    await world.ask("simnet", "simnet-fault", kind="forget-part", node="c")
+    with trio.move_on_after(0.2):
+        await payer.pay(made, HASH, AMOUNT)
+    (part,) = (await world.ask("c", "listsendpays"))["payments"]
+    assert part["status"] == "pending"
+    await world.ask("simnet", "simnet-fault", kind="crash", node="c")
+    await world.ask("simnet", "simnet-fault", kind="start", node="c")
+    world.network.nodes["c"].started_at += 2  # lightningd's own times of payments are whole seconds
+    with trio.fail_after(PATIENCE_S):
+        assert await payer.pay(made, HASH, AMOUNT) == PayResult(HASH, None)

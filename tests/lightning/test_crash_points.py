@@ -19,7 +19,7 @@ from tests.simnet.conftest import PATIENCE_S, World
 AMOUNT, CLTV, EXPIRY_S = Msat(10_000_000), 144, 3600
 SAFETY_BLOCKS = 24
 PAYER, PAYEE = "c", "w"
-PAYS = ("getinfo", "listpeerchannels", "listsendpays", "sendpay", "waitsendpay")
+PAYS = ("getinfo", "getlog", "listpeerchannels", "listsendpays", "sendpay", "waitsendpay")
 INVOICES = ("getinfo", "injectholdinvoice", "listholdinvoices", "listinvoices", "signinvoice")
 
 

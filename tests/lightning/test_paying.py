@@ -13,7 +13,7 @@ from coincurve import PrivateKey
 
 from nostrain.errors import OutcomeUnknown
 from nostrain.lightning.client import ClnLightning
-from nostrain.lightning.payments import RETRY_FOR_S, SETTLING_S, Standing, judge
+from nostrain.lightning.payments import LOOK_AGAIN_S, RETRY_FOR_S, SETTLING_S, Standing, judge
 from nostrain.lightning.replies import SendPay
 from nostrain.ports.lightning import PayResult
 from nostrain.units import Digest, Msat, UnixTime
@@ -95,7 +95,16 @@ async def test_a_direct_channel_is_paid_over_by_one_part_that_can_only_be_sent_o
     node.script("waitsendpay", say({}))
     bolt11 = invoice(metadata="01fafaf0")
     assert await pay(node, bolt11) == PAID
-    assert node.methods() == ["getinfo", "listsendpays", "listpeerchannels", "sendpay", "listsendpays", "waitsendpay", "listsendpays"]
+    assert node.methods() == [
+        "getinfo",
+        "listsendpays",
+        "listpeerchannels",
+        "sendpay",
+        "listsendpays",
+        "getlog",
+        "waitsendpay",
+        "listsendpays",
+    ]
     hop = {"id": PAYEE_ID, "channel": "1x2x3", "direction": 0, "amount_msat": AMOUNT, "delay": 146, "style": "tlv"}
     assert node.params("sendpay") == {
         "route": [hop],
@@ -108,7 +117,7 @@ async def test_a_direct_channel_is_paid_over_by_one_part_that_can_only_be_sent_o
         "partid": 0,
         "payment_metadata": "01fafaf0",
     }
-    assert node.params("waitsendpay") == {"payment_hash": HASH, "groupid": 1, "partid": 0}
+    assert node.params("waitsendpay") == {"payment_hash": HASH, "groupid": 1, "partid": 0, "timeout": LOOK_AGAIN_S}
 
 
 async def test_without_a_direct_channel_xpay_finds_the_way(node: ScriptedNode) -> None:
@@ -186,7 +195,7 @@ async def test_xpay_may_give_up_while_a_part_is_still_out(node: ScriptedNode) ->
     node.script("xpay", fail(209))
     node.script("waitsendpay", say({}))
     assert await pay(node) == PAID
-    assert node.params("waitsendpay") == {"payment_hash": HASH, "groupid": 7, "partid": 2}
+    assert node.params("waitsendpay") == {"payment_hash": HASH, "groupid": 7, "partid": 2, "timeout": LOOK_AGAIN_S}
 
 
 async def test_an_xpay_begun_by_an_earlier_life_may_still_be_trying(node: ScriptedNode) -> None:
@@ -202,6 +211,33 @@ async def test_a_part_that_came_while_we_asked_is_not_waited_for(node: ScriptedN
     node.script("listsendpays", table(XPAY_FAILED), table(XPAY_FAILED, DONE | {"groupid": 7, "partid": 2}))
     node.script("wait", say({"subsystem": "sendpays", "created": 6}), hang)
     assert await pay(node) == PAID
+
+
+HTLC = {"direction": "out", "amount_msat": AMOUNT, "payment_hash": HASH}
+LONG_AGO = 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("started", "htlcs", "then", "result"),
+    [
+        (LONG_AGO + 2.5, [], "pending", FAILED),
+        (LONG_AGO + 2.5, [HTLC | {"direction": "in"}, HTLC | {"payment_hash": "00" * 32}], "pending", FAILED),
+        (LONG_AGO + 2.5, [HTLC], "pending", PAID),
+        (LONG_AGO + 0.5, [], "pending", FAILED),
+        (LONG_AGO, [], "pending", PAID),
+        (LONG_AGO + 2.5, [], "complete", PAID),
+    ],
+)
+async def test_what_was_pending_before_a_restart_and_is_no_htlc_was_never_sent(
+    node: ScriptedNode, started: float, htlcs: list[object], then: str, result: PayResult
+) -> None:
+    old = part("pending") | {"created_at": LONG_AGO}
+    with_channels(node, CHANNEL | {"htlcs": htlcs})
+    again = table(old) if then == "pending" and result == FAILED else table(DONE)
+    node.script("listsendpays", table(old), again)
+    node.script("getlog", say({"created_at": f"{started:.9f}"}))
+    node.script("waitsendpay", say({}))
+    assert await pay(node) == result
 
 
 async def test_before_xpay_there_was_pay(node: ScriptedNode) -> None:
@@ -228,6 +264,8 @@ async def test_before_xpay_there_was_pay(node: ScriptedNode) -> None:
         {"listpeerchannels": say({"channels": []}), "xpay": send()},
         {"listpeerchannels": say({"channels": []}), "xpay": fail(-4)},
         {"listsendpays": table(part("pending")), "waitsendpay": send()},
+        {"listsendpays": table(part("pending")), "getlog": send()},
+        {"listsendpays": table(part("pending")), "getlog": say({"created_at": "yesterday"})},
         {"listsendpays": table(part("complete"))},
         {"listsendpays": table(part("complete", preimage="00" * 32))},
         {"listsendpays": table(part("complete", preimage="zz"))},
@@ -242,3 +280,13 @@ async def test_whatever_else_goes_wrong_is_unknown(node: ScriptedNode, script: d
     with pytest.raises(OutcomeUnknown):
         await pay(node)
     assert node.methods().count("sendpay") + node.methods().count("xpay") <= 1
+
+
+async def test_a_part_of_the_second_in_which_it_started_is_given_time(node: ScriptedNode) -> None:
+    now = int(time.time())
+    with_channels(node, CHANNEL)
+    node.script("listsendpays", table(part("pending") | {"created_at": now}), table(DONE))
+    node.script("getlog", say({"created_at": f"{now + 0.5:.9f}"}))
+    node.script("waitsendpay", say({}))
+    assert await pay(node) == PAID
+    assert "listpeerchannels" not in node.methods()

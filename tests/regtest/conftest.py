@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Final
 
 import pytest
@@ -12,8 +12,20 @@ from tests.regtest.networks import NetworkProcess, require_programs
 FUNDS: Final = {"payer": 2_000_000_000, "payee": 20_000_000, "third": 20_000_000}
 
 
+@pytest.fixture
+async def real(real_network: NetworkProcess) -> AsyncIterator[NetworkProcess]:
+    yield real_network
+    await real_network.start_all()
+
+
+@pytest.fixture
+async def simulated(simulated_network: NetworkProcess) -> AsyncIterator[NetworkProcess]:
+    yield simulated_network
+    await simulated_network.start_all()
+
+
 @pytest.fixture(scope="session")
-def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
+def real_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
     require_programs()
     network = NetworkProcess("regtest", tmp_path_factory.mktemp("net"), FUNDS)
     yield network
@@ -21,7 +33,7 @@ def real(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
 
 
 @pytest.fixture(scope="session")
-def simulated(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
+def simulated_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
     require_programs()
     network = NetworkProcess("simnet", tmp_path_factory.mktemp("sim"), FUNDS)
     yield network

@@ -50,6 +50,11 @@ class NetworkProcess:
         assert sum(node["balance_msat"] for node in balances["nodes"].values()) == sum(self.funds.values())
         return dict(balances["nodes"])
 
+    async def start_all(self) -> None:
+        """Bring back what a test has killed and, having failed, not started again."""
+        for name in self.funds:
+            await self.control("fault", kind="start", node=name)
+
     def stop(self) -> int:
         """SIGTERM; the exit code: 0 when all went well, and no lightningd logged that something is broken."""
         self._process.terminate()

@@ -80,6 +80,7 @@ class RegtestNetwork:
         await hub.ask("multifundchannel", destinations=[self.destination(name) for name in self.capacities])
         await self.mine(CONFIRMATIONS)
         await self.usable(list(self.nodes))
+        await self.known()
 
     def destination(self, name: str) -> Mapping[str, object]:
         """One channel of `multifundchannel`."""
@@ -96,6 +97,16 @@ class RegtestNetwork:
                     await trio.sleep(POLL_S)
             return
         raise Unavailable(f"the channels of {', '.join(names)} did not open in {OPEN_S:g} s")
+
+    async def known(self) -> None:
+        """Wait until every node has heard of every channel, so that any can pay any other. Raises Unavailable."""
+        directions = 2 * len(self.capacities)
+        with trio.move_on_after(OPEN_S):
+            for node in self.nodes.values():
+                while len((await node.ask("listchannels"))["channels"]) < directions:  # noqa: ASYNC110 - there is no event
+                    await trio.sleep(POLL_S)
+            return
+        raise Unavailable(f"the channels were not announced in {OPEN_S:g} s")
 
     async def mine(self, blocks: int) -> int:
         """Mine, and wait until every node that is up has seen it; the new height. Raises Unavailable, OutcomeUnknown."""

@@ -13,7 +13,7 @@ from nostrain.devnet.simnet.params import Nothing
 from nostrain.devnet.simnet.rpc import INVALID_PARAMS, Json, Method, RpcFailure
 
 MAX_BLOCKS = 10_000
-Kind = Literal["crash", "start", "stall", "resume", "lose-reply", "lose-request", "fail-part", "expire"]
+Kind = Literal["crash", "start", "stall", "resume", "lose-reply", "lose-request", "fail-part", "forget-part", "expire"]
 
 
 class Mine(msgspec.Struct):
@@ -58,7 +58,8 @@ class ControlMethods:
 
         `crash`: as kill -9 of lightningd with its plugins, `start` undoes it · `stall`: no request is looked at until `resume` ·
         `lose-reply`: the method is carried out, then the connection breaks · `lose-request`: it is not carried out · `fail-part`: the next
-        `count` parts that the node sends fail on their way · `expire`: mine until the hash's first HTLC runs out.
+        `count` parts that the node sends fail on their way · `forget-part`: they are entered as pending and never sent, as by a lightningd that is
+        killed in between · `expire`: mine until the hash's first HTLC runs out.
         """
         if asked.kind == "expire":
             heights = [
@@ -91,6 +92,8 @@ class ControlMethods:
                 faults.lose_replies[asked.method] += asked.count
             case "lose-request":
                 faults.lose_requests[asked.method] += asked.count
+            case "forget-part":
+                faults.forget_parts += asked.count
             case _:
                 faults.fail_parts += asked.count
 

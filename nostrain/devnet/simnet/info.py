@@ -9,12 +9,13 @@ import trio
 
 from nostrain.devnet.simnet.channels import Channel
 from nostrain.devnet.simnet.nodes import Network, Node
-from nostrain.devnet.simnet.params import ListFunds, ListPeerChannels, Nothing, WaitBlockHeight
-from nostrain.devnet.simnet.rpc import Json, Method, RpcFailure
+from nostrain.devnet.simnet.params import GetLog, ListFunds, ListPeerChannels, Nothing, WaitBlockHeight
+from nostrain.devnet.simnet.rpc import INVALID_PARAMS, Json, Method, RpcFailure
 
 NETWORK: Final = "regtest"
 VERSION: Final = "v26.06-simnet"
 WAIT_TIMEOUT: Final = 2000
+LEVELS: Final = frozenset({"broken", "unusual", "info", "debug", "trace", "io"})
 
 
 class InfoMethods:
@@ -29,6 +30,7 @@ class InfoMethods:
             "getinfo": Method(Nothing, self.getinfo),
             "listpeerchannels": Method(ListPeerChannels, self.listpeerchannels),
             "listfunds": Method(ListFunds, self.listfunds),
+            "getlog": Method(GetLog, self.getlog),
             "waitblockheight": Method(WaitBlockHeight, self.waitblockheight),
         }
 
@@ -52,6 +54,12 @@ class InfoMethods:
             "lightning-dir": self.node.name,
             "our_features": {"init": "", "node": "", "channel": "", "invoice": "4100"},
         }
+
+    def getlog(self, asked: GetLog) -> Json:
+        """No log; but when it began, which is when the node was started."""
+        if asked.level not in LEVELS:
+            raise RpcFailure(INVALID_PARAMS, f"level: should be 'io', 'debug', 'info', or 'unusual': invalid token '{asked.level}'")
+        return {"created_at": f"{self.node.started_at:.9f}", "bytes_used": 0, "bytes_max": 0, "log": []}
 
     def listpeerchannels(self, asked: ListPeerChannels) -> Json:
         """Every channel, or those with one peer."""

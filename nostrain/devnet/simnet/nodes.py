@@ -187,6 +187,7 @@ class Faults:
     lose_replies: Counter[str] = field(default_factory=Counter)
     lose_requests: Counter[str] = field(default_factory=Counter)
     fail_parts: int = 0
+    forget_parts: int = 0
 
 
 @dataclass(eq=False)
@@ -196,6 +197,7 @@ class Node:
     name: str
     key: PrivateKey
     up: bool = True
+    started_at: float = field(default_factory=time.time)
     invoices: list[Invoice] = field(default_factory=list)
     offers: dict[str, str] = field(default_factory=dict)
     holds: dict[Digest, Hold] = field(default_factory=dict)
@@ -255,7 +257,7 @@ class Network:
 
     def start(self, node: Node) -> None:
         """Bring a node up: HTLCs that are gone do not come back to its hold plugin, and blocks that it slept through reach it now."""
-        node.up, node.faults = True, Faults()
+        node.up, node.faults, node.started_at = True, Faults(), time.time()
         for hold in node.holds.values():
             hold.pending = [entry for entry in hold.pending if entry.htlc in entry.htlc.channel.htlcs]
         self.cancel_expiring(node)

@@ -14,6 +14,12 @@ class Nothing(msgspec.Struct):
     """No parameters."""
 
 
+class GetLog(msgspec.Struct):
+    """As in the schema."""
+
+    level: str = "info"
+
+
 class ListPeerChannels(msgspec.Struct):
     """As in the schema."""
 

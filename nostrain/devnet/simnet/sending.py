@@ -134,6 +134,8 @@ def send(network: Network, node: Node, part: Part, hops: Sequence[Hop]) -> Payme
     if node.faults.fail_parts > 0:
         node.faults.fail_parts -= 1
         ended(error=HtlcRefused(Onion.TEMPORARY_CHANNEL_FAILURE, "injected fault"))
+    elif node.faults.forget_parts > 0:
+        node.faults.forget_parts -= 1
     else:
         offer_along(network, part, hops, ended, lambda error: ended(error=error))
     network.check()
