@@ -62,13 +62,13 @@ class ClnLightning:
         warning = info.warning_bitcoind_sync or info.warning_lightningd_sync
         if warning is not None:
             raise Unavailable(f"lightningd is catching up: {warning}")
-        return info.blockheight
+        return await self._node.height()
 
     async def funds(self) -> NodeFunds:
         """As the port."""
         info = await self._node.info()
         syncing = info.warning_bitcoind_sync or info.warning_lightningd_sync
-        return NodeFunds(info.blockheight, syncing, peer_funds(await self._node.channels()))
+        return NodeFunds(await self._node.height(), syncing, peer_funds(await self._node.channels()))
 
     async def wait_block(self, height: BlockHeight, timeout_s: int = 60) -> BlockHeight:
         """The height once it is at least `height`. Raises Unavailable, also when that takes longer than `timeout_s`."""

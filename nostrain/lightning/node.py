@@ -9,10 +9,10 @@ from typing import Final, TypeVar
 import msgspec
 
 from nostrain.errors import ConfigError, OutcomeUnknown, Unavailable
-from nostrain.lightning.replies import GetInfo, ListPeerChannels, PeerChannel
+from nostrain.lightning.replies import BlockHeightReply, GetInfo, ListPeerChannels, PeerChannel
 from nostrain.lightning.rpc import ClnError, ClnRpc
 from nostrain.ports.lightning import PeerFunds
-from nostrain.units import Msat
+from nostrain.units import BlockHeight, Msat
 
 METHOD_NOT_FOUND: Final = -32601
 NORMAL: Final = "CHANNELD_NORMAL"
@@ -100,6 +100,10 @@ class ClnNode:
             )
         self._info = info
         return info
+
+    async def height(self) -> BlockHeight:
+        """The newest block that lightningd acts on: getinfo tells the one that its gossip daemon has seen, which comes later. Raises Unavailable."""
+        return (await self.read("waitblockheight", {"blockheight": 0}, BlockHeightReply)).blockheight
 
     async def identity(self) -> tuple[str, str]:
         """The node id, and the currency of the invoices that it can pay. Raises Unavailable, ConfigError."""

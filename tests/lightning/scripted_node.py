@@ -63,6 +63,7 @@ class ScriptedNode:
         self.crowd_size = 1
         self._acts: defaultdict[str, deque[Act]] = defaultdict(deque)
         self.script("getinfo", say(INFO))
+        self.script("waitblockheight", say({"blockheight": INFO["blockheight"]}))
         self.script("getlog", say({"created_at": "0.000000000", "log": []}))
 
     def script(self, method: str, *acts: Act) -> None:

@@ -53,7 +53,9 @@ async def test_a_node_that_is_catching_up_has_no_height(node: ScriptedNode, warn
     node.script("getinfo", say(INFO | {warning: "still loading"}), say(INFO))
     with pytest.raises(Unavailable, match="catching up: still loading"):
         await ClnLightning(node.path).block_height()
-    assert await ClnLightning(node.path).block_height() == INFO["blockheight"]
+    node.script("waitblockheight", say({"blockheight": INFO["blockheight"] + 1}))
+    assert await ClnLightning(node.path).block_height() == INFO["blockheight"] + 1, "not what gossipd has seen"
+    assert node.params("waitblockheight") == {"blockheight": 0}
 
 
 async def test_a_node_on_another_network_is_refused_and_paid_with_nothing(node: ScriptedNode) -> None:
