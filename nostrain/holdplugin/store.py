@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -134,41 +135,27 @@ class Store:
         return self._hashes(_WITH_HELD + f" WHERE htlcs.state = 'accepted' AND htlcs.holder NOT IN ({marks})", *holders)
 
     def rows(self, payment_hash: Digest | None = None) -> tuple[Row, ...]:
-        """Everything, or one invoice, in the order in which they were made."""
-        sql = "SELECT payment_hash, invoice, min_cltv, created_at, settled_at FROM invoices"
-        sql += " ORDER BY id" if payment_hash is None else " WHERE payment_hash = ?"
+        """Everything, or one invoice, in the order in which they were made: two queries, however many there are."""
+        which, values = ("", ()) if payment_hash is None else (" WHERE payment_hash = ?", (payment_hash,))
+        htlcs: dict[int, list[tuple[int, Htlc]]] = defaultdict(list)
         with self._transaction(immediate=False):
-            rows = self._database.execute(sql, () if payment_hash is None else (payment_hash,)).fetchall()
-            return tuple(self._row(*row) for row in rows)
+            sql = f"SELECT id, invoice_id, {_HTLC} FROM htlcs WHERE invoice_id IN (SELECT id FROM invoices{which}) ORDER BY id"
+            for number, invoice_id, *htlc in self._database.execute(sql, values):
+                htlcs[invoice_id].append((number, _htlc(*htlc)))
+            sql = f"SELECT invoice, min_cltv, created_at, settled_at, {_INVOICE} FROM invoices{which} ORDER BY id"
+            return tuple(_row(*row, htlcs[row[4]]) for row in self._database.execute(sql, values))
 
     def clean(self, before: UnixTime) -> int:
         """Remove cancelled invoices that were made before then, and say how many."""
         with self._transaction():
             return self._database.execute("DELETE FROM invoices WHERE state = 'cancelled' AND created_at <= ?", (before,)).rowcount
 
-    def _row(self, payment_hash: Digest, bolt11: str, min_cltv: int | None, created_at: UnixTime, settled_at: UnixTime | None) -> Row:
-        found = self._one(payment_hash)
-        assert found is not None, "read in the same transaction"
-        ids = self._database.execute("SELECT id FROM htlcs WHERE invoice_id = ? ORDER BY id", (found[0],)).fetchall()
-        return Row(found[0], bolt11, min_cltv, created_at, settled_at, found[1], tuple(row[0] for row in ids))
-
     def _one(self, payment_hash: Digest) -> tuple[int, Invoice] | None:
         row = self._database.execute(f"SELECT {_INVOICE} FROM invoices WHERE payment_hash = ?", (payment_hash,)).fetchone()
         if row is None:
             return None
-        number, found_hash, secret, preimage, state, amount, min_cltv, expires_at = row
-        htlcs = self._database.execute(f"SELECT {_HTLC} FROM htlcs WHERE invoice_id = ? ORDER BY id", (number,)).fetchall()
-        invoice = Invoice(
-            payment_hash=found_hash,
-            payment_secret=secret,
-            amount_msat=amount,
-            min_cltv=min_cltv,
-            expires_at=expires_at,
-            state=State(state),
-            preimage=preimage,
-            htlcs=tuple(_htlc(*htlc) for htlc in htlcs),
-        )
-        return number, invoice
+        htlcs = self._database.execute(f"SELECT {_HTLC} FROM htlcs WHERE invoice_id = ? ORDER BY id", (row[0],)).fetchall()
+        return row[0], _invoice(tuple(_htlc(*htlc) for htlc in htlcs), *row[1:])
 
     def _write(self, number: int, before: Invoice, after: Invoice) -> None:
         settled_at = int(time.time()) if after.state is State.PAID and before.state is not State.PAID else None
@@ -209,6 +196,32 @@ class Store:
 
 
 _WITH_HELD: Final = "SELECT DISTINCT invoices.payment_hash FROM htlcs JOIN invoices ON invoices.id = htlcs.invoice_id"
+
+
+def _row(bolt11: str, explicit: int | None, created_at: UnixTime, settled_at: UnixTime | None, number: int, *rest: Any) -> Row:
+    *invoice, htlcs = rest
+    return Row(
+        id=number,
+        bolt11=bolt11,
+        explicit_min_cltv=explicit,
+        created_at=created_at,
+        settled_at=settled_at,
+        invoice=_invoice(tuple(htlc for _, htlc in htlcs), *invoice),
+        htlc_ids=tuple(number for number, _ in htlcs),
+    )
+
+
+def _invoice(
+    htlcs: tuple[Htlc, ...],
+    payment_hash: Digest,
+    secret: str,
+    preimage: str | None,
+    state: str,
+    amount: Msat,
+    min_cltv: int,
+    expires_at: UnixTime,
+) -> Invoice:
+    return Invoice(payment_hash, secret, amount, min_cltv, expires_at, State(state), preimage, htlcs)
 
 
 def _htlc(

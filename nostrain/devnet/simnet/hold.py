@@ -1,4 +1,7 @@
-"""The methods of the plugin BoltzExchange/hold (release 0.3.3), with its names, fields, states and messages."""
+"""The methods of our hold plugin (`holdplugin`), which are those of BoltzExchange/hold (release 0.3.3): its names, fields, states and messages.
+
+Where the two differ this does what ours does: a set is settled whole or not at all, and whatever does not fit gets the same failure.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from nostrain.devnet.simnet.nodes import Hold, HoldHtlc, Network, Node
 from nostrain.devnet.simnet.rpc import PLUGIN_FAILURE, Json, Method, RpcFailure
 from nostrain.errors import RemoteProtocolError
 from nostrain.units import Digest, Msat, UnixTime, is_hex32
-from nostrain.wire.bolt11 import Bolt11, parse_bolt11_untrusted
+from nostrain.wire.bolt11 import DEFAULT_EXPIRY_S, Bolt11, parse_bolt11_untrusted
 
 DEFAULT_MIN_CLTV: Final = 80
 
@@ -25,6 +28,9 @@ class HoldInvoice(msgspec.Struct):
 
     payment_hash: str
     amount: int
+    description: str = ""
+    expiry: int = DEFAULT_EXPIRY_S
+    min_final_cltv_expiry: int = DEFAULT_MIN_CLTV
 
 
 class InjectHoldInvoice(msgspec.Struct):
@@ -70,15 +76,16 @@ class HoldMethods:
         }
 
     def holdinvoice(self, asked: HoldInvoice) -> Json:
-        """A new hold invoice on a given hash, with the plugin's defaults for everything else."""
+        """A new hold invoice on a given hash, with the plugin's defaults for what is not said."""
         terms = Bolt11(
             currency=CURRENCY,
             payment_hash=hex32(asked.payment_hash),
             payment_secret=secrets.token_hex(32),
             created_at=UnixTime(int(time.time())),
             amount_msat=Msat(asked.amount),
-            description="",
-            min_final_cltv=DEFAULT_MIN_CLTV,
+            description=asked.description,
+            expiry_s=asked.expiry,
+            min_final_cltv=asked.min_final_cltv_expiry,
         )
         bolt11 = sign(self.node, terms)
         self.insert(bolt11, terms)
@@ -121,8 +128,8 @@ class HoldMethods:
         if hold is None:
             raise RpcFailure(PLUGIN_FAILURE, "invoice not found")
         if hold.state != "paid":
-            if not hold.pending:
-                raise RpcFailure(PLUGIN_FAILURE, "no HTLCs to settle")
+            if hold.state != "accepted" or not hold.pending:
+                raise RpcFailure(PLUGIN_FAILURE, f"no HTLCs to settle: the invoice is {hold.state}")
             hold.settle(preimage)
             self.network.check()
         return {}

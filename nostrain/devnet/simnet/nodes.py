@@ -20,8 +20,8 @@ from nostrain.devnet.simnet.channels import DEFAULT_SLOTS, Channel, Htlc, HtlcRe
 from nostrain.units import BlockHeight, Digest, Msat
 
 FIRST_BLOCK: Final = BlockHeight(800_000)
-HOLD_EXPIRY_DEADLINE: Final = 3
-"""Blocks before an HTLC's expiry at which BoltzExchange/hold cancels (`hold-expiry-deadline`)."""
+HOLD_EXPIRY_DEADLINE: Final = 24
+"""Blocks before an HTLC's expiry at which our hold plugin cancels (`hold-expiry-deadline`)."""
 MPP_TIMEOUT_S: Final = 60
 
 

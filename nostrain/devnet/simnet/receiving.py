@@ -1,6 +1,6 @@
 """What a node does with an HTLC that ends at it: hold invoices first, as the plugin's `htlc_accepted` hook comes first, then lightningd's own.
 
-Sources: BoltzExchange/hold `handler.rs`; Core Lightning `lightningd/invoice.c`, `htlc_set.c`; BOLT 4.
+Sources: `holdplugin/invoices.py`; Core Lightning `lightningd/invoice.c`, `htlc_set.c`; BOLT 4.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def acceptable(height: BlockHeight, invoice: Invoice, htlc: Htlc, payment_secret
 def receive_held(height: BlockHeight, node: Node, hold: Hold, htlc: Htlc, payment_secret: str) -> None:
     """The plugin's rules; the HTLC goes into its table whatever becomes of it."""
     min_cltv = hold.min_cltv if hold.explicit_min_cltv is None else hold.explicit_min_cltv
-    refusal = None
-    if hold.state != "unpaid" or hold.payment_secret != payment_secret:
-        refusal = Onion.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS
-    elif htlc.cltv_expiry - height < min_cltv:
-        refusal = Onion.FINAL_INCORRECT_CLTV_EXPIRY
-    elif hold.accepted_msat() + htlc.amount_msat > hold.amount_msat * OVERPAYMENT_FACTOR:
-        refusal = Onion.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS
+    fits = (
+        hold.state == "unpaid"
+        and hold.payment_secret == payment_secret
+        and htlc.cltv_expiry - height >= min_cltv
+        and hold.accepted_msat() + htlc.amount_msat <= hold.amount_msat * OVERPAYMENT_FACTOR
+    )
+    refusal = None if fits else Onion.INCORRECT_OR_UNKNOWN_PAYMENT_DETAILS
     entry = HoldHtlc(next(node.ids), "accepted" if refusal is None else "cancelled", htlc, time.time())
     hold.htlcs.append(entry)
     if refusal is not None:
