@@ -3,32 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any
 
 from nostrain.audit.evidence import Evidence, Finding, Said, events_of
 from nostrain.protocol import messages as m
+from nostrain.protocol.contradictions import CITED, question
 from nostrain.units import Pubkey
-
-ONCE: Final[dict[type, tuple[str, ...]]] = {
-    m.Announcement: ("run", "parent"),
-    m.Receipt: ("announcement",),
-    m.Acknowledgement: ("announcement",),
-    m.Reveal: ("commitment",),
-    m.VerdictHash: ("announcement",),
-    m.Verdict: ("announcement",),
-    m.Attestation: ("announcement",),
-    m.Result: ("announcement",),
-    m.Confirmation: ("result",),
-    m.Offer: ("announcement", "payee"),
-    m.Choice: ("offer",),
-    m.Openings: ("offer",),
-    m.Invoices: ("offer",),
-}
-"""What may be said once, and what about. Not here: commitments (a worker may make several, the receipt pins one), enrolments (the newest
-counts), manifests, and oracle announcements (25 an event; see `audit.oracles`)."""
-
-CITED: Final = (m.Announcement, m.Receipt, m.Verdict, m.Attestation, m.Result, m.Offer)
-"""Others refer to these by id, so the same words under two ids are two already. Of the rest only different words contradict each other."""
 
 
 def equivocations(evidence: Evidence) -> Iterator[Finding]:
@@ -37,15 +17,14 @@ def equivocations(evidence: Evidence) -> Iterator[Finding]:
     told: set[tuple[Any, ...]] = set()
     for said in evidence.said.values():
         body = said.message.body
-        fields = ONCE.get(type(body))
-        if fields is None:
+        about = question(body)
+        if about is None:
             continue
-        about = tuple(getattr(body, name) for name in fields)
-        question = (type(body), said.message.author, *about)
-        before = first.setdefault(question, said)
-        if before is said or question in told or (not isinstance(body, CITED) and before.message.body == body):
+        key = (type(body), said.message.author, *about)
+        before = first.setdefault(key, said)
+        if before is said or key in told or (not isinstance(body, CITED) and before.message.body == body):
             continue
-        told.add(question)
+        told.add(key)
         yield Finding(said.message.author, _text(said.message.author, body, before, said), events_of(before, said))
 
 

@@ -117,6 +117,8 @@ def _fault(escrow: _Escrow, attested: _Attested) -> tuple[str, tuple[Said, ...]]
             check_lock_untrusted(escrow.openings.locks[level - 1], escrow.context(NETWORKS[0], level), escrow.threshold)
         except RemoteProtocolError as error:
             return f"level {level}: {error.reason}", ()
+    if len({lock.payment_hash for lock in escrow.openings.locks}) != levels:
+        return "two levels share a payment hash", ()
     network = next((name for name in NETWORKS if any(any(_opened(escrow, name, *pair)) for pair in chosen.items())), None)
     if network is None:
         return None

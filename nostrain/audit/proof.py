@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Final, Literal
+from typing import Final
 
 import msgspec
 
@@ -11,33 +11,28 @@ from nostrain.audit.equivocation import equivocations
 from nostrain.audit.evidence import Evidence, Finding, read_evidence
 from nostrain.audit.offers import false_offers
 from nostrain.audit.oracles import non_prefix_digits, reused_nonces, two_announcements, two_outcomes
+from nostrain.audit.results import unfounded_attestations, void_results
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.event import Event
-from nostrain.units import Pubkey, is_hex32
+from nostrain.protocol.limits import MAX_EVIDENCE
+from nostrain.protocol.messages import Proof, ProofKind
+from nostrain.units import is_hex32
 from nostrain.wire.event import short_reason
 
-MAX_EVENTS: Final = 128
 MAX_BYTES: Final = 1 << 20
 
-Kind = Literal["equivocation", "reused_nonce", "two_announcements", "two_outcomes", "non_prefix_digits", "false_offer"]
+__all__ = ["MAX_BYTES", "SEARCHES", "Proof", "check_proof", "encode_proof", "find_proofs", "parse_proof_untrusted"]
 
-SEARCHES: Final[dict[Kind, Callable[[Evidence], Iterator[Finding]]]] = {
+SEARCHES: Final[dict[ProofKind, Callable[[Evidence], Iterator[Finding]]]] = {
     "equivocation": equivocations,
     "reused_nonce": reused_nonces,
     "two_announcements": two_announcements,
     "two_outcomes": two_outcomes,
     "non_prefix_digits": non_prefix_digits,
     "false_offer": false_offers,
+    "void_result": void_results,
+    "unfounded_attestation": unfounded_attestations,
 }
-
-
-class Proof(msgspec.Struct, frozen=True):
-    """That `accused` (a Nostr key; where `kind` is about oracles, an oracle's own) did what `kind` says, as `events` alone show."""
-
-    kind: Kind
-    accused: Pubkey
-    events: tuple[Event, ...]
-    v: int = 1
 
 
 def find_proofs(events: Iterable[Event]) -> list[Proof]:
@@ -54,8 +49,8 @@ def check_proof(proof: Proof) -> str:
 
     Raises RemoteProtocolError when it does not show that.
     """
-    if len(proof.events) > MAX_EVENTS:
-        raise RemoteProtocolError("proof", f"{len(proof.events)} events, at most {MAX_EVENTS} are taken")
+    if len(proof.events) > MAX_EVIDENCE:
+        raise RemoteProtocolError("proof", f"{len(proof.events)} events, at most {MAX_EVIDENCE} are taken")
     evidence = read_evidence(proof.events)
     if evidence.unread:
         raise RemoteProtocolError("proof", f"{evidence.unread} of its events are not valid")

@@ -65,14 +65,14 @@ def announce(tx: Transaction, run: Run) -> None:
 
 
 def listed(tx: Transaction, run: Run) -> tuple[tuple[Pubkey, ...], tuple[ValidatorEntry, ...]]:
-    """Whom the next round lists: everyone who enrolled, was not absent lately and did not contradict itself.
+    """Whom the next round lists: everyone who enrolled, was not absent lately and neither contradicted itself nor was proved to cheat.
 
     If there are more than fit, those who took part before come first, so that a crowd of newcomers does not displace them. If all were
     absent, nobody is left out: they only hear of it from a round that does not list them. No more are listed than can be paid now.
     """
     last = tx.get(f"round/{list(run.results)[-1]}", Round) if run.results else None
     incumbent = {entry.pubkey for entry in last.announcement.validators} if last is not None else set()
-    workers = [key for key, (_, _, said) in run.enrolled.items() if said.role == "worker"]
+    workers = [key for key, (_, _, said) in run.enrolled.items() if said.role == "worker" and key not in run.faulty]
     workers = [key for key in workers if run.missed.get(key, 0) < MAX_MISSED] or workers
     workers.sort(key=lambda key: (key not in run.missed, run.missed.get(key, 0), key))
     trusted = tx.me.plan.validators if tx.me.plan is not None else ()

@@ -6,8 +6,23 @@ from typing import Final, assert_never
 
 import msgspec
 
-from nostrain.core import coordinator, enrolment, liquidity, offers, outbox, payee, payer, preparation, replica, ticket, validator, worker
+from nostrain.core import (
+    coordinator,
+    disputes,
+    enrolment,
+    liquidity,
+    offers,
+    outbox,
+    payee,
+    payer,
+    preparation,
+    replica,
+    ticket,
+    validator,
+    worker,
+)
 from nostrain.core.effects import Effect, Outcome
+from nostrain.core.evidence import remember
 from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, NodeChanged, Received, Tick, TicketRedeemed
 from nostrain.core.pruning import prune
 from nostrain.core.round import fold_round
@@ -19,7 +34,7 @@ from nostrain.core.waiting import Orphan, forget, keys_of, wait, waiting_for
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.protocol.ledger import LedgerEntry
 from nostrain.protocol.manifest import RunManifest
-from nostrain.protocol.messages import Announcement, Choice, Enrolment, Invoices, Message, Offer, Openings, Result
+from nostrain.protocol.messages import Announcement, Choice, Dispute, Enrolment, Invoices, Message, Offer, Openings, Result
 from nostrain.units import UnixTime
 
 MAX_PASSES: Final = 64
@@ -93,17 +108,19 @@ def receive(tx: Transaction, message: Message) -> None:
 
 def fold(tx: Transaction, message: Message) -> bool:
     """Fold one message; whether that changed something for others. It is kept while what it refers to is missing."""
-    before = tx.version
+    before, refused = tx.version, False
     try:
         route(tx, message)
     except Orphan as orphan:
         wait(tx, message, orphan.missing)
         return False
     except RemoteProtocolError as error:
+        refused = True
         tx.note("warning", "messages_refused", str(error))
         if isinstance(error, Equivocation):
             discredit(tx, message.author, str(error))
     changed = tx.version != before
+    remember(tx, message, taken=changed and not refused)
     tx.delete(f"waiting/{message.id}")
     return changed
 
@@ -127,6 +144,8 @@ def route(tx: Transaction, message: Message) -> None:
         case Choice() | Invoices():
             if message.author != tx.me.pubkey:
                 payer.fold(tx, message, body)
+        case Dispute():
+            disputes.fold(tx, message, body)
         case _:
             fold_round(tx, message, body)
 
@@ -159,6 +178,8 @@ def finish(tx: Transaction, effect_id: str, outcome: Outcome) -> None:
             payer.done(tx, owner, effect.name, outcome)
         case "payee":
             payee.done(tx, owner, effect.name, outcome)
+        case "suspicion" | "complaint":
+            disputes.done(tx, owner, effect.name, outcome)
         case other:
             raise LocalProtocolError(f"no machine {other!r} for effect {effect_id}")
 
@@ -168,7 +189,7 @@ def settle(tx: Transaction) -> None:
     behind = len(tx.run.results) if tx.run is not None else 0  # a replica that catches up takes an empty round a pass
     for _ in range(MAX_PASSES + 2 * behind):
         before = tx.version
-        for machine in (enrolment, replica, preparation, coordinator, payer, validator, payee, worker, outbox):
+        for machine in (enrolment, replica, preparation, coordinator, payer, validator, payee, worker, disputes, outbox):
             machine.decide(tx)
         prune(tx)
         if tx.version == before:

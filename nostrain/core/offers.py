@@ -36,7 +36,11 @@ def fold_offer(tx: Transaction, message: Message, offer: Offer) -> None:
     missing = [digest for digest in offer.oracles if digest not in known]
     if missing:
         raise Orphan(missing[0])
-    check_offer(run, message, offer, oracles_of(round_, tx.me.pubkey, offer.oracles))
+    bound = oracles_of(round_, tx.me.pubkey, offer.oracles)
+    check_offer(run, message, offer, bound)
+    trusted = [index for index, _ in bound if round_.announcement.validators[index - 1].pubkey not in run.faulty]
+    if len(trusted) < run.manifest.threshold:
+        raise RemoteProtocolError("offer", f"is bound to {len(trusted)} oracles that did not cheat", whose=message.author[:8])
     row = Payee(
         announcement=round_.id,
         payee=tx.me.pubkey,

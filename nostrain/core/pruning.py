@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from nostrain.core.escrow_rows import Payee, Payer
+from nostrain.core.evidence import forget_round
 from nostrain.core.rows import Outbox, Replica, Round
 from nostrain.core.tables import PayeeState, PayerState
 from nostrain.core.transaction import Transaction
@@ -41,6 +42,7 @@ def prune(tx: Transaction) -> None:
 def drop(tx: Transaction, round_: Round) -> None:
     """Delete everything about one round, and take back what was still to be done for it."""
     tx.delete(f"round/{round_.id}")
+    forget_round(tx, round_)
     for machine in MACHINES:
         for key in tx.keys(f"{machine}/{round_.id}"):
             tx.withdraw(key)

@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from nostrain.core.dispute_rows import Complaint, Heard, Suspicion
 from nostrain.core.effects import Effect
 from nostrain.core.escrow_rows import Payee, Payer, Tickets
 from nostrain.core.liquidity_rows import LightningNode
@@ -69,8 +70,9 @@ class Identity(msgspec.Struct, frozen=True, tag="identity"):
 class Run(msgspec.Struct, frozen=True, tag="run"):
     """Row `run`: the run that we follow. `head` is the last element of the chain that is closed, the manifest or a result; `state_id` its state.
 
-    `announcements` (by parent) and `results` (by announcement) go back as far as the rounds that are kept. `faulty` names validators that
-    contradicted themselves, and how. `attempt` counts the rounds that came to nothing since the state was reached. `distrusted` says with what the coordinator tried to cheat us: we work for it no more.
+    `announcements` (by parent) and `results` (by announcement) go back as far as the rounds that are kept. `faulty` names those who
+    contradicted themselves or were proved to cheat, and how; `accusers` counts refuted disputes by author. `attempt` counts the rounds that came to nothing since the state was reached. `distrusted` says with what the coordinator tried to cheat
+    us or, as was proved to us, others: we work for it no more.
     """
 
     id: EventId
@@ -85,6 +87,7 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     results: Mapping[EventId, EventId] = {}
     missed: Mapping[Pubkey, int] = {}
     faulty: Mapping[Pubkey, str] = {}
+    accusers: Mapping[Pubkey, int] = {}
     halted: str | None = None
     distrusted: str | None = None
 
@@ -256,6 +259,9 @@ Row = (
     | Outbox
     | Started
     | Waiting
+    | Heard
+    | Suspicion
+    | Complaint
     | Outstanding
 )
 

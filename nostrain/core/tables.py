@@ -81,6 +81,24 @@ class PayeeState(Enum):
     CANCELLED = "cancelled"
 
 
+class SuspicionState(Enum):
+    """Evidence that we hold against somebody."""
+
+    PROVING = "proving"
+    PROVED = "proved"
+    DISPUTED = "disputed"
+    DROPPED = "dropped"
+
+
+class ComplaintState(Enum):
+    """A dispute of anyone's, as we see it. One whose evidence was not to be had begins anew when it is said again."""
+
+    QUEUED = "queued"
+    PROVEN = "proven"
+    REFUTED = "refuted"
+    UNHEARD = "unheard"
+
+
 class ReplicaState(Enum):
     """Our own copy of the model's state."""
 
@@ -91,6 +109,7 @@ class ReplicaState(Enum):
 
 
 R, S, D, L, P, Y, C = RoundPhase, SubmissionState, DutyState, LeadState, PayerState, PayeeState, ReplicaState
+U, K = SuspicionState, ComplaintState
 
 ROUND: Final[Mapping[Enum, frozenset[Enum]]] = {
     R.OPEN: frozenset({R.RECEIPTED, R.ABORTED}),
@@ -152,6 +171,18 @@ REPLICA: Final[Mapping[Enum, frozenset[Enum]]] = {
     C.ADVANCING: frozenset({C.READY, C.DIVERGED}),
     C.DIVERGED: frozenset(),
 }
+SUSPICION: Final[Mapping[Enum, frozenset[Enum]]] = {
+    U.PROVING: frozenset({U.PROVED, U.DROPPED}),
+    U.PROVED: frozenset({U.DISPUTED, U.DROPPED}),
+    U.DISPUTED: frozenset(),
+    U.DROPPED: frozenset(),
+}
+COMPLAINT: Final[Mapping[Enum, frozenset[Enum]]] = {
+    K.QUEUED: frozenset({K.PROVEN, K.REFUTED, K.UNHEARD}),
+    K.PROVEN: frozenset(),
+    K.REFUTED: frozenset(),
+    K.UNHEARD: frozenset(),
+}
 
 MACHINES: Final[Mapping[str, Mapping[Enum, frozenset[Enum]]]] = {
     "round": ROUND,
@@ -161,6 +192,8 @@ MACHINES: Final[Mapping[str, Mapping[Enum, frozenset[Enum]]]] = {
     "payer": PAYER,
     "payee": PAYEE,
     "replica": REPLICA,
+    "suspicion": SUSPICION,
+    "complaint": COMPLAINT,
 }
 
 E = TypeVar("E", bound=Enum)

@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from nostrain.core.dispute_rows import Suspicion
 from nostrain.core.rows import NodeState, Round, Run, Started
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.manifest import RunManifest
@@ -86,6 +87,10 @@ def moments(state: NodeState) -> Iterator[int]:
         yield started.at + CATCH_UP_S + 1
     if not isinstance(run, Run):
         return
+    for key in state.groups.get("suspicion", ()):
+        suspicion = state.rows[key]
+        assert isinstance(suspicion, Suspicion)
+        yield suspicion.at
     for key in state.groups.get("round", ()):
         round_ = state.rows[key]
         assert isinstance(round_, Round)

@@ -15,6 +15,7 @@ from nostrain.protocol.messages import (
     Acknowledgement,
     Announcement,
     Attestation,
+    Dispute,
     Enrolment,
     Message,
     OracleAnnouncements,
@@ -53,11 +54,18 @@ def word_key(announcement: EventId, kind: type, author: Pubkey) -> str:
     return f"{announcement}/{kind.__name__}/{author}"
 
 
+def enrolment_key(key: Pubkey) -> str:
+    """The enrolment of whoever has that key, as its own or as its oracle's."""
+    return f"enrolment/{key}"
+
+
 def keys_of(message: Message) -> frozenset[str]:
     """Everything that others may be waiting for and that this message brings."""
     body = message.body
     keys: set[str] = {message.id}
     match body:
+        case Enrolment():
+            keys.update(enrolment_key(key) for key in (message.author, body.oracle) if key is not None)
         case Receipt():
             keys.add(receipt_key(body.announcement))
         case Attestation():
@@ -119,7 +127,7 @@ def forget(tx: Transaction, run: Run) -> None:
     """Drop what waits for rounds that are closed and not kept, or that never were on our chain."""
     for key in tx.keys("waiting/"):
         body = tx.need(key, Waiting).message.body
-        if isinstance(body, RunManifest | Enrolment) or body.round > run.round:
+        if isinstance(body, RunManifest | Enrolment | Dispute) or body.round > run.round:
             continue
         if isinstance(body, Announcement) or tx.get(f"round/{body.announcement}", Round) is None:
             tx.delete(key)

@@ -57,6 +57,9 @@ def begin(tx: Transaction, run: Run) -> None:
 def step(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
     """Emit what the submission's state calls for, or close it when its time is over."""
     deadlines = round_.announcement.deadlines
+    if run.distrusted is not None and mine.state in (S.PREPARING, S.TRAINING, S.TRAINED):
+        refuse(tx, mine, "the coordinator is not trusted any more")
+        return
     if mine.state in (S.PREPARING, S.TRAINING, S.TRAINED) and tx.now <= deadlines.commit_by:
         ticket.buy(tx, run, round_, mine)
     if round_.result is not None:

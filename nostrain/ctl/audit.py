@@ -1,16 +1,28 @@
-"""`nostrain-ctl audit`: what a file of events proves. Offline; nothing in the file is believed but signatures."""
+"""`nostrain-ctl audit`: what a file of events, or a run on relays, proves, and which disputes stand. Nothing is believed but signatures."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import click
 import msgspec
 
 from nostrain.audit.proof import MAX_BYTES, Proof, check_proof, encode_proof, find_proofs, parse_proof_untrusted
-from nostrain.errors import RemoteProtocolError
+from nostrain.audit.report import judged
+from nostrain.errors import ConfigError, RemoteProtocolError
 from nostrain.protocol.event import Event
+from nostrain.units import EventId, is_hex32
 from nostrain.wire.event import parse_event_untrusted
+
+
+class _Found(msgspec.Struct, frozen=True):
+    """A proof as `--json` prints it."""
+
+    kind: str
+    accused: str
+    text: str
+    evidence: tuple[EventId, ...]
 
 
 class _Line(msgspec.Struct):
@@ -19,30 +31,60 @@ class _Line(msgspec.Struct):
     events: msgspec.Raw = msgspec.Raw()
 
 
-def audit(path: Path, out: Path | None = None) -> int:
-    """Print what the events and proofs in `path` (JSON lines) show, and write the proofs to `out`. How many proofs there are.
+def audit(path: Path | None, out: Path | None = None, *, relays: Sequence[str] = (), run: str = "", as_json: bool = False) -> int:
+    """Print what events, proofs and disputes show: of the file `path` (JSON lines), and of a run on `relays`. How many proofs there are.
 
-    Raises click.ClickException when a file cannot be read or written.
+    Proofs are written to `out`. Raises click.ClickException when a file cannot be read or written, or no run is named for the relays.
     """
-    events, claims, unreadable = _read(path)
-    proofs = find_proofs(events)
-    shown = {encode_proof(proof): check_proof(proof) for proof in proofs}
+    events, claims, refused = _read(path) if path is not None else ([], [], [])
+    if relays:
+        events += _fetch(relays, run)
+    shown = {encode_proof(proof): check_proof(proof) for proof in find_proofs(events)}
     for number, proof in claims:
         try:
             shown.setdefault(encode_proof(proof), check_proof(proof))
         except RemoteProtocolError as error:
-            unreadable.append((number, str(error)))
-    for number, reason in sorted(unreadable):
+            refused.append((number, str(error)))
+    disputes = judged(events)
+    for number, reason in sorted(refused):
         click.echo(f"line {number}: {reason}", err=True)
-    for text in shown.values():
-        click.echo(text)
-    click.echo(f"{len(events)} events, {len(claims)} claimed proofs, {len(unreadable)} lines refused: {len(shown)} proofs", err=True)
+    if as_json:
+        found = [
+            _Found(proof.kind, proof.accused, shown[line], tuple(event.id for event in proof.events)) for line, proof in _decoded(shown)
+        ]
+        click.echo(msgspec.json.encode({"events": len(events), "proofs": found, "disputes": disputes}).decode())
+    else:
+        for text in shown.values():
+            click.echo(text)
+        for one in disputes:
+            click.echo(f"dispute {one.dispute} by {one.author} ({one.kind} by {one.accused}): {one.verdict}: {one.why}")
+    counted = f"{len(events)} events, {len(claims)} claimed proofs, {len(refused)} lines refused: {len(shown)} proofs"
+    click.echo(f"{counted}, {len(disputes)} disputes" if disputes else counted, err=True)
     if out is not None:
         try:
             out.write_bytes(b"".join(line + b"\n" for line in shown))
         except OSError as error:
             raise click.ClickException(f"{out}: {error.strerror}") from None
     return len(shown)
+
+
+def _decoded(lines: Iterable[bytes]) -> Iterator[tuple[bytes, Proof]]:
+    for line in lines:
+        yield line, parse_proof_untrusted(line)
+
+
+def _fetch(relays: Sequence[str], run: str) -> list[Event]:
+    """The run's events from the relays. Imports the network only now: reading a file needs none."""
+    import trio
+
+    from nostrain.devnet.stranger import read_run
+
+    if not is_hex32(run):
+        raise click.ClickException("name the run with --run, by the id of its manifest (64 hex digits): nostrain-ctl status shows it")
+    try:
+        return trio.run(read_run, relays, EventId(run))
+    except ConfigError as error:
+        raise click.ClickException(str(error)) from None
 
 
 def _read(path: Path) -> tuple[list[Event], list[tuple[int, Proof]], list[tuple[int, str]]]:

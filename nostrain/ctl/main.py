@@ -144,10 +144,18 @@ def stop(control: Path) -> None:
 
 
 @main.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--relay", "relays", multiple=True, metavar="URL", help="Read a run from this relay; may be given more than once.")
+@click.option("--run", default="", metavar="ID", help="The run to read: the id of its manifest.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: proofs, and disputes with their verdicts.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write the proofs here, one JSON line each.")
-def audit(file: Path, out: Path | None) -> None:
-    """Say what FILE (events and proofs as JSON lines) proves against whom. Offline; exit code 1 when it proves anything."""
+def audit(file: Path | None, relays: tuple[str, ...], run: str, as_json: bool, out: Path | None) -> None:
+    """Say what events prove against whom, and which disputes stand: those in FILE (events and proofs as JSON lines), those of a run on relays.
+
+    Exit code 1 when anything is proved.
+    """
     from nostrain.ctl.audit import audit as search
 
-    sys.exit(1 if search(file, out) else 0)
+    if file is None and not relays:
+        raise click.UsageError("name a FILE, or a --relay and a --run")
+    sys.exit(1 if search(file, out, relays=relays, run=run, as_json=as_json) else 0)

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
+from nostrain.core.dispute_rows import Complaint
 from nostrain.devnet.layout import Participant
 from nostrain.devnet.observer import Observer
 
@@ -25,7 +26,7 @@ def entries(report: dict[str, Any], observer: Observer, participants: Sequence[P
         elif one.role == "validator":
             earned, paid, why = 0, 0, silence(observer, one)
         else:
-            earned, paid, why = pocketed(report), 0, unmasked(report)
+            earned, paid, why = pocketed(report), 0, unmasked(report, observer)
         found[one.name] = {"cheat": one.cheat, "earned_msat": earned, "paid_msat": paid, "why": why}
     return found
 
@@ -62,11 +63,17 @@ def due(report: dict[str, Any], name: str) -> int:
     return sum(worker["reward_msat"] - worker["fee_msat"] for worker in mine)
 
 
-def unmasked(report: dict[str, Any]) -> list[str]:
-    """How many saw through a payer, as they say themselves."""
+def unmasked(report: dict[str, Any], observer: Observer) -> list[str]:
+    """How many saw through a payer, as they say themselves; what was published about it; and who believes that, having checked it."""
     counters = [daemon["counters"] for daemon in report["daemons"].values() if daemon is not None]
     refused = sum(counted.get("offers_refused", 0) > 0 for counted in counters)
-    return [f"{refused} workers refused its offers as fraud before they committed to anything, and buy no more of its tickets"]
+    proved = sum(counted.get("disputes_proven", 0) > 0 for counted in counters)
+    claims = [row for row in observer.state.rows.values() if isinstance(row, Complaint)]
+    against = sum(observer.run is not None and row.dispute.accused == observer.run.coordinator for row in claims)
+    return [
+        f"{refused} workers refused its offers as fraud before they committed to anything, and buy no more of its tickets",
+        f"{against} disputes are published against it; {proved} participants hold them for proven",
+    ]
 
 
 def problems(report: dict[str, Any]) -> list[str]:

@@ -8,8 +8,9 @@ from pathlib import Path
 from nostrain.errors import RemoteProtocolError
 from nostrain.learning.data import build_shards
 from nostrain.learning.files import read_delta_untrusted
+from nostrain.protocol.digests import next_state_id
 from nostrain.protocol.jobs import AggregateJob, AggregateResult, BuildRunJob, BuildRunResult, InspectJob, InspectResult
-from nostrain.sparseloco.aggregate import cap_weights, next_state_id, outer_step, step_weights
+from nostrain.sparseloco.aggregate import cap_weights, outer_step, step_weights
 from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted, merkle_root, write_checkpoint
 
 

@@ -8,8 +8,8 @@ from hashlib import sha256
 import msgspec
 
 from nostrain.hashes import tagged_hash
-from nostrain.protocol.manifest import BlobRef
-from nostrain.protocol.messages import Verdict
+from nostrain.protocol.manifest import BlobRef, OuterSpec
+from nostrain.protocol.messages import Dispute, Verdict
 from nostrain.units import Digest, EventId, Pubkey, UnixTime
 
 
@@ -22,6 +22,15 @@ def commitment_digest(author: Pubkey, announcement: EventId, salt: Digest, blob:
 def initial_state_id(root: Digest) -> Digest:
     """State identity of the checkpoint that a run starts from: tagged_hash("nostrain/state", root)."""
     return Digest(tagged_hash("nostrain/state", bytes.fromhex(root)).hex())
+
+
+def next_state_id(state_id: Digest, digests: Sequence[Digest], caps: Sequence[int], outer: OuterSpec, committed: int) -> Digest:
+    """H(state_id ‖ count ‖ delta digests ‖ c_i as u32 ‖ rule, α as u64, R as u32), big-endian: names the next state without its weights."""
+    parts = [bytes.fromhex(state_id), len(digests).to_bytes(4, "big")]
+    parts += [bytes.fromhex(digest) for digest in digests]
+    parts += [cap.to_bytes(4, "big") for cap in caps]
+    parts += [outer.rule.encode(), outer.alpha_ppm.to_bytes(8, "big"), committed.to_bytes(4, "big")]
+    return Digest(tagged_hash("nostrain/state", *parts).hex())
 
 
 def evaluation_seed(receipt: EventId, link: Digest) -> Digest:
@@ -67,3 +76,9 @@ def endorsed_text(run: EventId, chain_end: Digest, chain_length: int) -> str:
 def oracle_event_id(announcement: EventId, payee: Pubkey, attempt: int = 0) -> str:
     """DLC event id of one worker's thermometer in one round (design section 6)."""
     return f"nostrain/1/{announcement}/{payee}/{attempt}"
+
+
+def dispute_digest(dispute: Dispute) -> Digest:
+    """What a dispute claims, whoever claims it: tagged_hash("nostrain/dispute", kind ‖ accused ‖ ids of the evidence, sorted)."""
+    ids = b"".join(bytes.fromhex(event_id) for event_id in dispute.evidence)
+    return Digest(tagged_hash("nostrain/dispute", dispute.kind.encode(), bytes.fromhex(dispute.accused), ids).hex())

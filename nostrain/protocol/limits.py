@@ -13,6 +13,8 @@ MAX_ENROLLED: Final = 1024
 MAX_URLS: Final = 4
 MAX_URL: Final = 256
 MAX_ORACLE_ITEMS: Final = 25
+MAX_EVIDENCE: Final = 128
+"""Events that one dispute may rest on."""
 MAX_ROUNDS: Final = 100_000
 MAX_BLOB_BYTES: Final = 1 << 40
 MAX_PARAMETERS: Final = 1 << 38

@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nostrain.errors import LocalProtocolError
-from nostrain.hashes import tagged_hash
 from nostrain.protocol.manifest import OuterSpec
 from nostrain.sparseloco.compiled import kernels_for
 from nostrain.sparseloco.delta import UNIT_EXPONENT, Delta
-from nostrain.units import PPM, Digest
+from nostrain.units import PPM
 
 WEIGHT_ONE: Final = 1 << 16
 """Weights are integers of 1/65536."""
@@ -122,15 +121,6 @@ def _finish(flat: NDArray[np.float32], total: NDArray[np.int64], unit: np.float3
     """flat - total · unit, magnitudes under `least` as +0. The product is exact: `unit` is a power of two."""
     np.subtract(flat, total.astype(np.float32) * unit, out=out)
     out[np.abs(out) < least] = 0
-
-
-def next_state_id(state_id: Digest, digests: Sequence[Digest], caps: Sequence[int], outer: OuterSpec, committed: int) -> Digest:
-    """H(state_id ‖ count ‖ delta digests ‖ c_i as u32 ‖ rule, α as u64, R as u32), big-endian: names the next state without its weights."""
-    parts = [bytes.fromhex(state_id), len(digests).to_bytes(4, "big")]
-    parts += [bytes.fromhex(digest) for digest in digests]
-    parts += [cap.to_bytes(4, "big") for cap in caps]
-    parts += [outer.rule.encode(), outer.alpha_ppm.to_bytes(8, "big"), committed.to_bytes(4, "big")]
-    return Digest(tagged_hash("nostrain/state", *parts).hex())
 
 
 def canonical_zero(flat: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,6 +16,7 @@ import trio
 
 from nostrain.errors import LocalProtocolError, Unavailable
 from nostrain.hashes import tagged_hash
+from nostrain.protocol.digests import next_state_id
 from nostrain.protocol.jobs import (
     AggregateJob,
     AggregateResult,
@@ -35,7 +36,6 @@ from nostrain.protocol.jobs import (
     ValidationResult,
 )
 from nostrain.protocol.manifest import BlobRef, DatasetManifest, TensorSpec
-from nostrain.sparseloco.aggregate import next_state_id
 from nostrain.units import Digest, Ppm, Pubkey
 
 GAIN: Final = 1_000_000

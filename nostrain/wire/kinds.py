@@ -12,6 +12,7 @@ REVEAL: Final = 8654
 VERDICT: Final = 8655
 RESULT: Final = 8656
 ENROLMENT: Final = 8657
+DISPUTE: Final = 8658
 ACKNOWLEDGEMENT: Final = 8659
 CONFIRMATION: Final = 8667
 ORACLE_ANNOUNCEMENTS: Final = 8670
@@ -30,7 +31,7 @@ KINDS: Final[dict[int, str]] = {
     VERDICT: "verdict",
     RESULT: "result",
     ENROLMENT: "enrolment",
-    8658: "dispute",
+    DISPUTE: "dispute",
     ACKNOWLEDGEMENT: "acknowledgement",
     8660: "bounty",
     8661: "bounty commitment",
@@ -64,5 +65,6 @@ PUBLIC: Final = (
     CONFIRMATION,
     ORACLE_ANNOUNCEMENTS,
     ATTESTATION,
+    DISPUTE,
 )
 """Kinds that this version reads from relays."""

@@ -19,7 +19,7 @@ from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.protocol import messages as m
 from nostrain.protocol.digests import endorsed_text
 from nostrain.protocol.event import Draft, Event, Tags
-from nostrain.protocol.limits import MAX_EVENT_BYTES, MAX_LEVELS, MAX_ORACLE_ITEMS, MAX_WORKERS
+from nostrain.protocol.limits import MAX_EVENT_BYTES, MAX_EVIDENCE, MAX_LEVELS, MAX_ORACLE_ITEMS, MAX_WORKERS
 from nostrain.protocol.manifest import RunManifest
 from nostrain.units import Digest, EventId, Pubkey, UnixTime
 from nostrain.wire import dlc, kinds
@@ -70,6 +70,7 @@ KIND_OF: Final[dict[type, int]] = {
     m.Attestation: kinds.ATTESTATION,
     m.Result: kinds.RESULT,
     m.Confirmation: kinds.CONFIRMATION,
+    m.Dispute: kinds.DISPUTE,
     m.Offer: kinds.OFFER,
     m.Choice: kinds.OPENING,
     m.Openings: kinds.OPENING,
@@ -88,6 +89,7 @@ CONTENT_OF: Final[dict[int, Any]] = {
     kinds.ATTESTATION: WireAttestation,
     kinds.RESULT: m.Result,
     kinds.CONFIRMATION: m.Confirmation,
+    kinds.DISPUTE: m.Dispute,
     kinds.OFFER: m.Offer,
     kinds.OPENING: m.Choice | m.Openings,
     kinds.INVOICES: m.Invoices,
@@ -121,6 +123,8 @@ def tags_of(body: m.Body) -> Tags:
     tags.append(("d", body.run))
     if isinstance(body, m.Enrolment):
         return (*tags, ("e", body.run))
+    if isinstance(body, m.Dispute):
+        return (*tags, ("p", body.accused))
     tags.append(("r", f"{body.run}:{body.round:05d}"))
     answers = [
         getattr(body, name) for name in ("parent", "announcement", "receipt", "commitment", "result", "offer") if hasattr(body, name)
@@ -157,7 +161,7 @@ def read_message_untrusted(event: Event) -> m.Message:
     missing = [tag for tag in tags_of(body) if tag not in event.tags]
     if missing:
         raise RemoteProtocolError(what, f"its tags lack {missing[0]}", whose=whose)
-    return m.Message(event.id, event.pubkey, event.created_at, body)
+    return m.Message(event.id, event.pubkey, event.created_at, body, event)
 
 
 def understood(content: Any, event: Event) -> m.Body:
@@ -182,6 +186,11 @@ def understood(content: Any, event: Event) -> m.Body:
             return content
         case RunManifest():
             limit(len(content.scoring.levels_ppm), MAX_LEVELS, "levels")
+            return content
+        case m.Dispute(evidence=evidence):
+            limit(len(evidence), MAX_EVIDENCE, "pieces of evidence")
+            if not evidence or list(evidence) != sorted(set(evidence)):
+                raise RemoteProtocolError("dispute", "its evidence is empty, not sorted, or repeats an event")
             return content
         case _:
             body: m.Body = content

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
@@ -10,13 +11,15 @@ import click
 import pytest
 from click.testing import CliRunner
 
+from nostrain.audit.dispute import find_dispute
 from nostrain.audit.proof import encode_proof, find_proofs, parse_proof_untrusted
 from nostrain.ctl.audit import audit
 from nostrain.ctl.main import main
+from nostrain.protocol.messages import Dispute
 from nostrain.wire.event import encode_event
-from tests.docs.examples import COORDINATOR
+from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS
 
-from .fraud_world import PUBLIC, flipped, made, only
+from .fraud_world import PUBLIC, ROUND, flipped, made, only
 
 EVENTS = (*PUBLIC, *made(only(1, flipped(1))))
 LINES = [encode_event(event) for event in EVENTS]
@@ -85,3 +88,39 @@ def test_files_that_cannot_be_used(tmp_path: Path) -> None:
     (tmp_path / "empty").write_bytes(b"")
     with pytest.raises(click.ClickException, match="directory"):
         audit(tmp_path / "empty", tmp_path)
+
+
+def test_disputes_are_judged_by_the_events_beside_them(tmp_path: Path) -> None:
+    dispute = find_dispute(ROUND.run, EVENTS, (COORDINATOR.pubkey,))
+    assert dispute is not None
+    slander = Dispute(ROUND.run, "equivocation", COORDINATOR.pubkey, (ROUND.events["receipt"].id,))
+    said = [WORKERS[0].says(body, START + 200) for body in (dispute[0], slander)]
+    lines = [encode_event(event) for event in (*EVENTS, *said, ROUND.claims["dispute"])]
+    count, stdout, stderr = audited(tmp_path, lines)
+    assert count == 1
+    told = {line.split()[1]: line.partition("): ")[2] for line in stdout.splitlines() if line.startswith("dispute ")}
+    assert told[said[0].id].startswith("proven: false_offer: ")
+    assert told[said[1].id].startswith("false: proof: its 1 events do not show any equivocation")
+    assert told[ROUND.claims["dispute"].id] == "open: 1 of 2 events that it names are not there"
+    assert stderr.endswith("1 proofs, 3 disputes\n")
+
+
+def test_the_report_for_programs(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    path.write_bytes(b"\n".join(encode_event(event) for event in (*PUBLIC, ROUND.contradiction, ROUND.claims["dispute"])))
+    ran = CliRunner().invoke(main, ["audit", str(path), "--json"])
+    assert ran.exit_code == 1
+    found = json.loads(ran.stdout)
+    assert found["events"] == len(PUBLIC) + 2
+    (proof,), (dispute,) = found["proofs"], found["disputes"]
+    assert (proof["kind"], proof["accused"]) == ("equivocation", VALIDATORS[2].pubkey)
+    assert sorted(proof["evidence"]) == dispute["evidence"]
+    assert (dispute["verdict"], dispute["author"], dispute["missing"]) == ("proven", WORKERS[0].pubkey, [])
+
+
+def test_there_must_be_something_to_read() -> None:
+    assert CliRunner().invoke(main, ["audit"]).exit_code == 2
+    ran = CliRunner().invoke(main, ["audit", "--relay", "ws://127.0.0.1:1", "--run", "mine"])
+    assert ran.exit_code == 1
+    assert "64 hex digits" in ran.output
+    assert "not a relay address" in CliRunner().invoke(main, ["audit", "--relay", "http://x", "--run", "1" * 64]).output

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from nostrain.audit.equivocation import CITED, ONCE
 from nostrain.audit.proof import check_proof, encode_proof, find_proofs, parse_proof_untrusted
+from nostrain.protocol.contradictions import CITED, ONCE
 from nostrain.protocol.event import Event
 from nostrain.units import Digest
 from nostrain.wire.messages import read_message_untrusted

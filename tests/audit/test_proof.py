@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nostrain.audit.evidence import read_evidence
-from nostrain.audit.proof import MAX_BYTES, MAX_EVENTS, SEARCHES, Kind, Proof, check_proof, encode_proof, find_proofs, parse_proof_untrusted
+from nostrain.audit.proof import MAX_BYTES, SEARCHES, Proof, check_proof, encode_proof, find_proofs, parse_proof_untrusted
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.event import Draft
+from nostrain.protocol.limits import MAX_EVIDENCE
+from nostrain.protocol.messages import ProofKind
 from nostrain.units import Pubkey, UnixTime
 from nostrain.wire.messages import read_message_untrusted
 from tests.docs.examples import COORDINATOR, WORKERS
@@ -25,7 +27,7 @@ PROOFS = find_proofs(EVENTS)
 
 def test_the_material_holds_two_proofs() -> None:
     assert [proof.kind for proof in PROOFS] == ["equivocation", "false_offer"]
-    assert set(get_args(Kind)) == set(SEARCHES)
+    assert set(get_args(ProofKind)) == set(SEARCHES)
 
 
 @pytest.mark.parametrize("proof", PROOFS, ids=lambda proof: proof.kind)
@@ -55,7 +57,7 @@ def test_an_empty_or_endless_proof_is_refused() -> None:
     with pytest.raises(RemoteProtocolError, match="its 0 events"):
         check_proof(Proof("equivocation", COORDINATOR.pubkey, ()))
     with pytest.raises(RemoteProtocolError, match="at most"):
-        check_proof(Proof("equivocation", COORDINATOR.pubkey, (PROOFS[0].events[0],) * (MAX_EVENTS + 1)))
+        check_proof(Proof("equivocation", COORDINATOR.pubkey, (PROOFS[0].events[0],) * (MAX_EVIDENCE + 1)))
 
 
 def test_one_event_twice_is_no_contradiction() -> None:

@@ -160,14 +160,14 @@ class Node:
 
 
 def refuses(messages: Iterable[m.Message], bad: m.Message, reason: str) -> None:
-    """A node that has heard `messages` refuses `bad` with `reason`, and nothing of it stays."""
+    """A node that has heard `messages` refuses `bad` with `reason`, and nothing of it stays but suspicion."""
     listener = Node(Party("listener"))
     listener.now = UnixTime(START + 100)
     listener.hear(messages)
     before = listener.state.rows
     listener.take(Received(bad))
     assert [reason in text for text in listener.told("messages_refused")] == [True], listener.told("messages_refused")
-    after = {key: row for key, row in listener.state.rows.items() if key != "run"}
+    after = {key: row for key, row in listener.state.rows.items() if key != "run" and "suspicion/" not in key}
     assert after == {key: row for key, row in before.items() if key != "run"}
 
 

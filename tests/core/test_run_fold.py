@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
+from nostrain.core.effects import Prove
 from nostrain.core.inputs import Boot, Received
 from nostrain.core.node import step
 from nostrain.core.rows import Identity, NodeState
@@ -156,7 +157,7 @@ def test_nobody_works_in_a_halted_run() -> None:
     before = node.asks(object)  # type: ignore[type-var]
     node.hear([say(COORDINATOR, EXAMPLES.announcement, 6)])
     assert node.run.halted
-    assert node.at(10).asks(object) == before  # type: ignore[type-var]
+    assert [effect for effect in node.at(10).asks(object) if not isinstance(effect, Prove)] == before  # type: ignore[type-var]
 
 
 def test_the_head_moves_with_the_result() -> None:

@@ -20,13 +20,15 @@ from nostrain.devnet.cheaters import CHEATS, BadPayer, parse_cheats, swapped
 from nostrain.devnet.command import usage_problem
 from nostrain.devnet.forgery import random_delta
 from nostrain.devnet.layout import Options, cheats_of, lay_out
+from nostrain.devnet.observer import Observer
 from nostrain.errors import ConfigError
+from nostrain.protocol import messages as m
 from nostrain.protocol.jobs import TrainJob
 from nostrain.protocol.manifest import CodecSpec, ModelSpec, ScoringSpec, TensorSpec, TrainingSpec
 from nostrain.protocol.messages import Score, Verdict
 from nostrain.sparseloco.codec import decode_untrusted
 from nostrain.units import Digest, EventId, Ppm, Pubkey
-from tests.docs.examples import Examples
+from tests.docs.examples import COORDINATOR, Examples
 
 ALL = ",".join(CHEATS)
 TRIES = 400
@@ -176,6 +178,7 @@ def test_twins_are_refused_in_every_round_and_resemblance_from_the_fourth(number
 # --- the report ------------------------------------------------------------------------------------------------------------------------
 
 FEE, LEVEL = 20, 100
+EXAMPLES = Examples()
 
 
 def report(gains: dict[str, int], rounds: list[dict[str, tuple[int, bool]]], cheats: dict[str, str]) -> dict[str, Any]:
@@ -237,3 +240,19 @@ def test_a_payer_that_cheats_has_its_fees_and_no_work() -> None:
     taken_in = report({"a": 360, "b": 360}, rounds, {"coordinator": "bad-payer"})
     assert cheated.problems(taken_in) == ["a committed in round 2, in which the payer cheats"]
     assert cheated.refusals(one, "a") == ["1 × used", "1 × below the first level"]
+
+
+def test_what_is_published_against_a_payer_is_told() -> None:
+    events = (
+        *EXAMPLES.events.values(),
+        COORDINATOR.says(m.Dispute(EXAMPLES.run, "false_offer", COORDINATOR.pubkey, (EXAMPLES.round_id,)), 1),
+    )
+    observer = Observer(lambda _: None, {})
+    for event in (*events, EXAMPLES.claims["dispute"]):
+        observer.take(event)
+    counters = {"a": {"offers_refused": 1, "disputes_proven": 2}, "b": {"disputes_proven": 1}, "c": {}}
+    one = {"daemons": {name: {"counters": counted} for name, counted in counters.items()} | {"d": None}}
+    assert cheated.unmasked(one, observer) == [
+        "1 workers refused its offers as fraud before they committed to anything, and buy no more of its tickets",
+        "1 disputes are published against it; 2 participants hold them for proven",
+    ]

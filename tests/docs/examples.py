@@ -31,6 +31,7 @@ from nostrain.protocol.digests import (
     commitment_digest,
     endorsed_text,
     initial_state_id,
+    next_state_id,
     oracle_event_id,
     receipt_time,
     verdict_digest,
@@ -48,7 +49,6 @@ from nostrain.protocol.manifest import (
     TimingSpec,
     TrainingSpec,
 )
-from nostrain.sparseloco.aggregate import next_state_id
 from nostrain.units import Digest, EventId, Msat, Ppm, Pubkey, UnixTime
 from nostrain.wire import dlc
 from nostrain.wire.event import encode_event
@@ -162,6 +162,7 @@ class Examples:
         self._commit()
         self._judge()
         self._close()
+        self._dispute()
 
     def _say(self, label: str, party: Party, body: m.Body, after: int) -> Event:
         event = self.events[label] = party.says(body, START + after)
@@ -321,6 +322,14 @@ class Examples:
             body = m.Confirmation(self.run, self.round_id, 1, closed.id, after, root, 5_502_113_000)
             self._say(f"confirmation {n}", party, body, 73)
 
+    def _dispute(self) -> None:
+        """What happened if the third validator signed a second verdict hash. The round knows nothing of it."""
+        other = m.VerdictHash(self.run, self.round_id, 1, self.receipt, Digest(sha256_hex(b"another verdict")))
+        self.contradiction = VALIDATORS[2].says(other, START + 63)
+        evidence = tuple(sorted((self.events["verdict hash 2"].id, self.contradiction.id)))
+        body = m.Dispute(self.run, "equivocation", VALIDATORS[2].pubkey, evidence)
+        self.claims = {"dispute": WORKERS[0].says(body, START + 75)}
+
 
 SHOWN: Final = {
     "manifest": "manifest",
@@ -340,6 +349,7 @@ SHOWN: Final = {
     "attestation": "attestation 0",
     "result": "result",
     "confirmation": "confirmation 0",
+    "dispute": "dispute",
 }
 """Example on the page → event of the round."""
 
@@ -360,7 +370,7 @@ def rendered(event: Event) -> str:
 def filled(page: str) -> str:
     """`page` with every example between its markers replaced by the one made here."""
     examples = Examples()
-    everything = examples.events | examples.private
+    everything = examples.events | examples.private | examples.claims
 
     def replaced(found: re.Match[str]) -> str:
         return f"<!-- example: {found[1]} -->\n{rendered(everything[SHOWN[found[1]]])}<!-- end -->"

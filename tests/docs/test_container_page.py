@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from nostrain.errors import RemoteProtocolError
+from nostrain.protocol.digests import next_state_id
 from nostrain.protocol.manifest import CodecSpec, OuterSpec, TensorSpec
-from nostrain.sparseloco.aggregate import cap_weights, next_state_id, outer_step, step_weights
+from nostrain.sparseloco.aggregate import cap_weights, outer_step, step_weights
 from nostrain.sparseloco.checkpoint import merkle_root, write_checkpoint
 from nostrain.sparseloco.codec import decode_untrusted, encode
 from nostrain.units import Digest, Ppm

@@ -14,8 +14,8 @@ import pytest
 from nostrain.errors import LocalProtocolError
 from nostrain.learning.dispatch import run_job
 from nostrain.learning.frames import FRAME_MAX, Reply, read_frame, write_frame
+from nostrain.protocol.digests import next_state_id
 from nostrain.protocol.jobs import AggregateJob, AggregateResult, InspectJob, InspectResult, Job, TrainResult
-from nostrain.sparseloco.aggregate import next_state_id
 
 from .conftest import CODEC, OUTER, SmallRun
 

@@ -14,13 +14,12 @@ from numpy.typing import NDArray
 
 from nostrain.errors import LocalProtocolError
 from nostrain.hashes import tagged_hash
-from nostrain.protocol.digests import initial_state_id
+from nostrain.protocol.digests import initial_state_id, next_state_id
 from nostrain.protocol.manifest import OuterSpec
 from nostrain.sparseloco.aggregate import (
     WEIGHT_ONE,
     canonical_zero,
     cap_weights,
-    next_state_id,
     outer_step,
     sparse_step,
     squared_norm,

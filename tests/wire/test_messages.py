@@ -29,7 +29,7 @@ from nostrain.wire.messages import KIND_OF, draft, read_message_untrusted
 from tests.docs.examples import ROUNDS, SHOWN, START, VALIDATORS, WORKERS, Examples
 
 EXAMPLES = Examples()
-EVERYTHING = EXAMPLES.events | EXAMPLES.private
+EVERYTHING = EXAMPLES.events | EXAMPLES.private | EXAMPLES.claims
 AUTHOR = WORKERS[0]
 ID = EventId("ab" * 32)
 PLAIN_BODIES = [kind for kind in KIND_OF if kind not in (m.OracleAnnouncements, m.Attestation)]
@@ -77,8 +77,12 @@ SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
     str: words,
     BlobRef: blobs,
 }
-ENDORSED: dict[Any, dict[str, st.SearchStrategy[Any]]] = {m.Enrolment: {"oracle": st.none()}, m.Announcement: {"validators": st.just(())}}
-"""What only a validator's oracle can say: the examples have it."""
+ENDORSED: dict[Any, dict[str, st.SearchStrategy[Any]]] = {
+    m.Enrolment: {"oracle": st.none()},
+    m.Announcement: {"validators": st.just(())},
+    m.Dispute: {"evidence": st.lists(hex32, min_size=1, max_size=3, unique=True).map(lambda ids: tuple(sorted(ids)))},
+}
+"""What only a validator's oracle can say: the examples have it. And what has an order."""
 
 
 def values(kind: Any) -> st.SearchStrategy[Any]:
@@ -112,7 +116,7 @@ def test_round_trip(kind: type[msgspec.Struct], data: st.DataObject) -> None:
     body = data.draw(structs(kind))
     event = signed(body)
     message = read_message_untrusted(parse_event_untrusted(encode_event(event)))
-    assert message == m.Message(event.id, AUTHOR.pubkey, START, body)
+    assert message == m.Message(event.id, AUTHOR.pubkey, START, body, event)
     assert event.kind == KIND_OF[kind]
 
 

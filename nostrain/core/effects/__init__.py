@@ -10,6 +10,7 @@ from enum import Enum
 from typing import Final
 
 from nostrain.core.effects.base import EffectBase, Failed, Ok
+from nostrain.core.effects.disputes import CheckDispute, Prove, Proved, Unheard
 from nostrain.core.effects.locks import CheckLocks, DrawLocks, LocksDrawn, LocksOpened, LockTerms, OpenLocks, Unlock, Unlocked
 from nostrain.core.effects.money import BuyTicket, Cancel, HoldInvoice, Invoiced, Pay, PayEnded, Settle, TicketBought
 from nostrain.core.effects.oracle import (
@@ -43,6 +44,7 @@ __all__ = [
     "BuyTicket",
     "Cancel",
     "ChainLink",
+    "CheckDispute",
     "CheckLocks",
     "Compute",
     "Computed",
@@ -73,12 +75,15 @@ __all__ = [
     "Outcome",
     "Pay",
     "PayEnded",
+    "Prove",
+    "Proved",
     "Retry",
     "Send",
     "Settle",
     "Sign",
     "Signed",
     "TicketBought",
+    "Unheard",
     "Unlock",
     "Unlocked",
     "Upload",
@@ -106,6 +111,8 @@ Effect = (
     | Pay
     | Settle
     | Cancel
+    | Prove
+    | CheckDispute
 )
 
 Outcome = (
@@ -127,6 +134,8 @@ Outcome = (
     | Invoiced
     | TicketBought
     | PayEnded
+    | Proved
+    | Unheard
 )
 
 
@@ -159,4 +168,6 @@ RETRY: Final[dict[type[EffectBase], Retry]] = {
     Pay: Retry.QUERY_FIRST,
     Settle: Retry.IDEMPOTENT,
     Cancel: Retry.IDEMPOTENT,
+    Prove: Retry.RECOMPUTE,
+    CheckDispute: Retry.RECOMPUTE,
 }

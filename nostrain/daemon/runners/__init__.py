@@ -17,6 +17,7 @@ from nostrain.core.effects import (
     BuyTicket,
     Cancel,
     ChainLink,
+    CheckDispute,
     CheckLocks,
     Compute,
     Credentials,
@@ -32,6 +33,7 @@ from nostrain.core.effects import (
     OracleAttest,
     Outcome,
     Pay,
+    Prove,
     Send,
     Settle,
     Sign,
@@ -39,7 +41,7 @@ from nostrain.core.effects import (
     Upload,
 )
 from nostrain.daemon.ports import Ports
-from nostrain.daemon.runners import compute, files, locks, money, oracle, speech
+from nostrain.daemon.runners import compute, files, locks, money, oracle, proofs, speech
 from nostrain.errors import OutcomeUnknown, RemoteProtocolError, Unavailable
 
 log = logging.getLogger("nostrain.effects")
@@ -91,5 +93,7 @@ async def once(effect: Effect, ports: Ports) -> Outcome:
             return await ports.offload(lambda: locks.run(effect))
         case HoldInvoice() | BuyTicket() | Pay() | Settle() | Cancel():
             return await money.run(effect, ports)
+        case Prove() | CheckDispute():
+            return await proofs.run(effect, ports)
         case _:
             assert_never(effect)

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
+from nostrain.protocol.event import Event
 from nostrain.protocol.manifest import RunManifest
+from nostrain.protocol.messages.dispute import Dispute, Proof, ProofKind
 from nostrain.protocol.messages.escrow import Choice, Invoices, LevelLock, Offer, Openings
 from nostrain.protocol.messages.judgement import (
     Accepted,
@@ -46,6 +48,7 @@ __all__ = [
     "Commitment",
     "Confirmation",
     "Deadlines",
+    "Dispute",
     "Enrolment",
     "Invoices",
     "LevelLock",
@@ -55,6 +58,8 @@ __all__ = [
     "OracleAnnouncements",
     "OracleItem",
     "PrivateBody",
+    "Proof",
+    "ProofKind",
     "PublicBody",
     "Receipt",
     "Refused",
@@ -80,15 +85,17 @@ PublicBody = (
     | Attestation
     | Result
     | Confirmation
+    | Dispute
 )
 PrivateBody = Offer | Choice | Openings | Invoices
 Body = PublicBody | PrivateBody
 
 
 class Message(msgspec.Struct, frozen=True):
-    """A verified event, understood."""
+    """A verified event, understood; and the event itself, which may become evidence."""
 
     id: EventId
     author: Pubkey
     created_at: UnixTime
     body: Body
+    event: Event | None = None
