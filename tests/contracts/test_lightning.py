@@ -400,6 +400,8 @@ async def test_parts_of_a_payment_are_held_when_all_are_there(nodes: NetworkProc
     bolt11 = await world.payee.hold_invoice(payment_hash, AMOUNT, CLTV, 3600)
     async with following(world.payee, payment_hash) as until:
         await send_part(nodes, bolt11, 1, AMOUNT // 4)
+        while await world.held() == 0:
+            await trio.lowlevel.checkpoint()
         assert await world.held() == AMOUNT // 4
         await until(HoldState.UNPAID)
         await send_part(nodes, bolt11, 2, AMOUNT - AMOUNT // 4)

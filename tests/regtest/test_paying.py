@@ -155,7 +155,8 @@ async def send_part(network: NetworkProcess, made: Issued, partid: int) -> None:
 
 
 async def test_balances_are_those_of_the_channels(real: NetworkProcess) -> None:
-    balances, shown = await ClnLightning(real.socket("payer")).balances(), (await real.balances())["payer"]
+    shown = (await real.balances())["payer"]  # which waits until no HTLC is being added or removed
+    balances = await ClnLightning(real.socket("payer")).balances()
     assert (balances.spendable_msat, balances.receivable_msat) == (shown["spendable_msat"], shown["receivable_msat"])
     assert [(channel.connected, channel.state, channel.max_accepted_htlcs) for channel in balances.channels] == [
         (True, "CHANNELD_NORMAL", 30)
