@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from nostrain.protocol.limits import MAX_ROUNDS, MAX_VALIDATORS, MAX_WORKERS
 from nostrain.protocol.manifest import SAT, ModelSpec, SettlementSpec, TimingSpec
-from nostrain.units import Msat
+from nostrain.units import PPM, Msat, Ppm
 
 Role = Literal["coordinator", "worker", "validator", "blobs"]
 Network = Literal["bitcoin", "testnet", "signet", "regtest"]
@@ -120,6 +120,7 @@ class SettlementConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     epoch_rounds: Positive = 1
     fee_sat: Annotated[int, Meta(ge=0, le=MAX_SAT)] = 0
     feerate_perkb: Annotated[int, Meta(ge=0, le=10_000_000)] = 1000
+    validator_share_ppm: Annotated[int, Meta(ge=0, le=PPM)] = SettlementSpec().validator_share_ppm
 
     def spec(self, ticket_server: str, network: Network) -> SettlementSpec:
         """As the run manifest says it; tickets are sold at `ticket_server` if there is a fee."""
@@ -132,6 +133,7 @@ class SettlementConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             fee_msat=Msat(self.fee_sat * SAT),
             ticket_server=server,
             network=network,
+            validator_share_ppm=Ppm(self.validator_share_ppm),
         )
 
 

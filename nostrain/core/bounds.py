@@ -88,6 +88,8 @@ def _money(manifest: RunManifest) -> str | None:
         return problem
     if settlement.fee_msat and not settlement.ticket_server:
         return "a fee, and nowhere to pay it"
+    if not 0 <= settlement.validator_share_ppm <= PPM:
+        return f"validators have {settlement.validator_share_ppm} ppm of the fees"
     timing = manifest.timing
     held = timing.commit_s + timing.acknowledge_s + timing.reveal_s + timing.verdict_s + timing.attest_s + 2 * timing.grace_s
     needed = blocks_in(held) + SAFETY_BLOCKS

@@ -11,6 +11,7 @@ from nostrain.core.rows import Lead, Replica, Round, Run
 from nostrain.core.run import located, with_item
 from nostrain.core.scoring import MAX_REASON, attested_levels, pinned, standings
 from nostrain.core.tables import LeadState, ReplicaState, advance
+from nostrain.core.ticket import holds_ticket
 from nostrain.core.timing import aggregate_by, collect_by, deadlines
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition
@@ -108,11 +109,11 @@ def all_attested(run: Run, round_: Round) -> bool:
 
 
 def collect_commitments(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
-    """Pin the commitment of each worker that made just one: with those of all, as soon as they are not dated in the future."""
+    """Pin the commitment of each worker that made just one, and paid its fee: with those of all, as soon as they are not dated in the future."""
     by_author: dict[Pubkey, list[tuple[UnixTime, EventId]]] = {}
     for event_id, (author, created_at, _) in round_.commitments.items():
         by_author.setdefault(author, []).append((created_at, event_id))
-    pins = [said[0] for said in by_author.values() if len(said) == 1]
+    pins = [said[0] for author, said in by_author.items() if len(said) == 1 and holds_ticket(tx, run, round_, author)]
     commit_by = round_.announcement.deadlines.commit_by
     when = receipt_time(commit_by, len(pins) == len(round_.announcement.workers), [created_at for created_at, _ in pins])
     if tx.now > commit_by if when == commit_by else tx.now >= when:
@@ -221,7 +222,7 @@ def close(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
         run=run.id,
         announcement=round_.id,
         round=round_.announcement.round,
-        attestations=cited(round_) if accepted else (),
+        attestations=cited(round_),
         accepted=accepted,
         refused=refusals(run, round_, accepted),
         committed=len(pinned(round_)),

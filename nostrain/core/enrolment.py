@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from nostrain.core.effects import Credentials, CredentialsRead, Outcome
+from nostrain.core.effects import Credentials, CredentialsRead, Failed, MakeOffer, OfferMade, Outcome
+from nostrain.core.escrow_rows import OwnOffer
 from nostrain.core.rows import Round, Run
+from nostrain.core.split import shared
 from nostrain.core.transaction import Transaction
+from nostrain.errors import IllegalTransition
 from nostrain.protocol.messages import Enrolment
 
 KEY = "enrolment"
@@ -16,6 +19,9 @@ def decide(tx: Transaction) -> None:
     if run is None or run.halted or run.finished:
         return
     if "validator" in tx.me.roles and tx.said(f"{KEY}/0") is None:
+        if paid(tx, run) and tx.get("offer", OwnOffer) is None:
+            tx.emit(MakeOffer(owner=KEY, name="offer", description=f"nostrain: shares of the fees of run {run.id[:16]}"))
+            return
         tx.emit(Credentials(owner=KEY, name="credentials", run=run.id, chain_length=run.manifest.rounds))
     elif "worker" in tx.me.roles and tx.said(f"{KEY}/0") is None:
         tx.say(f"{KEY}/0", Enrolment(run=run.id, role="worker", name=tx.me.name, engine="pytorch"))
@@ -35,21 +41,39 @@ def repeat(tx: Transaction, run: Run) -> None:
         tx.say(f"{KEY}/{round_.announcement.round}", mine)
 
 
+def paid(tx: Transaction, run: Run) -> bool:
+    """Whether a share of the fees can reach us."""
+    return shared(run.manifest) and tx.me.pays and tx.me.network == run.manifest.settlement.network
+
+
 def done(tx: Transaction, outcome: Outcome) -> None:
-    """The oracle's public half is known: enrol as a validator."""
+    """Where we can be paid is known, then the oracle's public half: enrol as a validator."""
     run = tx.run
-    if run is None or not isinstance(outcome, CredentialsRead):
+    if run is None:
         return
-    tx.say(
-        f"{KEY}/0",
-        Enrolment(
-            run=run.id,
-            role="validator",
-            name=tx.me.name,
-            engine="pytorch",
-            oracle=outcome.oracle,
-            endorsement=outcome.endorsement,
-            chain_end=outcome.chain_end,
-            chain_length=run.manifest.rounds,
-        ),
+    match outcome:
+        case OfferMade(offer=offer):
+            tx.put("offer", OwnOffer(offer))
+        case Failed(reason=reason):
+            tx.note("warning", "offers_not_made", f"our node makes no offer: {reason}; we enrol without one, and have no share of the fees")
+            tx.put("offer", OwnOffer(None))
+        case CredentialsRead():
+            tx.say(f"{KEY}/0", enrolment_of(tx, run, outcome))
+        case _:
+            raise IllegalTransition(f"{KEY} ended with {type(outcome).__name__}")
+
+
+def enrolment_of(tx: Transaction, run: Run, credentials: CredentialsRead) -> Enrolment:
+    """What a validator says when it enrols."""
+    own = tx.get("offer", OwnOffer)
+    return Enrolment(
+        run=run.id,
+        role="validator",
+        name=tx.me.name,
+        engine="pytorch",
+        oracle=credentials.oracle,
+        endorsement=credentials.endorsement,
+        chain_end=credentials.chain_end,
+        chain_length=run.manifest.rounds,
+        offer=own.offer if own is not None else None,
     )

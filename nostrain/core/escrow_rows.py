@@ -1,4 +1,4 @@
-"""Rows of the escrows: the payer's side and the payee's."""
+"""Rows of the money: the payer's and the payee's side of escrows, tickets, the validators' shares of the fees."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 
-from nostrain.core.tables import PayeeState, PayerState
-from nostrain.protocol.messages import LevelLock
-from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey
+from nostrain.core.tables import PayeeState, PayerState, ShareState
+from nostrain.protocol.messages import LevelLock, Payout
+from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey, UnixTime
 
 
 class PayerLevel(msgspec.Struct, frozen=True):
@@ -70,3 +70,42 @@ class Tickets(msgspec.Struct, frozen=True, tag="tickets"):
 
     announcement: EventId
     sold: Mapping[Pubkey, TicketSold] = {}
+
+
+class Dues(msgspec.Struct, frozen=True, tag="dues"):
+    """Row `dues/<validator>`: what a validator has of the fees, coordinator's side.
+
+    `due_msat` is without what is in a payment under way. `through` is the last round in which it earned something (`announcement` its id),
+    `payments` the number of payments begun.
+    """
+
+    validator: Pubkey
+    through: int = 0
+    announcement: EventId = EventId("")
+    due_msat: Msat = Msat(0)
+    paid_msat: Msat = Msat(0)
+    payments: int = 0
+    retry_at: UnixTime = UnixTime(0)
+
+
+class Split(msgspec.Struct, frozen=True, tag="split"):
+    """Row `split`: the last round whose fees the coordinator has split."""
+
+    through: int = 0
+
+
+class Share(msgspec.Struct, frozen=True, tag="share"):
+    """Row `share/<validator>/<number>`: one payment of a share; the last one of each validator is kept."""
+
+    validator: Pubkey
+    amount_msat: Msat
+    state: ShareState = ShareState.FETCHING
+    bolt12: str | None = None
+    payment_hash: Digest | None = None
+    preimage: str | None = None
+
+
+class OwnOffer(msgspec.Struct, frozen=True, tag="own_offer"):
+    """Row `offer`: where our share of the fees may be paid to; None when our node would not make an offer."""
+
+    offer: Payout | None

@@ -17,6 +17,7 @@ from nostrain.core import (
     payer,
     preparation,
     replica,
+    share,
     ticket,
     validator,
     worker,
@@ -180,6 +181,8 @@ def finish(tx: Transaction, effect_id: str, outcome: Outcome) -> None:
             payee.done(tx, owner, effect.name, outcome)
         case "suspicion" | "complaint":
             disputes.done(tx, owner, effect.name, outcome)
+        case "share":
+            share.done(tx, owner, effect.name, outcome)
         case other:
             raise LocalProtocolError(f"no machine {other!r} for effect {effect_id}")
 
@@ -189,7 +192,7 @@ def settle(tx: Transaction) -> None:
     behind = len(tx.run.results) if tx.run is not None else 0  # a replica that catches up takes an empty round a pass
     for _ in range(MAX_PASSES + 2 * behind):
         before = tx.version
-        for machine in (enrolment, replica, preparation, coordinator, payer, validator, payee, worker, disputes, outbox):
+        for machine in (enrolment, replica, preparation, coordinator, payer, share, validator, payee, worker, disputes, outbox):
             machine.decide(tx)
         prune(tx)
         if tx.version == before:

@@ -9,6 +9,7 @@ import msgspec
 from nostrain.core.escrow_rows import Payee, Payer
 from nostrain.core.evidence import forget_round
 from nostrain.core.rows import Outbox, Replica, Round
+from nostrain.core.share import uncredited
 from nostrain.core.tables import PayeeState, PayerState
 from nostrain.core.transaction import Transaction
 from nostrain.units import EventId
@@ -28,7 +29,7 @@ def prune(tx: Transaction) -> None:
         round_ = tx.need(key, Round)
         number = round_.announcement.round
         followed = replica.round >= number and replica.confirming != round_.id
-        if number <= run.round - KEEP_ROUNDS and followed and not money_open(tx, round_.id):
+        if number <= run.round - KEEP_ROUNDS and followed and not money_open(tx, round_.id) and not uncredited(tx, run, number):
             done.append(round_)
     for round_ in done:
         drop(tx, round_)

@@ -268,7 +268,8 @@ def fold_verdict(round_: Round, message: Message, body: Verdict) -> Round:
         raise RemoteProtocolError("verdict", "is not the one whose hash was published", whose=message.author[:8])
     if tuple(score.worker for score in body.scores) != pinned(round_) or body.state_id != round_.announcement.state_id:
         raise RemoteProtocolError("verdict", "does not score exactly the pinned workers on the announced state", whose=message.author[:8])
-    if message.author in round_.verdicts:
+    known = round_.verdicts.get(message.author)
+    if known is not None and known[0] <= message.id:  # attestations name verdicts by id: of two events with one verdict, all keep the same
         return round_
     return msgspec.structs.replace(round_, verdicts=with_item(round_.verdicts, message.author, (message.id, body)))
 

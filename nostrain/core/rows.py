@@ -9,7 +9,7 @@ import msgspec
 
 from nostrain.core.dispute_rows import Complaint, Heard, Suspicion
 from nostrain.core.effects import Effect
-from nostrain.core.escrow_rows import Payee, Payer, Tickets
+from nostrain.core.escrow_rows import Dues, OwnOffer, Payee, Payer, Share, Split, Tickets
 from nostrain.core.liquidity_rows import LightningNode
 from nostrain.core.tables import DutyState, LeadState, ReplicaState, SubmissionState
 from nostrain.protocol.event import Event
@@ -254,6 +254,10 @@ Row = (
     | Payer
     | Payee
     | Tickets
+    | Dues
+    | Share
+    | Split
+    | OwnOffer
     | Chain
     | LightningNode
     | Outbox

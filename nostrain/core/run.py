@@ -73,6 +73,9 @@ def fold_enrolment(tx: Transaction, message: Message, enrolment: Enrolment) -> N
     run = need_run(tx, enrolment.run)
     if enrolment.role == "validator" and (enrolment.oracle is None or enrolment.chain_end is None or enrolment.chain_length < 1):
         raise RemoteProtocolError("enrolment", "a validator without oracle key or hash chain", whose=message.author[:8])
+    network = run.manifest.settlement.network
+    if enrolment.offer is not None and network not in enrolment.offer.networks:
+        raise RemoteProtocolError("enrolment", f"its offer is not for {network}", whose=message.author[:8])
     known = run.enrolled.get(message.author)
     if known is None and len(run.enrolled) >= MAX_ENROLLED:
         raise RemoteProtocolError("enrolment", f"{MAX_ENROLLED} have enrolled already", whose=message.author[:8])

@@ -99,6 +99,15 @@ class ComplaintState(Enum):
     UNHEARD = "unheard"
 
 
+class ShareState(Enum):
+    """One payment of a validator's share of the fees, to its offer."""
+
+    FETCHING = "fetching"
+    PAYING = "paying"
+    PAID = "paid"
+    FAILED = "failed"
+
+
 class ReplicaState(Enum):
     """Our own copy of the model's state."""
 
@@ -108,7 +117,7 @@ class ReplicaState(Enum):
     DIVERGED = "diverged"
 
 
-R, S, D, L, P, Y, C = RoundPhase, SubmissionState, DutyState, LeadState, PayerState, PayeeState, ReplicaState
+R, S, D, L, P, Y, H, C = RoundPhase, SubmissionState, DutyState, LeadState, PayerState, PayeeState, ShareState, ReplicaState
 U, K = SuspicionState, ComplaintState
 
 ROUND: Final[Mapping[Enum, frozenset[Enum]]] = {
@@ -165,6 +174,12 @@ PAYEE: Final[Mapping[Enum, frozenset[Enum]]] = {
     Y.SETTLED: frozenset(),
     Y.CANCELLED: frozenset(),
 }
+SHARE: Final[Mapping[Enum, frozenset[Enum]]] = {
+    H.FETCHING: frozenset({H.PAYING, H.FAILED}),
+    H.PAYING: frozenset({H.PAID, H.FAILED}),
+    H.PAID: frozenset(),
+    H.FAILED: frozenset(),
+}
 REPLICA: Final[Mapping[Enum, frozenset[Enum]]] = {
     C.BOOTING: frozenset({C.READY, C.DIVERGED}),
     C.READY: frozenset({C.ADVANCING, C.DIVERGED}),
@@ -191,6 +206,7 @@ MACHINES: Final[Mapping[str, Mapping[Enum, frozenset[Enum]]]] = {
     "lead": LEAD,
     "payer": PAYER,
     "payee": PAYEE,
+    "share": SHARE,
     "replica": REPLICA,
     "suspicion": SUSPICION,
     "complaint": COMPLAINT,

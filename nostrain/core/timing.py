@@ -9,6 +9,7 @@ from typing import Final
 import msgspec
 
 from nostrain.core.dispute_rows import Suspicion
+from nostrain.core.escrow_rows import Dues
 from nostrain.core.rows import NodeState, Round, Run, Started
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.manifest import RunManifest
@@ -91,6 +92,7 @@ def moments(state: NodeState) -> Iterator[int]:
         suspicion = state.rows[key]
         assert isinstance(suspicion, Suspicion)
         yield suspicion.at
+    yield from (row.retry_at for key in state.groups.get("dues", ()) if isinstance(row := state.rows[key], Dues))
     for key in state.groups.get("round", ()):
         round_ = state.rows[key]
         assert isinstance(round_, Round)

@@ -63,7 +63,7 @@ def csv_line(fields: tuple[str, ...]) -> str:
 
 def earnings_text(earnings: Earnings) -> str:
     """A row for each round that is kept and a row of their totals; then what the ledger has, which is kept for ever."""
-    columns = ("round", "levels", "reward", "fee", "net", "locked", "state")
+    columns = ("round", "levels", "reward", "fee", "share", "net", "locked", "state")
     rows = [row(str(entry.round), entry) for entry in earnings.rounds]
     total = RoundEarnings(
         round=0,
@@ -71,6 +71,7 @@ def earnings_text(earnings: Earnings) -> str:
         levels=sum(entry.levels for entry in earnings.rounds),
         reward_msat=sum(entry.reward_msat for entry in earnings.rounds),
         fee_msat=sum(entry.fee_msat for entry in earnings.rounds),
+        share_msat=sum(entry.share_msat for entry in earnings.rounds),
         locked_msat=sum(entry.locked_msat for entry in earnings.rounds),
         state=f"{len(earnings.rounds)} rounds",
     )
@@ -95,5 +96,6 @@ def totals_text(earnings: Earnings) -> list[str]:
 
 def row(label: str, entry: RoundEarnings) -> tuple[str, ...]:
     """One line of the table of earnings."""
-    amounts = (entry.reward_msat, entry.fee_msat, entry.reward_msat + entry.fee_msat, entry.locked_msat)
+    net = entry.reward_msat + entry.fee_msat + entry.share_msat
+    amounts = (entry.reward_msat, entry.fee_msat, entry.share_msat, net, entry.locked_msat)
     return (label, str(entry.levels), *map(sat, amounts), entry.state[:MAX_TEXT])

@@ -27,7 +27,8 @@ async def run_feeds(runtime: Runtime) -> None:
         nursery.start_soon(relay_feed, runtime)
         if runtime.ports.mail is not None:
             nursery.start_soon(mail_feed, runtime)
-        if runtime.ports.lightning is not None:
+        escrows = {"coordinator", "worker"} & set(runtime.identity.roles)  # a validator's node only takes its share of the fees
+        if runtime.ports.lightning is not None and escrows:
             nursery.start_soon(hold_feed, runtime, runtime.ports.lightning)
             nursery.start_soon(node_feed, runtime, runtime.ports.lightning)
 

@@ -67,6 +67,11 @@ class Money:
             except Unavailable as error:
                 log.warning("lightning: %s", error)
 
+    @property
+    def escrows(self) -> bool:
+        """Whether this daemon pays by escrow or is paid so, and needs the mail for it; a validator's node only takes its share of the fees."""
+        return self.lightning is not None and bool({"coordinator", "worker"} & set(self._config.roles))
+
     def open_office(self, stack: AsyncExitStack, book: NodeTickets, uploads: RunUploads) -> Office | None:
         """What collects for our server, in a daemon with a Lightning node: tickets if it coordinates, tolls by its price list. Closed with
         `stack`.

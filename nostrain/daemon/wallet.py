@@ -10,7 +10,8 @@ from nostrain.core.escrow_rows import Payee, Payer, Tickets
 from nostrain.core.liquidity import KEY
 from nostrain.core.liquidity_rows import LightningNode
 from nostrain.core.round import phase
-from nostrain.core.rows import Identity, NodeState, Round, Row, Run, Submission
+from nostrain.core.rows import Duty, Identity, NodeState, Round, Row, Run, Submission
+from nostrain.core.split import shares
 from nostrain.core.tables import PayeeState, PayerState
 from nostrain.errors import Unavailable
 from nostrain.lightning.node import ClnNode
@@ -69,7 +70,7 @@ def wallet_channel(channel: PeerChannel, height: BlockHeight, owners: Mapping[st
 
 
 def earnings(state: NodeState, totals: tuple[LedgerTotal, ...] = ()) -> Earnings:
-    """What each round that the state still has brought a worker or cost a coordinator, with the sums of the ledger.
+    """What each round that the state still has brought a worker or validator or cost a coordinator, with the sums of the ledger.
 
     Raises Unavailable in a run that is not paid, unless earlier ones were.
     """
@@ -83,6 +84,8 @@ def earnings(state: NodeState, totals: tuple[LedgerTotal, ...] = ()) -> Earnings
     own = state.rows.get("node")
     if isinstance(own, Identity) and own.pubkey == run.coordinator:
         one = coordinator_round
+    elif isinstance(own, Identity) and "validator" in own.roles:
+        one = validator_round
     found = tuple(entry for round_ in rounds if (entry := one(state, run, round_)) is not None)
     return Earnings(run=run.id, name=run.manifest.name, rounds_closed=run.round, rounds=found, totals=totals)
 
@@ -101,8 +104,26 @@ def worker_round(state: NodeState, run: Run, round_: Round) -> RoundEarnings | N
         levels=settled,
         reward_msat=settled * level_msat,
         fee_msat=-run.manifest.settlement.fee_msat if mine.ticket is not None else 0,
+        share_msat=0,
         locked_msat=sum(level.state in LOCKED for level in levels) * level_msat,
         state=mine.state.value if mine.reason is None else f"{mine.state.value}: {mine.reason}",
+    )
+
+
+def validator_round(state: NodeState, run: Run, round_: Round) -> RoundEarnings | None:
+    """A validator's round: its share of the fees, as anybody computes it; None for one that did not list it."""
+    duty, own = state.rows.get(f"duty/{round_.id}"), state.rows.get("node")
+    if not isinstance(duty, Duty) or not isinstance(own, Identity):
+        return None
+    return RoundEarnings(
+        round=round_.announcement.round,
+        announcement=round_.id,
+        levels=0,
+        reward_msat=0,
+        fee_msat=0,
+        share_msat=shares(run, round_).get(own.pubkey, Msat(0)),
+        locked_msat=0,
+        state=duty.state.value if duty.reason is None else f"{duty.state.value}: {duty.reason}",
     )
 
 
@@ -119,6 +140,7 @@ def coordinator_round(state: NodeState, run: Run, round_: Round) -> RoundEarning
         levels=paid,
         reward_msat=-paid * level_msat,
         fee_msat=sold * run.manifest.settlement.fee_msat,
+        share_msat=-sum(shares(run, round_).values()),
         locked_msat=states.count(PayerState.PAYING) * level_msat,
         state=phase(round_, run).value,
     )

@@ -9,6 +9,7 @@ from typing import Any
 from nostrain.core.dispute_rows import Complaint
 from nostrain.devnet.layout import Participant
 from nostrain.devnet.observer import Observer
+from nostrain.devnet.purse import shares_due
 
 BAD_PAYER = "bad-payer"
 BELOW = "below the first level"
@@ -24,7 +25,7 @@ def entries(report: dict[str, Any], observer: Observer, participants: Sequence[P
             earned = sum(entry["workers"][one.name]["reward_msat"] for entry in report["rounds"] if one.name in entry["workers"])
             paid, why = earned - change(report, one.name), refusals(report, one.name)
         elif one.role == "validator":
-            earned, paid, why = 0, 0, silence(observer, one)
+            earned, paid, why = shares_due(report).get(one.name, 0), 0, silence(observer, one)
         else:
             earned, paid, why = pocketed(report), 0, unmasked(report, observer)
         found[one.name] = {"cheat": one.cheat, "earned_msat": earned, "paid_msat": paid, "why": why}

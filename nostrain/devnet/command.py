@@ -115,7 +115,8 @@ async def main_job(options: Options, outputs: Outputs, tell: Callable[[str], Non
             problem = str(error)
         extra: dict[str, Any] = {"daemons": await statuses(devnet)}
         if devnet.purse is not None:
-            extra["balances"] = purse.as_report(devnet.purse.before, await devnet.purse.settled())
+            due = {} if problem else purse.shares_due(report.build(devnet.observer, devnet.participants, {}))
+            extra["balances"] = purse.as_report(devnet.purse.before, await devnet.purse.settled(due))
     if outputs.with_reference and problem is None:
         tell("repeating the run in one process")
         extra["reference"] = await reference.compare(devnet.observer, root / "coordinator" / "work" / "run", root / "reference")

@@ -175,7 +175,7 @@ def config_text(participant: Participant, options: Options, relay: str, blobs: s
         "[engine]",
         f"threads = {options.threads}",
     ]
-    if options.paid and participant.role != "validator":
+    if options.paid:
         lines += ["", "[lightning]", f"socket = {quoted(str(lightning_socket(participant.folder.parent, participant.name)))}"]
     if participant.role == "coordinator":
         lines += [

@@ -6,22 +6,25 @@ Balances come from the simnet alone; rewards and fees follow from signed events;
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import msgspec
 import trio
 
+from nostrain.core.share import LEAST_MSAT
 from nostrain.devnet.layout import Options, roles_of
 from nostrain.devnet.processes import POLL_S, Processes
 from nostrain.errors import OutcomeUnknown, Unavailable
 from nostrain.lightning.rpc import ClnError, ClnRpc
 
 HUB_MSAT: Final = 50_000_000
-"""What the coordinator has in its channel with each worker."""
+"""What the coordinator has in its channel with each of the others."""
 WORKER_MSAT: Final = 5_000_000
 """What a worker has for fees, above the channel's reserve of 1 % of its capacity."""
+VALIDATOR_MSAT: Final = 0
+"""What a validator has: it only receives."""
 BLOCK_S: Final = 10
 WATCH_S: Final = 1.0
 START_S: Final = 30.0
@@ -65,20 +68,25 @@ class Purse:
                 told = held
             seen = held
 
-    async def settled(self, limit_s: float = 60) -> dict[str, Balance]:
-        """The balances once nothing is held any more, or after `limit_s`."""
+    async def settled(self, shares: Mapping[str, int], limit_s: float = 60) -> dict[str, Balance]:
+        """The balances once nothing is held any more and the validators have what they are due, or after `limit_s`."""
+
+        def done(now: dict[str, Balance]) -> bool:
+            gained = {name: now[name].balance_msat - self.before[name].balance_msat for name in shares}
+            return not any(one.held_msat for one in now.values()) and all(due - gained[name] < LEAST_MSAT for name, due in shares.items())
+
         with trio.move_on_after(limit_s):
-            while any(one.held_msat for one in (await self.balances()).values()):  # noqa: ASYNC110 - the simnet has no event for it
+            while not done(await self.balances()):  # noqa: ASYNC110 - the simnet has no event for it
                 await trio.sleep(POLL_S)
         return await self.balances()
 
 
 async def start_simnet(processes: Processes, root: Path, options: Options) -> Purse:
-    """Start the test network: the coordinator in the middle, a channel to each worker. Raises Unavailable when it does not come up."""
+    """Start the test network: the coordinator in the middle, a channel to each of the others. Raises Unavailable when it does not come up."""
     folder, ready = root / "simnet", root / "simnet.ready"
     folder.mkdir(exist_ok=True)
-    hub = HUB_MSAT * options.workers
-    nodes = [f"{name}={hub if role == 'coordinator' else WORKER_MSAT}" for name, role in roles_of(options) if role != "validator"]
+    funds = {"coordinator": HUB_MSAT * (options.workers + options.validators), "worker": WORKER_MSAT, "validator": VALIDATOR_MSAT}
+    nodes = [f"{name}={funds[role]}" for name, role in roles_of(options)]
     arguments = ("--dir", str(folder), "--nodes", ",".join(nodes), "--block-seconds", str(BLOCK_S), "--ready-file", str(ready))
     child = await processes.start("simnet", (sys.executable, "-m", "nostrain.devnet.simnet", *arguments), root / "simnet.log")
     with trio.move_on_after(START_S):
@@ -99,22 +107,35 @@ def as_report(before: dict[str, Balance], after: dict[str, Balance]) -> dict[str
     }
 
 
+def shares_due(report: dict[str, Any]) -> dict[str, int]:
+    """What each validator has of all rounds' fees."""
+    due: dict[str, int] = {}
+    for entry in report["rounds"]:
+        for name, validator in entry["validators"].items():
+            due[name] = due.get(name, 0) + validator["share_msat"]
+    return due
+
+
 def mismatches(report: dict[str, Any]) -> list[str]:
-    """Where the simnet's balances are not what the signed events say: every worker gains its rewards less its fees, and nothing is lost.
+    """Where the simnet's balances are not what the signed events say: every worker gains its rewards less its fees, every validator its
+    shares (but for less than a sat, which is not worth a payment), and nothing is lost; the coordinator has the rest.
 
     A worker that did not commit in a round may have bought its ticket or not: no public event tells.
     """
     balances, problems = report["balances"], []
     changes = {name: one["after_msat"] - one["before_msat"] for name, one in balances.items()}
     due = dict.fromkeys(balances, 0)
-    tickets = {name: {0} for name in balances}
+    unpaid = {name: {0} for name in balances}
     for entry in report["rounds"]:
         for name, worker in entry["workers"].items():
             due[name] += worker["reward_msat"] - worker["fee_msat"]
             if worker["fee_msat"] == 0:
-                tickets[name] |= {paid + entry["fee_msat"] for paid in tickets[name]}
+                unpaid[name] |= {paid + entry["fee_msat"] for paid in unpaid[name]}
+    for name, share in shares_due(report).items():
+        due[name] += share
+        unpaid[name] = {0, share} if share < LEAST_MSAT else {0}
     for name, change in changes.items():
-        if name != "coordinator" and due[name] - change not in tickets[name]:
+        if name != "coordinator" and due[name] - change not in unpaid[name]:
             problems.append(f"{name} should have gained {due[name]} msat and has gained {change}")
     if sum(changes.values()) != 0:
         problems.append(f"{sum(changes.values())} msat came from nowhere")

@@ -12,6 +12,7 @@ import msgspec
 
 from nostrain.core.rows import Run
 from nostrain.core.scoring import attested_levels, pinned, standings
+from nostrain.core.split import shares
 from nostrain.devnet.layout import Participant
 from nostrain.devnet.observer import PHASES, Observer, Watched
 from nostrain.protocol.messages import Confirmation
@@ -28,7 +29,7 @@ def bits_per_byte(confirmations: list[Confirmation]) -> float | None:
 def build(observer: Observer, participants: list[Participant], extra: dict[str, Any]) -> dict[str, Any]:
     """The report as plain data. Everything but `extra` follows from signed events; a paid run's `balances` are the simnet's, in `extra`.
 
-    In a run that is not paid, `paid` is false, and `reward_msat`, `fee_msat` and `balances` are zero.
+    In a run that is not paid, `paid` is false, and `reward_msat`, `fee_msat`, `share_msat` and `balances` are zero.
     """
     rounds = [one_round(observer, watched) for _, watched in sorted(observer.rounds.items())]
     return {
@@ -61,6 +62,7 @@ def one_round(observer: Observer, watched: Watched) -> dict[str, Any]:
         "digests": {observer.name(key): confirmation.root for key, confirmation in confirmations},
         "state_ids": {observer.name(key): confirmation.state_id for key, confirmation in confirmations},
         "workers": workers(observer, watched),
+        "validators": validators(observer, watched),
     }
 
 
@@ -88,6 +90,12 @@ def workers(observer: Observer, watched: Watched) -> dict[str, Any]:
         }
         for worker in round_.announcement.workers
     }
+
+
+def validators(observer: Observer, watched: Watched) -> dict[str, Any]:
+    """What every listed validator has of the round's fees."""
+    earned = shares(cast("Run", observer.run), watched.round)
+    return {observer.name(entry.pubkey): {"share_msat": earned.get(entry.pubkey, 0)} for entry in watched.round.announcement.validators}
 
 
 def utilization(observer: Observer) -> float:

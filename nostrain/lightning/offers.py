@@ -20,13 +20,14 @@ from nostrain.lightning.payments import (
     RETRY_FOR_S,
     SETTLING_S,
     Standing,
+    find_a_way,
     gone,
     judge,
     preimage_of,
     wait_for,
     wait_for_more,
 )
-from nostrain.lightning.replies import Anything, FetchInvoice, ListSendPays, OfferReply
+from nostrain.lightning.replies import FetchInvoice, ListSendPays, OfferReply
 from nostrain.lightning.rpc import ClnError
 from nostrain.ports.lightning import FetchedInvoice, PayResult
 from nostrain.units import Digest, Msat
@@ -48,6 +49,8 @@ async def make(node: ClnNode, description: str) -> str:
         if error.code == OFFER_ALREADY_EXISTS:
             raise LocalProtocolError(f"the offer {description!r} was disabled at our node") from error
         raise Unavailable(str(error)) from error
+    if not made.active:
+        raise LocalProtocolError(f"the offer {description!r} was disabled at our node")
     return made.bolt12
 
 
@@ -135,7 +138,7 @@ async def send(node: ClnNode, bolt12: str, invoice: Bolt12Invoice) -> bool:
         await trio.sleep(POLL_S)
         return False
     try:
-        await node.rpc.call("xpay", {"invstring": bolt12, "retry_for": RETRY_FOR_S}, Anything, timeout_s=None)
+        await find_a_way(node, bolt12)
     except OutcomeUnknown as error:
         raise Unavailable(str(error)) from error
     except ClnError as error:

@@ -12,6 +12,8 @@ MAX_LEVELS: Final = 4
 MAX_ENROLLED: Final = 1024
 MAX_URLS: Final = 4
 MAX_URL: Final = 256
+MAX_OFFER: Final = 1024
+"""Characters of a BOLT 12 offer in an enrolment: about six hops of blinded paths."""
 MAX_ORACLE_ITEMS: Final = 25
 MAX_EVIDENCE: Final = 128
 """Events that one dispute may rest on."""

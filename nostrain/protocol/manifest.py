@@ -106,7 +106,8 @@ class SettlementSpec(msgspec.Struct, frozen=True):
 
     The schedule (design section 12): each epoch of `epoch_rounds` rounds pays at most `pool_msat` to at most `slots` workers, and what a level
     pays follows from both (`level_msat`). Both are fixed before anything is locked: more workers share the pool, they do not multiply it.
-    `network` is the chain that the locks are bound to, as lightningd names it. With `fee_msat` above 0 a worker first buys a ticket of the round at `ticket_server` (base URL; L402, design section 7).
+    `network` is the chain that the locks are bound to, as lightningd names it. With `fee_msat` above 0 a worker first buys a ticket of the round at `ticket_server` (base URL; L402, design section 7);
+    of these fees the validators have `validator_share_ppm` (`core.split`).
     """
 
     mode: Literal["none", "hold"] = "none"
@@ -118,6 +119,7 @@ class SettlementSpec(msgspec.Struct, frozen=True):
     network: Literal["bitcoin", "testnet", "signet", "regtest"] = "regtest"
     instances: int = 8
     min_final_cltv: int = 80
+    validator_share_ppm: Ppm = Ppm(500_000)
 
     def level_msat(self, levels: int) -> Msat:
         """What one level of a worker's `levels` pays: (B_epoch / R_max) · (1 / K) in whole sat, because an HTLC on the chain has no fraction of one."""

@@ -94,6 +94,12 @@ class FakeLedger:
             if invoice.state is HoldState.ACCEPTED and invoice.cltv_expiry is not None and self.height() >= invoice.cltv_expiry:
                 self.fail(invoice)
 
+    def unstick(self) -> None:
+        """Let payments of fetched invoices arrive again."""
+        self.book.stuck = False
+        self.book.arrive(self.balances)
+        self.poke()
+
     def crash(self, name: str) -> None:
         """Take a node down, until `start`."""
         self.down.add(name)
@@ -117,7 +123,7 @@ class FakeLightning:
     """One node."""
 
     def __init__(self, ledger: FakeLedger, name: str, sent: Callable[[], None] = lambda: None) -> None:
-        """`sent` is called when an HTLC of ours is on its way, before anybody is told how it ends."""
+        """`sent` is called when a payment of ours is on its way, before anybody is told how it ends."""
         self._ledger, self._name, self._sent = ledger, name, sent
 
     async def _reach(self) -> None:
@@ -261,7 +267,8 @@ class FakeLightning:
             return PayResult(payment_hash, None)
         if row.payer is None and row.payee in ledger.down:
             raise OutcomeUnknown(f"payment {payment_hash[:8]}: the node of {row.payee} is not connected")
-        book.begin(self._name, row, payment_hash, ledger.balances, UnixTime(int(ledger.now())))
+        if book.begin(self._name, row, payment_hash, ledger.balances, UnixTime(int(ledger.now()))):
+            self._sent()
         book.arrive(ledger.balances)
         ledger.poke()
         if ledger.lost_replies > 0:

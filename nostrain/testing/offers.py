@@ -81,16 +81,17 @@ class OfferBook:
         self.fetched[payment_hash] = Fetched(payee, amount_msat, preimage.hex(), UnixTime(now + self.expiry_s))
         return FetchedInvoice(text, payment_hash)
 
-    def begin(self, payer: str, row: Fetched, payment_hash: Digest, balances: dict[str, Msat], now: UnixTime) -> None:
-        """Send the money, once; what cannot be sent has failed for ever."""
+    def begin(self, payer: str, row: Fetched, payment_hash: Digest, balances: dict[str, Msat], now: UnixTime) -> bool:
+        """Send the money, once; whether it was sent now. What cannot be sent has failed for ever."""
         if row.payer is not None or row.failed:
-            return
+            return False
         if now >= row.expires_at or balances.get(payer, 0) < row.amount_msat:
             row.failed = True
-            return
+            return False
         balances[payer] = Msat(balances[payer] - row.amount_msat)
         row.payer, row.pending = payer, True
         self.payments.append((payer, payment_hash))
+        return True
 
     def arrive(self, balances: dict[str, Msat]) -> None:
         """Let whatever is on its way arrive, unless it is stuck."""

@@ -160,5 +160,6 @@ class Participant:
                 ticket_server=SERVER if plan.fee_msat else "",
                 instances=plan.instances,
                 min_final_cltv=80,
+                validator_share_ppm=plan.validator_share_ppm,
             ),
         )

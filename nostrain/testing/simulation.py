@@ -17,7 +17,7 @@ import trio
 from nostrain.daemon.runners import Perform
 from nostrain.protocol.event import Event
 from nostrain.protocol.limits import MAX_WORKERS
-from nostrain.protocol.manifest import ScoringSpec, TimingSpec
+from nostrain.protocol.manifest import ScoringSpec, SettlementSpec, TimingSpec
 from nostrain.protocol.messages import Message
 from nostrain.testing.blobs import FakeBlobServer
 from nostrain.testing.clock import VirtualClock
@@ -27,7 +27,7 @@ from nostrain.testing.participant import EngineMaker, Participant, Role
 from nostrain.testing.relays import FakeRelayNetwork, Faults
 from nostrain.testing.steps import Death
 from nostrain.testing.tickets import FakeTicketOffice, TicketFaults
-from nostrain.units import EventId, Msat, Pubkey
+from nostrain.units import EventId, Msat, Ppm, Pubkey
 from nostrain.wire.messages import read_message_untrusted
 
 BLOCK_S = 600
@@ -73,6 +73,7 @@ class Plan:
     level_msat: Msat = LEVEL_MSAT
     funds_msat: Msat = FUNDS_MSAT
     fee_msat: Msat = NO_FEE
+    validator_share_ppm: Ppm = SettlementSpec().validator_share_ppm
     ticket_faults: TicketFaults = field(default_factory=TicketFaults)
     block_s: int = BLOCK_S
 
@@ -88,7 +89,9 @@ class Simulation:
         self.blobs = FakeBlobServer()
         faults = plan.faults
         self.office = FakePostOffice(random.Random(plan.seed), faults.loss, faults.unavailable, faults.delay_s, faults.requery_s)
-        self.ledger = FakeLedger(lambda: FIRST_BLOCK + (self.clock.now() - started) // plan.block_s, lost_replies=plan.lost_replies)
+        self.ledger = FakeLedger(
+            lambda: FIRST_BLOCK + (self.clock.now() - started) // plan.block_s, lost_replies=plan.lost_replies, now=self.clock.now
+        )
         names: list[tuple[str, Role]] = [("coordinator", "coordinator")]
         names += [(f"validator-{index}", "validator") for index in range(plan.validators)]
         names += [(f"worker-{index}", "worker") for index in range(plan.workers)]

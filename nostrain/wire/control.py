@@ -124,7 +124,8 @@ class ChannelPlan(msgspec.Struct, frozen=True):
 class RoundEarnings(msgspec.Struct, frozen=True):
     """Money of one round: what levels and tickets brought us (positive) or cost us (negative), and what is still locked.
 
-    `levels` were paid, to us or, by a coordinator, to all workers together. `locked_msat` is neither in `reward_msat` nor lost.
+    `levels` were paid, to us or, by a coordinator, to all workers together. `locked_msat` is neither in `reward_msat` nor lost. `share_msat` is
+    what a validator has of the fees, or, of a coordinator, what the validators have together: earned, and paid when it is worth a payment.
     """
 
     round: int
@@ -132,6 +133,7 @@ class RoundEarnings(msgspec.Struct, frozen=True):
     levels: int
     reward_msat: int
     fee_msat: int
+    share_msat: int
     locked_msat: int
     state: str
 

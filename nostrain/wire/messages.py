@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import json
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -19,10 +19,11 @@ from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.protocol import messages as m
 from nostrain.protocol.digests import endorsed_text
 from nostrain.protocol.event import Draft, Event, Tags
-from nostrain.protocol.limits import MAX_EVENT_BYTES, MAX_EVIDENCE, MAX_LEVELS, MAX_ORACLE_ITEMS, MAX_WORKERS
+from nostrain.protocol.limits import MAX_EVENT_BYTES, MAX_EVIDENCE, MAX_LEVELS, MAX_OFFER, MAX_ORACLE_ITEMS, MAX_WORKERS
 from nostrain.protocol.manifest import RunManifest
 from nostrain.units import Digest, EventId, Pubkey, UnixTime
 from nostrain.wire import dlc, kinds
+from nostrain.wire.bolt12_offer import parse_offer_untrusted
 from nostrain.wire.check import check_values
 from nostrain.wire.event import refuse_repeated, short_reason
 
@@ -56,6 +57,21 @@ class WireAttestation(msgspec.Struct, frozen=True, tag_field="type", tag="attest
     v: int = 1
 
 
+class WireEnrolment(msgspec.Struct, frozen=True, tag_field="type", tag="enrolment"):
+    """`protocol.messages.Enrolment` before its offer is parsed."""
+
+    run: EventId
+    role: Literal["worker", "validator"]
+    name: str
+    engine: str = ""
+    oracle: Pubkey | None = None
+    endorsement: str | None = None
+    chain_end: Digest | None = None
+    chain_length: int = 0
+    offer: str | None = None
+    v: int = 1
+
+
 KIND_OF: Final[dict[type, int]] = {
     RunManifest: kinds.MANIFEST,
     m.Enrolment: kinds.ENROLMENT,
@@ -78,7 +94,7 @@ KIND_OF: Final[dict[type, int]] = {
 }
 CONTENT_OF: Final[dict[int, Any]] = {
     kinds.MANIFEST: RunManifest,
-    kinds.ENROLMENT: m.Enrolment,
+    kinds.ENROLMENT: WireEnrolment,
     kinds.ANNOUNCEMENT: m.Announcement,
     kinds.ORACLE_ANNOUNCEMENTS: WireOracleAnnouncements,
     kinds.COMMITMENT: m.Commitment,
@@ -108,6 +124,8 @@ def draft(body: m.Body, created_at: UnixTime) -> Draft:
     content: Any = body
     if isinstance(body, m.OracleAnnouncements | m.Attestation):
         content = {**msgspec.to_builtins(body), "items": [{"payee": item.payee, "tlv": item.tlv} for item in body.items]}
+    if isinstance(body, m.Enrolment) and body.offer is not None:
+        content = {**msgspec.to_builtins(body), "offer": body.offer.bolt12}
     tags, text = tags_of(body), msgspec.json.encode(content).decode()
     size = len(msgspec.json.encode((tags, text))) + EVENT_FRAME_BYTES
     if size > MAX_EVENT_BYTES:
@@ -175,11 +193,8 @@ def understood(content: Any, event: Event) -> m.Body:
             limit(len(content.items), MAX_WORKERS, "attestations")
             attested = tuple(attestation_item_untrusted(item.payee, item.tlv) for item in content.items)
             return m.Attestation(content.run, content.announcement, content.round, content.receipt, content.verdicts, attested)
-        case m.Enrolment(oracle=oracle, endorsement=endorsement) if oracle is not None:
-            if content.chain_end is None or endorsement is None:
-                raise RemoteProtocolError("enrolment", "an oracle key without endorsement or hash chain")
-            check_endorsement(content.run, m.ValidatorEntry(event.pubkey, oracle, endorsement, content.chain_end, content.chain_length))
-            return content
+        case WireEnrolment():
+            return enrolment_untrusted(content, event.pubkey)
         case m.Announcement():
             for entry in content.validators:
                 check_endorsement(content.run, entry)
@@ -195,6 +210,27 @@ def understood(content: Any, event: Event) -> m.Body:
         case _:
             body: m.Body = content
             return body
+
+
+def enrolment_untrusted(content: WireEnrolment, author: Pubkey) -> m.Enrolment:
+    """The enrolment, with the oracle's endorsement checked and the offer parsed. Raises RemoteProtocolError."""
+    if content.oracle is not None:
+        if content.chain_end is None or content.endorsement is None:
+            raise RemoteProtocolError("enrolment", "an oracle key without endorsement or hash chain")
+        entry = m.ValidatorEntry(author, content.oracle, content.endorsement, content.chain_end, content.chain_length)
+        check_endorsement(content.run, entry)
+    offer = None if content.offer is None else payout_untrusted(content.offer)
+    return m.Enrolment(**{**msgspec.structs.asdict(content), "offer": offer})
+
+
+def payout_untrusted(text: str) -> m.Payout:
+    """Parse an offer that shares are to be paid to: of any amount, and not longer than an enrolment has room for. Raises RemoteProtocolError."""
+    if len(text) > MAX_OFFER:
+        raise RemoteProtocolError("offer", f"{len(text)} characters, more than {MAX_OFFER}")
+    offer = parse_offer_untrusted(text)
+    if not offer.open:
+        raise RemoteProtocolError("offer", "asks for an amount or quantity of its own")
+    return m.Payout(text, offer.networks)
 
 
 def check_endorsement(run: EventId, entry: m.ValidatorEntry) -> None:

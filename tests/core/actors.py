@@ -9,7 +9,7 @@ import msgspec
 
 from nostrain.core import node
 from nostrain.core.effects import Effect, Ok, Outcome, Send, Sign, Signed
-from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, NodeChanged, Received, Tick
+from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, NodeChanged, Received, Tick, TicketRedeemed
 from nostrain.core.liquidity_rows import Peer
 from nostrain.core.rows import Identity, NodeState, Outbox, Replica, Round, Row, Run, RunPlan
 from nostrain.core.tables import ReplicaState
@@ -18,7 +18,7 @@ from nostrain.protocol import messages as m
 from nostrain.protocol.manifest import DatasetManifest
 from nostrain.units import BlockHeight, Digest, Msat, UnixTime
 from nostrain.wire.messages import read_message_untrusted
-from tests.docs.examples import START, Examples, Party, blob
+from tests.docs.examples import START, WORKERS, Examples, Party, blob
 
 EXAMPLES = Examples()
 MESSAGES: dict[str, m.Message] = {label: read_message_untrusted(event) for label, event in (EXAMPLES.events | EXAMPLES.private).items()}
@@ -152,6 +152,12 @@ class Node:
     def held(self, payment_hash: Digest, amount: Msat, expiry: int = HEIGHT + 80) -> node.Step:
         """Our Lightning node reports an accepted HTLC."""
         return self.take(HoldChanged(payment_hash, "accepted", amount, BlockHeight(expiry)))
+
+    def sold(self) -> Node:
+        """Every worker has bought its ticket of the round, if it is open."""
+        for party in WORKERS:
+            self.take(TicketRedeemed(EXAMPLES.round_id, party.pubkey, 1, Digest("00" * 32), Digest("00" * 32)))
+        return self
 
     def block(self, height: int = HEIGHT) -> Node:
         """A block."""

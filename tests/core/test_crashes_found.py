@@ -28,6 +28,8 @@ from nostrain.core.effects import (
     FetchDataset,
     Fetched,
     LinkRead,
+    MakeOffer,
+    OfferMade,
     Ok,
     OracleAnnounce,
     OracleAnnounced,
@@ -126,6 +128,8 @@ class Node:
                 return Computed(OTHER_STATE)
             case Credentials():
                 return CredentialsRead(party.oracle, party.endorsement(effect.run), party.chain_link(effect.run, 0))
+            case MakeOffer():
+                return OfferMade(party.payout())
             case ChainLink():
                 return LinkRead(party.chain_link(effect.run, effect.index))
             case OracleAnnounce():

@@ -14,6 +14,7 @@ import pytest
 
 from nostrain.core import coordinator, waiting
 from nostrain.core.escrow import oracles_of
+from nostrain.core.escrow_rows import Tickets, TicketSold
 from nostrain.core.inputs import Boot, Received
 from nostrain.core.node import step
 from nostrain.core.payer import trusted
@@ -114,6 +115,7 @@ def test_a_coordinator_pins_nobody_who_committed_twice() -> None:
     node = Onlooker().hear(before("receipt", [other])[: list(EXAMPLES.events).index("receipt") + 1])
     tx = Transaction(node.state, UnixTime(EXAMPLES.deadlines.commit_by + 1))
     row = msgspec.structs.replace(node.round, receipt=None)
+    tx.put(f"tickets/{row.id}", Tickets(row.id, {party.pubkey: TicketSold(1, Digest("00" * 32), Digest("00" * 32)) for party in WORKERS}))
     coordinator.collect_commitments(tx, node.run, row, Lead(announcement=row.id))
     said = tx.said(f"{row.id}/receipt")
     assert said is not None

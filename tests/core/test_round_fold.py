@@ -294,6 +294,14 @@ def test_the_same_word_in_another_event_is_nothing_new(label: str) -> None:
     assert not node.told("messages_refused")
 
 
+def test_of_one_verdict_in_two_events_all_keep_the_same() -> None:
+    first = MESSAGES["verdict 0"]
+    second = changed("verdict 0", VALIDATORS[0], first.created_at - START - 1)
+    nodes = [Node(STRANGER).hear(m for m in ROUND if m.id != first.id).hear(said) for said in ([first, second], [second, first])]
+    assert [node.round.verdicts[VALIDATORS[0].pubkey][0] for node in nodes] == [min(first.id, second.id)] * 2
+    assert not nodes[0].run.faulty
+
+
 # --- any order -----------------------------------------------------------------------------------------------------------
 
 

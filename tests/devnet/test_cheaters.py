@@ -189,6 +189,7 @@ def report(gains: dict[str, int], rounds: list[dict[str, tuple[int, bool]]], che
         {
             "round": number,
             "fee_msat": FEE,
+            "validators": {},
             "workers": {
                 name: {
                     "reward_msat": LEVEL * level,

@@ -42,7 +42,7 @@ def test_every_configuration_is_one_that_the_daemon_reads(tmp_path: Path, name: 
         assert config.relays == (RELAY,)
         assert config.engine.threads == 2
         assert participant.role in config.roles
-        socket = "" if participant.role == "validator" else str(lightning_socket(root, participant.name))
+        socket = str(lightning_socket(root, participant.name))
         assert config.lightning.socket == socket
         if config.coordinator is None:
             continue

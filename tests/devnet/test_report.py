@@ -50,7 +50,7 @@ def test_it_has_exactly_the_demanded_keys_and_a_few_more(written: Any) -> None:
     assert written["schema"] == 1
     assert [entry["round"] for entry in written["rounds"]] == list(range(1, ROUNDS + 1))
     for entry in written["rounds"]:
-        assert set(entry) - ROUND_KEYS == {"state_ids", "fee_msat"}
+        assert set(entry) - ROUND_KEYS == {"state_ids", "fee_msat", "validators"}
         assert set(entry) >= ROUND_KEYS
         assert set(entry["workers"]) == {f"worker-{index}" for index in range(1, WORKERS + 1)}
         assert all(set(worker) == WORKER_KEYS for worker in entry["workers"].values())
@@ -69,6 +69,7 @@ def test_its_values_have_the_demanded_types(written: Any) -> None:
         assert list(entry["seconds"]) == list(PHASES.values())
         assert isinstance(entry["bytes"], int)
         assert isinstance(entry["ratio_fp32"], float)
+        assert entry["validators"] == {f"validator-{i}": {"share_msat": 0} for i in range(1, VALIDATORS + 1)}
         for worker in entry["workers"].values():
             assert worker["level"] in range(5)
             assert isinstance(worker["score_ppm"], int)

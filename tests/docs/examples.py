@@ -51,8 +51,9 @@ from nostrain.protocol.manifest import (
 )
 from nostrain.units import Digest, EventId, Msat, Ppm, Pubkey, UnixTime
 from nostrain.wire import dlc
+from nostrain.wire.bolt12_offer import encode_offer
 from nostrain.wire.event import encode_event
-from nostrain.wire.messages import attestation_item_untrusted, draft, oracle_item_untrusted, read_message_untrusted
+from nostrain.wire.messages import attestation_item_untrusted, draft, oracle_item_untrusted, payout_untrusted, read_message_untrusted
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "protocol.md"
 START: Final = UnixTime(1_767_225_600)
@@ -107,6 +108,10 @@ class Party:
     def entry(self, run: EventId) -> m.ValidatorEntry:
         """This party as an announcement lists it."""
         return m.ValidatorEntry(self.pubkey, self.oracle, self.endorsement(run), self.chain_link(run, 0), ROUNDS)
+
+    def payout(self) -> m.Payout:
+        """The offer of a Lightning node of this party's."""
+        return payout_untrusted(encode_offer("regtest", f"shares of {self.name}", "02" + self.oracle))
 
     def chain_link(self, run: EventId, index: int) -> Digest:
         """Link `index` of the hash chain; 0 is its published end."""
@@ -207,6 +212,7 @@ class Examples:
                 endorsement=party.endorsement(self.run),
                 chain_end=party.chain_link(self.run, 0),
                 chain_length=ROUNDS,
+                offer=party.payout(),
             )
             self._say(f"enrolment validator {n}", party, body, 2)
         for n, party in enumerate(WORKERS):

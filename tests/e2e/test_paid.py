@@ -22,6 +22,7 @@ pytestmark = [pytest.mark.e2e, pytest.mark.timeout(300)]
 CTL = (sys.executable, "-m", "nostrain.ctl")
 ROUNDS = 2
 WORKERS = ("worker-1", "worker-2")
+VALIDATORS = ("validator-1", "validator-2", "validator-3")
 
 
 async def ctl(*arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -61,7 +62,7 @@ async def test_every_worker_gains_its_rewards_less_its_fees(tmp_path: Path, seed
     asked: dict[str, str] = {}
 
     async def look() -> None:
-        asked["wallet"] = await ask_until(folder, "coordinator", "wallet", "2 channels")
+        asked["wallet"] = await ask_until(folder, "coordinator", "wallet", "5 channels")
         await take_nodes_away(folder, ("coordinator", "worker-1"))
         asked["away"] = "and back"
         asked["earnings"] = await ask_until(folder, "worker-1", "earnings", "accepted")
@@ -80,6 +81,13 @@ async def test_every_worker_gains_its_rewards_less_its_fees(tmp_path: Path, seed
     assert sum(one["before_msat"] for one in balances.values()) == sum(one["after_msat"] for one in balances.values())
     for name in WORKERS:
         assert balances[name]["after_msat"] - balances[name]["before_msat"] == net(report, name)
+    shares = {name: sum(entry["validators"][name]["share_msat"] for entry in report["rounds"]) for name in VALIDATORS}
+    for name, share in shares.items():
+        assert balances[name]["after_msat"] - balances[name]["before_msat"] == share > 0
+    fees = sum(worker["fee_msat"] for entry in report["rounds"] for worker in entry["workers"].values())
+    rewards = sum(worker["reward_msat"] for entry in report["rounds"] for worker in entry["workers"].values())
+    change = balances["coordinator"]["after_msat"] - balances["coordinator"]["before_msat"]
+    assert change == fees - sum(shares.values()) - rewards
     for entry in report["rounds"]:
         for worker in entry["workers"].values():
             assert worker["reward_msat"] == worker["level"] * LEVEL_MSAT

@@ -55,6 +55,7 @@ def test_the_balances_of_an_honest_run_are_what_its_events_say() -> None:
     assert purse.mismatches(found) == []
     changes = {name: one["after_msat"] - one["before_msat"] for name, one in found["balances"].items()}
     assert changes["worker-0"] == PLAN.rounds * (4 * PLAN.level_msat - FEE)
+    assert {changes[f"validator-{n}"] for n in range(PLAN.validators)} == {PLAN.rounds * FEE // 2}
     assert changes["coordinator"] == -sum(change for name, change in changes.items() if name != "coordinator")
 
 
@@ -87,12 +88,21 @@ def level(name: str, by: int) -> Callable[[dict[str, Any]], None]:
     return change
 
 
+def share(name: str, by: int) -> Callable[[dict[str, Any]], None]:
+    def change(found: dict[str, Any]) -> None:
+        found["rounds"][0]["validators"][name]["share_msat"] += by
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
     [
         (move("coordinator", "worker-0", 1), "worker-0 should have gained"),
         (move("worker-1", "worker-0", 1), "worker-1 should have gained"),
-        (move("worker-0", "validator-0", 1_000), "validator-0 should have gained 0"),
+        (move("worker-0", "validator-0", 1_000), f"validator-0 should have gained {PLAN.rounds * FEE // 2}"),
+        (move("validator-1", "coordinator", 1), "validator-1 should have gained"),
+        (share("validator-2", 1), "validator-2 should have gained"),
         (lose("coordinator", 1), "-1 msat came from nowhere"),
         (hold("coordinator", 7), "7 msat are still held"),
         (level("worker-2", -1), "worker-2 should have gained"),

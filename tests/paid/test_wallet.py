@@ -102,9 +102,9 @@ def test_earnings_are_what_the_ledger_has() -> None:
         for name, one in sim.participants.items():
             assert one.runtime is not None
             found[name] = earnings(one.runtime.state, await one.runtime.totals())
-            net = sum(entry.reward_msat + entry.fee_msat for entry in found[name].rounds)
+            net = sum(entry.reward_msat + entry.fee_msat + entry.share_msat for entry in found[name].rounds)
             assert net == sim.ledger.balances[name] - sim.started[name]
-            assert net == sum(total.change_msat for total in found[name].totals)
+            assert one.role == "validator" or net == sum(total.change_msat for total in found[name].totals)
         return found
 
     found = simulate(Plan(workers=3, instances=2, fee_msat=FEE, quality={"worker-2": 0.1}), scenario)
@@ -112,9 +112,14 @@ def test_earnings_are_what_the_ledger_has() -> None:
     assert [(entry.levels, entry.fee_msat) for entry in found["worker-2"].rounds] == [(0, -FEE), (0, -FEE)]
     assert "below the first level" in found["worker-2"].rounds[0].state
     assert [(entry.levels, entry.fee_msat) for entry in found["coordinator"].rounds] == [(8, 3 * FEE)] * 2
-    assert found["validator-0"].rounds == ()
+    assert [(entry.share_msat, entry.state) for entry in found["validator-0"].rounds] == [(FEE // 2, "attested")] * 2
     assert all(entry.locked_msat == 0 for one in found.values() for entry in one.rounds)
-    assert {total.kind: total.entries for total in found["coordinator"].totals} == {"paid": 16, "refunded": 8, "ticket_sold": 6}
+    assert {total.kind: total.entries for total in found["coordinator"].totals} == {
+        "paid": 16,
+        "refunded": 8,
+        "ticket_sold": 6,
+        "share_paid": 3,
+    }
     assert {total.kind: total.entries for total in found["worker-0"].totals} == {"settled": 8, "ticket_bought": 2}
 
 
@@ -127,7 +132,7 @@ def test_totals_outlast_the_rounds_that_are_kept() -> None:
             runtime = sim.participants[name].runtime
             assert runtime is not None
             found = earnings(runtime.state, await runtime.totals())
-            kept = sum(entry.reward_msat + entry.fee_msat for entry in found.rounds)
+            kept = sum(entry.reward_msat + entry.fee_msat + entry.share_msat for entry in found.rounds)
             net = sum(total.change_msat for total in found.totals)
             assert len(found.rounds) < sim.plan.rounds
             assert abs(kept) < abs(net)
@@ -172,8 +177,8 @@ EARNED = Earnings(
     name="a\x1brun",
     rounds_closed=10,
     rounds=(
-        RoundEarnings(9, EventId("01" * 32), 4, 400_000, -20_000, 0, "accepted"),
-        RoundEarnings(10, EventId("02" * 32), 0, 0, -20_001, 100_000, "refused: \x1b[2Jscore"),
+        RoundEarnings(9, EventId("01" * 32), 4, 400_000, -20_000, 0, 0, "accepted"),
+        RoundEarnings(10, EventId("02" * 32), 0, 0, -20_001, 0, 100_000, "refused: \x1b[2Jscore"),
     ),
     totals=(
         LedgerTotal(EventId("ab" * 32), "settled", 40, Msat(4_000_000)),
@@ -220,8 +225,8 @@ async def test_the_commands_show_what_the_daemon_answers(tmp_path: Path) -> None
     assert "CHANNELD_NORMAL (away)" in shown.output
     lines = earned.output.splitlines()
     assert lines == earnings_text(EARNED).splitlines()
-    assert lines[2].split() == ["9", "4", "400", "-20", "380", "0", "accepted"]
-    assert lines[4].split()[:6] == ["these", "4", "400", "-40.001", "359.999", "100"]
+    assert lines[2].split() == ["9", "4", "400", "-20", "0", "380", "0", "accepted"]
+    assert lines[4].split()[:7] == ["these", "4", "400", "-40.001", "0", "359.999", "100"]
     assert lines[5].startswith("rounds before 9 are not shown")
     assert lines[9].split() == ["abababababababab", "40", "4,000", "4,000", "settled"]
     assert lines[10].split() == ["abababababababab", "10", "200.001", "-200.001", "ticket_bought"]

@@ -12,7 +12,9 @@ import trio
 from trio._core import _run as scheduler
 from trio.testing import MockClock
 
+from nostrain.core.escrow_rows import Dues, Share, Split
 from nostrain.core.rows import Round
+from nostrain.core.share import LEAST_MSAT, OPEN
 from nostrain.ports.lightning import HoldState
 from nostrain.protocol.messages import (
     Announcement,
@@ -64,7 +66,21 @@ async def to_the_end(sim: Simulation, *, but: frozenset[str] = frozenset()) -> N
     assert await sim.until(finished, limit_s=LIMIT_S), {one.name: one.run and (one.run.round, one.run.halted) for one in awaited}
     assert await sim.until(confirmed, limit_s=LIMIT_S), {one.name: one.replica for one in awaited}
     await sim.until(lambda: sim.ledger.held() == 0, limit_s=LIMIT_S)
+    await sim.until(lambda: split_through(sim) in (None, sim.plan.rounds) and not owed(sim), limit_s=LIMIT_S)
     await trio.sleep(60)
+
+
+def split_through(sim: Simulation) -> int | None:
+    """The last round whose fees are split; None where there are none."""
+    if not sim.plan.paid or sim.plan.fee_msat * sim.plan.validator_share_ppm == 0:
+        return None
+    return max((row.through for row in rows_of(sim, "coordinator", Split)), default=0)
+
+
+def owed(sim: Simulation) -> list[Dues]:
+    """Validators to whom the coordinator has still something to pay."""
+    under_way = {row.validator for row in rows_of(sim, "coordinator", Share) if row.state in OPEN}
+    return [row for row in rows_of(sim, "coordinator", Dues) if row.due_msat >= LEAST_MSAT or row.validator in under_way]
 
 
 def check_all(sim: Simulation, *, but: frozenset[Pubkey] = frozenset()) -> None:

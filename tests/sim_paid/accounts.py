@@ -10,16 +10,27 @@ from dataclasses import dataclass, field
 import trio
 import trio.testing
 
-from nostrain.core.escrow_rows import Payee, Payer, Tickets
+from nostrain.core.escrow_rows import Dues, Payee, Payer, Share, Tickets
 from nostrain.core.rows import Round
-from nostrain.core.tables import PayeeState, PayerState
+from nostrain.core.share import LEAST_MSAT
+from nostrain.core.split import shares
+from nostrain.core.tables import PayeeState, PayerState, ShareState
 from nostrain.core.timing import SAFETY_BLOCKS
 from nostrain.ports.lightning import HoldState
 from nostrain.protocol.messages import Offer
 from nostrain.testing.lightning import Move
 from nostrain.testing.simulation import Simulation
 from nostrain.units import Digest, EventId, Msat, Pubkey
-from tests.sim.world import check_nothing_broke, check_one_word_each, check_oracles, check_states, locked_levels, reached, rows_of
+from tests.sim.world import (
+    check_nothing_broke,
+    check_one_word_each,
+    check_oracles,
+    check_states,
+    locked_levels,
+    reached,
+    round_rows,
+    rows_of,
+)
 
 FEE = Msat(500_000)
 
@@ -27,6 +38,7 @@ FEE = Msat(500_000)
 def check_accounts(sim: Simulation) -> None:
     """Every invariant that is about money, and those that are not."""
     check_balances(sim)
+    check_shares(sim)
     check_tickets(sim)
     check_levels(sim)
     check_books(sim)
@@ -56,6 +68,34 @@ def check_moves(sim: Simulation) -> None:
         assert locked <= 1, "paid twice"
         assert settled + returned + (invoice.state is HoldState.ACCEPTED) == locked, "paid and refunded"
         assert (settled == 1) == (invoice.state is HoldState.PAID)
+
+
+def check_shares(sim: Simulation) -> None:
+    """Each validator has gained its shares, which follow from public events, once; the coordinator has the fees less shares and rewards."""
+    fees = len(sim.tickets.payments) * sim.plan.fee_msat
+    rewards = sum(reached(sim, announcement, worker) * sim.plan.level_msat for announcement in rounds(sim) for worker in workers(sim))
+    total = 0
+    for validator in (one for one in sim.participants.values() if one.role == "validator"):
+        due = sum(earned(sim, number).get(validator.pubkey, 0) for number in range(1, sim.plan.rounds + 1))
+        assert sim.ledger.balances[validator.name] == (due if due >= LEAST_MSAT else 0), validator.name
+        total += sim.ledger.balances[validator.name]
+    assert sim.ledger.balances["coordinator"] - sim.plan.funds_msat == fees - total - rewards
+    hashes = [payment_hash for _, payment_hash in sim.ledger.book.payments]
+    assert len(hashes) == len(set(hashes))
+    paid = [row for row in rows_of(sim, "coordinator", Share) if row.state is ShareState.PAID]
+    assert {row.payment_hash for row in paid} <= set(hashes)
+    assert sum(row.paid_msat for row in rows_of(sim, "coordinator", Dues)) == total
+
+
+def earned(sim: Simulation, number: int) -> dict[Pubkey, Msat]:
+    """The shares of a round as a validator that is up computes them, or the coordinator: they have to agree."""
+    views = []
+    for name, one in sim.participants.items():
+        row = round_rows(sim, name).get(number)
+        if one.run is not None and row is not None and row.result is not None:
+            views.append(shares(one.run, row))
+    assert all(view == views[0] for view in views)
+    return views[0] if views else {}
 
 
 def rounds(sim: Simulation) -> list[EventId]:
@@ -117,13 +157,16 @@ def check_ledgers(sim: Simulation) -> None:
         assert one.runtime is not None
         journal = one.runtime.ports.journal
         entries = [entry for _, entry in journal.ledger(limit=1 << 30)]
-        assert sum(entry.change_msat for entry in entries) == sim.ledger.balances[name] - sim.started[name], name
+        if one.role != "validator":
+            assert sum(entry.change_msat for entry in entries) == sim.ledger.balances[name] - sim.started[name], name
         assert sum(total.change_msat for total in journal.totals()) == sum(entry.change_msat for entry in entries)
         hashes = [entry.payment_hash for entry in entries]
         assert len(hashes) == len(set(hashes))
         if one.role == "coordinator":
             assert {entry.payment_hash for entry in entries if entry.kind == "paid"} == paid
             assert {entry.payment_hash for entry in entries if entry.kind == "ticket_sold"} == bought
+            shared = {payment_hash for _, payment_hash in sim.ledger.book.payments}
+            assert {entry.payment_hash for entry in entries if entry.kind == "share_paid"} == shared
             assert not {entry.payment_hash for entry in entries if entry.kind == "refunded"} & paid
 
 

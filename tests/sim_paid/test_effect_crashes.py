@@ -32,7 +32,11 @@ COMMON = (
     | both("blobs", "get", "put")
 )
 ALL_STEPS = {
-    PAYER: COMMON | both("mail", "send") | both("entropy", "draw") | both("lightning", "pay") | {Step("lightning", "pay", "told")},
+    PAYER: COMMON
+    | both("mail", "send")
+    | both("entropy", "draw")
+    | both("lightning", "pay", "fetch_invoice", "pay_fetched")
+    | {Step("lightning", "pay", "told")},
     PAYEE: COMMON
     | both("mail", "send")
     | both("entropy", "draw")
@@ -43,6 +47,7 @@ ALL_STEPS = {
     | both("wallet", "load", "save"),
     VALIDATOR: COMMON - both("blobs", "put")
     | both("entropy", "draw")
+    | both("lightning", "offer")
     | both("oracle", "announce", "attest", "chain_end", "chain_link", "endorse"),
 }
 FAST_BLOCK_S = 10

@@ -76,6 +76,7 @@ SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
     bool: st.booleans(),
     str: words,
     BlobRef: blobs,
+    m.Payout: st.sampled_from([party.payout() for party in VALIDATORS]),
 }
 ENDORSED: dict[Any, dict[str, st.SearchStrategy[Any]]] = {
     m.Enrolment: {"oracle": st.none()},

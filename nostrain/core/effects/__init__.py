@@ -12,7 +12,21 @@ from typing import Final
 from nostrain.core.effects.base import EffectBase, Failed, Ok
 from nostrain.core.effects.disputes import CheckDispute, Prove, Proved, Unheard
 from nostrain.core.effects.locks import CheckLocks, DrawLocks, LocksDrawn, LocksOpened, LockTerms, OpenLocks, Unlock, Unlocked
-from nostrain.core.effects.money import BuyTicket, Cancel, HoldInvoice, Invoiced, Pay, PayEnded, Settle, TicketBought
+from nostrain.core.effects.money import (
+    BuyTicket,
+    Cancel,
+    FetchInvoice,
+    HoldInvoice,
+    Invoiced,
+    InvoiceFetched,
+    MakeOffer,
+    OfferMade,
+    Pay,
+    PayEnded,
+    PayInvoice,
+    Settle,
+    TicketBought,
+)
 from nostrain.core.effects.oracle import (
     ChainLink,
     Credentials,
@@ -59,13 +73,17 @@ __all__ = [
     "Failed",
     "Fetch",
     "FetchDataset",
+    "FetchInvoice",
     "Fetched",
     "HoldInvoice",
+    "InvoiceFetched",
     "Invoiced",
     "LinkRead",
     "LockTerms",
     "LocksDrawn",
     "LocksOpened",
+    "MakeOffer",
+    "OfferMade",
     "Ok",
     "OpenLocks",
     "OracleAnnounce",
@@ -75,6 +93,7 @@ __all__ = [
     "Outcome",
     "Pay",
     "PayEnded",
+    "PayInvoice",
     "Prove",
     "Proved",
     "Retry",
@@ -113,6 +132,9 @@ Effect = (
     | Cancel
     | Prove
     | CheckDispute
+    | MakeOffer
+    | FetchInvoice
+    | PayInvoice
 )
 
 Outcome = (
@@ -136,6 +158,8 @@ Outcome = (
     | PayEnded
     | Proved
     | Unheard
+    | OfferMade
+    | InvoiceFetched
 )
 
 
@@ -170,4 +194,7 @@ RETRY: Final[dict[type[EffectBase], Retry]] = {
     Cancel: Retry.IDEMPOTENT,
     Prove: Retry.RECOMPUTE,
     CheckDispute: Retry.RECOMPUTE,
+    MakeOffer: Retry.IDEMPOTENT,
+    FetchInvoice: Retry.IDEMPOTENT,
+    PayInvoice: Retry.QUERY_FIRST,
 }

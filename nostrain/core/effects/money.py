@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from nostrain.core.effects.base import EffectBase
+from nostrain.protocol.messages import Payout
 from nostrain.units import Digest, EventId, Msat
 
 
@@ -47,10 +48,44 @@ class Cancel(EffectBase, frozen=True, tag="cancel"):
     payment_hash: Digest
 
 
+class MakeOffer(EffectBase, frozen=True, tag="make_offer"):
+    """Our own BOLT 12 offer of any amount."""
+
+    description: str
+
+
+class FetchInvoice(EffectBase, frozen=True, tag="fetch_invoice"):
+    """Ask the node behind a BOLT 12 offer for an invoice of exactly that amount. No money moves."""
+
+    offer: str
+    amount_msat: Msat
+
+
+class PayInvoice(EffectBase, frozen=True, tag="pay_invoice"):
+    """Pay a fetched invoice once; ends when it is paid or has failed for certain, so that another one may be paid in its stead."""
+
+    bolt12: str
+    payment_hash: Digest
+    amount_msat: Msat
+
+
 class Invoiced(msgspec.Struct, frozen=True, tag="invoiced"):
     """A BOLT 11 hold invoice."""
 
     bolt11: str
+
+
+class OfferMade(msgspec.Struct, frozen=True, tag="offer_made"):
+    """Our offer."""
+
+    offer: Payout
+
+
+class InvoiceFetched(msgspec.Struct, frozen=True, tag="invoice_fetched"):
+    """A BOLT 12 invoice that is what was asked for."""
+
+    bolt12: str
+    payment_hash: Digest
 
 
 class TicketBought(msgspec.Struct, frozen=True, tag="ticket_bought"):

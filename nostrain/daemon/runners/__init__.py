@@ -27,12 +27,15 @@ from nostrain.core.effects import (
     Failed,
     Fetch,
     FetchDataset,
+    FetchInvoice,
     HoldInvoice,
+    MakeOffer,
     OpenLocks,
     OracleAnnounce,
     OracleAttest,
     Outcome,
     Pay,
+    PayInvoice,
     Prove,
     Send,
     Settle,
@@ -91,7 +94,7 @@ async def once(effect: Effect, ports: Ports) -> Outcome:
             return await oracle.run(effect, ports)
         case DrawLocks() | OpenLocks() | CheckLocks() | Unlock():
             return await ports.offload(lambda: locks.run(effect))
-        case HoldInvoice() | BuyTicket() | Pay() | Settle() | Cancel():
+        case HoldInvoice() | BuyTicket() | Pay() | Settle() | Cancel() | MakeOffer() | FetchInvoice() | PayInvoice():
             return await money.run(effect, ports)
         case Prove() | CheckDispute():
             return await proofs.run(effect, ports)

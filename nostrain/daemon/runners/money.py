@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
-from nostrain.core.effects import BuyTicket, Cancel, Failed, HoldInvoice, Invoiced, Ok, Outcome, Pay, PayEnded, Settle, TicketBought
+from nostrain.core.effects import (
+    BuyTicket,
+    Cancel,
+    Failed,
+    FetchInvoice,
+    HoldInvoice,
+    Invoiced,
+    InvoiceFetched,
+    MakeOffer,
+    OfferMade,
+    Ok,
+    Outcome,
+    Pay,
+    PayEnded,
+    PayInvoice,
+    Settle,
+    TicketBought,
+)
 from nostrain.daemon.ports import Ports
 from nostrain.errors import LocalProtocolError
 from nostrain.ports.lightning import Lightning
+from nostrain.wire.messages import payout_untrusted
+
+MoneyEffect = HoldInvoice | BuyTicket | Pay | Settle | Cancel | MakeOffer | FetchInvoice | PayInvoice
 
 
-async def run(effect: HoldInvoice | BuyTicket | Pay | Settle | Cancel, ports: Ports) -> Outcome:
-    """Raises Unavailable, OutcomeUnknown (Pay and BuyTicket), RemoteProtocolError (BuyTicket)."""
+async def run(effect: MoneyEffect, ports: Ports) -> Outcome:
+    """Raises Unavailable, OutcomeUnknown (Pay, PayInvoice and BuyTicket), RemoteProtocolError (BuyTicket and FetchInvoice)."""
     if isinstance(effect, BuyTicket):
         return await buy(effect, ports)
     lightning = ports.lightning
@@ -19,6 +39,14 @@ async def run(effect: HoldInvoice | BuyTicket | Pay | Settle | Cancel, ports: Po
         case Pay():
             result = await lightning.pay(effect.bolt11, effect.payment_hash, effect.amount_msat)
             return PayEnded(result.preimage)
+        case PayInvoice():
+            result = await lightning.pay_fetched(effect.bolt12, effect.payment_hash, effect.amount_msat)
+            return PayEnded(result.preimage)
+        case FetchInvoice():
+            fetched = await lightning.fetch_invoice(effect.offer, effect.amount_msat)
+            return InvoiceFetched(fetched.bolt12, fetched.payment_hash)
+        case MakeOffer():
+            return await offer(effect, lightning)
         case _:
             return await invoice(effect, lightning)
 
@@ -29,6 +57,14 @@ async def buy(effect: BuyTicket, ports: Ports) -> Outcome:
         raise LocalProtocolError("a ticket to buy, and nobody to buy it")
     ticket = await ports.tickets.buy_ticket(effect.server, effect.run, effect.announcement, effect.size, effect.ceiling_msat)
     return TicketBought(ticket.token, ticket.payment_hash)
+
+
+async def offer(effect: MakeOffer, lightning: Lightning) -> Outcome:
+    """Our own offer, read as everyone will who reads our enrolment. One that they would refuse, or that our node will not make, is `Failed`."""
+    try:
+        return OfferMade(payout_untrusted(await lightning.offer(effect.description)))
+    except LocalProtocolError as error:
+        return Failed(str(error))
 
 
 async def invoice(effect: HoldInvoice | Settle | Cancel, lightning: Lightning) -> Outcome:

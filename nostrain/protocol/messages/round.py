@@ -10,8 +10,17 @@ from nostrain.protocol.manifest import BlobRef
 from nostrain.units import Digest, EventId, Pubkey, UnixTime
 
 
+class Payout(msgspec.Struct, frozen=True):
+    """A BOLT 12 offer (`lno1…`) of any amount, parsed by `wire`; `networks` are those that it is for, as lightningd names them."""
+
+    bolt12: str
+    networks: tuple[str, ...]
+
+
 class Enrolment(msgspec.Struct, frozen=True, tag_field="type", tag="enrolment"):
-    """Kind 8657: "I take part in this run". Validators add their oracle key, its endorsement of the Nostr key, and the end of their hash chain."""
+    """Kind 8657: "I take part in this run". Validators add their oracle key, its endorsement of the Nostr key, the end of their hash chain, and
+    the offer to which their share of the fees is paid: without one they have none.
+    """
 
     run: EventId
     role: Literal["worker", "validator"]
@@ -21,6 +30,7 @@ class Enrolment(msgspec.Struct, frozen=True, tag_field="type", tag="enrolment"):
     endorsement: str | None = None
     chain_end: Digest | None = None
     chain_length: int = 0
+    offer: Payout | None = None
     v: int = 1
 
 
