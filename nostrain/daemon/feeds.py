@@ -27,10 +27,10 @@ async def run_feeds(runtime: Runtime) -> None:
         nursery.start_soon(relay_feed, runtime)
         if runtime.ports.mail is not None:
             nursery.start_soon(mail_feed, runtime)
-        escrows = {"coordinator", "worker"} & set(runtime.identity.roles)  # a validator's node only takes its share of the fees
-        if runtime.ports.lightning is not None and escrows:
-            nursery.start_soon(hold_feed, runtime, runtime.ports.lightning)
+        if runtime.ports.lightning is not None:
             nursery.start_soon(node_feed, runtime, runtime.ports.lightning)
+            if {"coordinator", "worker"} & set(runtime.identity.roles):  # a validator's node only takes its share of the fees
+                nursery.start_soon(hold_feed, runtime, runtime.ports.lightning)
 
 
 async def relay_feed(runtime: Runtime) -> None:

@@ -26,7 +26,7 @@ class World(Protocol):
     async def held(self) -> int: ...
     async def crash(self, name: str) -> None: ...
     async def start(self, name: str) -> None: ...
-    async def lose_a_reply(self) -> None: ...
+    async def lose_a_reply(self, method: str = "sendpay") -> None: ...
 
 
 class FakeWorld:
@@ -54,7 +54,7 @@ class FakeWorld:
     async def start(self, name: str) -> None:
         self._ledger.start(name)
 
-    async def lose_a_reply(self) -> None:
+    async def lose_a_reply(self, method: str = "sendpay") -> None:
         self._ledger.lost_replies += 1
 
 
@@ -82,8 +82,8 @@ class NetworkWorld:
     async def start(self, name: str) -> None:
         await self._network.control("fault", kind="start", node=name)
 
-    async def lose_a_reply(self) -> None:
-        await self._network.control("fault", kind="lose-reply", node="payer", method="sendpay")
+    async def lose_a_reply(self, method: str = "sendpay") -> None:
+        await self._network.control("fault", kind="lose-reply", node="payer", method=method)
 
 
 class RegtestWorld(NetworkWorld):
@@ -93,5 +93,5 @@ class RegtestWorld(NetworkWorld):
         super().__init__(network, proxy.path)
         self._proxy = proxy
 
-    async def lose_a_reply(self) -> None:
-        self._proxy.lose["sendpay"] += 1
+    async def lose_a_reply(self, method: str = "sendpay") -> None:
+        self._proxy.lose[method] += 1

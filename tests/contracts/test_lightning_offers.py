@@ -1,103 +1,54 @@
-"""The BOLT 12 half of `ports.lightning.Lightning`: one suite on the fake, and on the real client with the simnet in a process of its own."""
+"""The BOLT 12 half of `ports.lightning.Lightning`: one suite on the fake, on the simnet, and on real nodes where they are on PATH."""
 
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
-from typing import Any, Protocol
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 import trio
 
 from nostrain.errors import OutcomeUnknown, RemoteProtocolError, Unavailable
-from nostrain.lightning.client import ClnLightning
-from nostrain.lightning.rpc import ClnRpc
-from nostrain.ports.lightning import Lightning
-from nostrain.testing.lightning import FakeLedger, FakeLightning
 from nostrain.units import Digest, Msat
 from nostrain.wire.bolt12_invoice import check_answers_untrusted, parse_invoice_untrusted
 from nostrain.wire.bolt12_offer import encode_offer, parse_offer_untrusted
+from tests.contracts.lightning_worlds import FUNDS, FakeWorld, NetworkWorld, RegtestWorld, World
+from tests.regtest.networks import NetworkProcess, require_programs
+from tests.regtest.proxy import LossyProxy
 
-PATIENCE_S = 10
-FUNDS = {"payer": Msat(1_000_000_000), "payee": Msat(20_000_000)}
 AMOUNT = Msat(13_333)
 DESCRIPTION = "shares of a run"
 
 
-class World(Protocol):
-    """Two nodes with a channel, and what a test may do to them."""
-
-    payer: Lightning
-    payee: Lightning
-
-    async def balance(self, name: str) -> int: ...
-    async def crash(self, name: str) -> None: ...
-    async def start(self, name: str) -> None: ...
-    async def lose_a_reply(self) -> None: ...
-
-
-class FakeWorld:
-    """The fake ledger."""
-
-    def __init__(self) -> None:
-        self._ledger = FakeLedger(lambda: 800_000, balances=dict(FUNDS))
-        self.payer, self.payee = FakeLightning(self._ledger, "payer"), FakeLightning(self._ledger, "payee")
-
-    async def balance(self, name: str) -> int:
-        return self._ledger.balances[name]
-
-    async def crash(self, name: str) -> None:
-        self._ledger.crash(name)
-
-    async def start(self, name: str) -> None:
-        self._ledger.start(name)
-
-    async def lose_a_reply(self) -> None:
-        self._ledger.lost_replies += 1
-
-
-class SimnetWorld:
-    """The simnet, in a process of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self._control = ClnRpc(folder / "simnet-rpc")
-        self.payer, self.payee = (ClnLightning(folder / name / "lightning-rpc") for name in FUNDS)
-
-    async def control(self, what: str, /, **params: object) -> Any:
-        return await self._control.call(f"simnet-{what}", params, dict, timeout_s=PATIENCE_S)
-
-    async def balance(self, name: str) -> int:
-        return int((await self.control("balances"))["nodes"][name]["balance_msat"])
-
-    async def crash(self, name: str) -> None:
-        await self.control("fault", kind="crash", node=name)
-
-    async def start(self, name: str) -> None:
-        await self.control("fault", kind="start", node=name)
-
-    async def lose_a_reply(self) -> None:
-        await self.control("fault", kind="lose-reply", node="payer", method="xpay")
+@pytest.fixture(scope="module")
+def simnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
+    process = NetworkProcess("simnet", tmp_path_factory.mktemp("simnet"), FUNDS)
+    yield process
+    assert process.stop() == 0
 
 
 @pytest.fixture(scope="module")
-def simnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    folder = tmp_path_factory.mktemp("offers")
-    nodes = ",".join(f"{name}={amount}" for name, amount in FUNDS.items())
-    command = [sys.executable, "-m", "nostrain.devnet.simnet", "--dir", str(folder), "--nodes", nodes]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert "test network" in process.stdout.readline()
-        yield folder
-        process.terminate()
-        assert process.wait(PATIENCE_S) == 0
+def regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
+    require_programs()
+    process = NetworkProcess("regtest", tmp_path_factory.mktemp("net"), FUNDS)
+    yield process
+    assert process.stop() == 0
 
 
-@pytest.fixture(params=["fake", "simnet"])
-def world(request: pytest.FixtureRequest) -> World:
-    return FakeWorld() if request.param == "fake" else SimnetWorld(request.getfixturevalue("simnet"))
+@pytest.fixture(params=["fake", "simnet", "regtest"])
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    if request.param == "fake":
+        yield FakeWorld()
+        return
+    network: NetworkProcess = request.getfixturevalue(request.param)
+    if network.kind == "simnet":
+        yield NetworkWorld(network)
+        return
+    proxy = LossyProxy(network.folder / "proxy", network.socket("payer"))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(proxy.serve)
+        yield RegtestWorld(network, proxy)
+        nursery.cancel_scope.cancel()
 
 
 async def settled(world: World, before: int) -> int:
@@ -154,7 +105,7 @@ async def test_two_at_once_pay_once(world: World) -> None:
 async def test_a_lost_reply_is_unknown_and_the_next_call_finds_out(world: World) -> None:
     before = await world.balance("payee")
     fetched = await world.payer.fetch_invoice(await world.payee.offer(DESCRIPTION), AMOUNT)
-    await world.lose_a_reply()
+    await world.lose_a_reply("xpay")
     with pytest.raises(OutcomeUnknown):
         await world.payer.pay_fetched(fetched.bolt12, fetched.payment_hash, AMOUNT)
     result = await world.payer.pay_fetched(fetched.bolt12, fetched.payment_hash, AMOUNT)
