@@ -136,10 +136,17 @@ class ListHoldInvoices(msgspec.Struct, frozen=True):
 
 
 class OfferReply(msgspec.Struct, frozen=True):
-    """`offer`."""
+    """`offer`, and an entry of `listoffers`."""
 
     bolt12: str
     active: bool
+    label: str | None = None
+
+
+class ListOffers(msgspec.Struct, frozen=True):
+    """`listoffers`."""
+
+    offers: tuple[OfferReply, ...]
 
 
 class FetchInvoice(msgspec.Struct, frozen=True):

@@ -73,13 +73,22 @@ async def pay(node: ScriptedNode, text: str) -> PayResult:
 
 
 async def test_an_offer_asks_for_any_amount(node: ScriptedNode) -> None:
+    node.script("listoffers", say({"offers": []}))
     node.script("offer", say({"bolt12": OFFER, "active": True, "offer_id": "ab", "single_use": False, "used": False, "created": False}))
     assert await ClnLightning(node.path).offer("shares") == OFFER
-    assert node.params("offer") == {"amount": "any", "description": "shares"}
+    assert node.params("offer") == {"amount": "any", "description": "shares", "label": "shares"}
+
+
+async def test_an_offer_that_the_node_has_already_is_not_made_again(node: ScriptedNode) -> None:
+    listed = [{"bolt12": "lno1other", "active": True}, {"bolt12": OFFER, "active": True, "label": "shares"}]
+    node.script("listoffers", say({"offers": listed}))
+    assert await ClnLightning(node.path).offer("shares") == OFFER
+    assert "offer" not in node.methods()
 
 
 @pytest.mark.parametrize(("code", "error"), [(1000, LocalProtocolError), (-1, Unavailable), (-32601, Unavailable)])
 async def test_an_offer_that_cannot_be_made(node: ScriptedNode, code: int, error: type[Exception]) -> None:
+    node.script("listoffers", say({"offers": []}))
     node.script("offer", fail(code))
     with pytest.raises(error):
         await ClnLightning(node.path).offer("shares")

@@ -199,7 +199,7 @@ class Node:
     up: bool = True
     started_at: float = field(default_factory=time.time)
     invoices: list[Invoice] = field(default_factory=list)
-    offers: dict[str, str] = field(default_factory=dict)
+    offers: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     holds: dict[Digest, Hold] = field(default_factory=dict)
     payments: list[Payment] = field(default_factory=list)
     parts: dict[Digest, list[tuple[float, Htlc]]] = field(default_factory=dict)

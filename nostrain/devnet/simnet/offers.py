@@ -49,7 +49,7 @@ class OfferMethods:
         text = encode_offer(NETWORK, asked.description or "", self.node.id)
         offer_id = parse_offer_untrusted(text).offer_id
         created = offer_id not in self.node.offers
-        self.node.offers[offer_id] = text
+        self.node.offers.setdefault(offer_id, (text, asked.label))
         return self.listed(offer_id) | {"created": created}
 
     def listoffers(self, asked: ListOffers) -> Json:
@@ -59,7 +59,9 @@ class OfferMethods:
     def listed(self, offer_id: str) -> Json:
         """An offer as lightningd lists it."""
         used = any(is_bolt12(invoice.bolt11) and invoice.paid_at is not None for invoice in self.node.invoices)
-        return {"offer_id": offer_id, "active": True, "single_use": False, "bolt12": self.node.offers[offer_id], "used": used}
+        text, label = self.node.offers[offer_id]
+        listed: Json = {"offer_id": offer_id, "active": True, "single_use": False, "bolt12": text, "used": used}
+        return listed if label is None else listed | {"label": label}
 
     def fetchinvoice(self, asked: FetchInvoice) -> Json:
         """Ask the issuer for an invoice."""
