@@ -264,3 +264,18 @@ async def test_kills_without_end() -> None:
             return sorted(hold["state"] for hold in listed) == ["cancelled"] * 4 + ["paid"] * 8
 
         await until(nothing_held)
+
+
+@slow
+async def test_plugin_stop_is_not_a_death() -> None:
+    """What the operator stops stays away, and what it held goes to the other one; starting the first one brings both."""
+    async with world() as here:
+        bill = await locked(here)
+        await here.bob.ask("plugin", subcommand="stop", plugin=FIRST)
+        await here.in_hand(bill, STANDBY)
+        await here.bob.ask("plugin", subcommand="stop", plugin=STANDBY)
+        await here.refused(bill)
+        assert (here.pid(FIRST), here.pid(STANDBY)) == (None, None)
+        await here.bob.ask("plugin", subcommand="start", plugin=str(here.bob.settings.plugins[0]))
+        await here.both()
+        await is_refunded(here, bill)
