@@ -8,7 +8,7 @@ from typing import NamedTuple, TypeVar
 
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.event import Event
-from nostrain.protocol.messages import Attestation, AttestationItem, Message, OracleAnnouncements, OracleItem
+from nostrain.protocol.messages import Attestation, AttestationItem, EpochAttestation, Message, OracleAnnouncements, OracleItem
 from nostrain.units import EventId, Pubkey
 from nostrain.wire.event import encode_event, parse_event_untrusted
 from nostrain.wire.messages import read_message_untrusted
@@ -52,8 +52,9 @@ class Evidence:
 
     def attested(self) -> Iterator[tuple[Said, AttestationItem]]:
         """Every oracle attestation, likewise."""
-        for said, body in self.of(Attestation):
-            for item in body.items:
+        for said in self.said.values():
+            body = said.message.body
+            for item in body.items if isinstance(body, Attestation | EpochAttestation) else ():
                 yield said, item
 
 

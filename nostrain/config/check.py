@@ -113,9 +113,6 @@ def _check_run(run: RunConfig) -> None:
 def _check_schedule(key: str, settlement: SettlementConfig, min_workers: int) -> None:
     """A schedule that pays what a chain can carry, for a fee that is worth it."""
     levels = len(ScoringSpec().levels_ppm)
-    if settlement.epoch_rounds != 1:
-        reason = "this version settles every round by itself"
-        raise ConfigError(f"{key}.epoch_rounds", settlement.epoch_rounds, reason, "Write 1, or leave it out")
     if settlement.pool_sat == 0:
         raise ConfigError(f"{key}.pool_sat", 0, "settlement by hold invoices of nothing", "Say what a round pays in all, or mode none")
     if settlement.slots == 0:
@@ -129,7 +126,7 @@ def _check_schedule(key: str, settlement: SettlementConfig, min_workers: int) ->
         reason = f"a level pays {level} sat (pool_sat / slots / {levels}), and taking it to the chain costs {least}"
         fix = f"Raise pool_sat to {least * settlement.slots * levels}, or lower slots or feerate_perkb"
         raise ConfigError(f"{key}.pool_sat", settlement.pool_sat, reason, fix)
-    most = level * levels * MAX_FEE_PERCENT // 100
+    most = level * levels * MAX_FEE_PERCENT // 100 // settlement.epoch_rounds
     if settlement.fee_sat > most:
-        reason = f"more than {MAX_FEE_PERCENT} % of the {level * levels} sat that a worker earns in a round at best"
+        reason = f"more than {MAX_FEE_PERCENT} % of the {level * levels} sat that a worker earns at best in {settlement.epoch_rounds} rounds of fees"
         raise ConfigError(f"{key}.fee_sat", settlement.fee_sat, reason, f"Ask for {most} at most, or raise pool_sat")

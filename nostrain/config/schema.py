@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from nostrain.protocol.limits import MAX_ROUNDS, MAX_VALIDATORS, MAX_WORKERS
+from nostrain.protocol.limits import MAX_EPOCH_ROUNDS, MAX_ROUNDS, MAX_VALIDATORS, MAX_WORKERS
 from nostrain.protocol.manifest import SAT, ModelSpec, SettlementSpec, TimingSpec
 from nostrain.units import PPM, Msat, Ppm
 
@@ -117,7 +117,7 @@ class SettlementConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     mode: Literal["none", "hold"] = "none"
     pool_sat: Annotated[int, Meta(ge=0, le=MAX_SAT)] = 0
     slots: Annotated[int, Meta(ge=0, le=MAX_WORKERS)] = 0
-    epoch_rounds: Positive = 1
+    epoch_rounds: Annotated[int, Meta(ge=1, le=MAX_EPOCH_ROUNDS)] = 1
     fee_sat: Annotated[int, Meta(ge=0, le=MAX_SAT)] = 0
     feerate_perkb: Annotated[int, Meta(ge=0, le=10_000_000)] = 1000
     validator_share_ppm: Annotated[int, Meta(ge=0, le=PPM)] = SettlementSpec().validator_share_ppm

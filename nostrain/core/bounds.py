@@ -5,8 +5,17 @@ from __future__ import annotations
 from math import isqrt, prod
 from typing import Final
 
-from nostrain.core.timing import SAFETY_BLOCKS, blocks_in
-from nostrain.protocol.limits import MAX_BLOB_BYTES, MAX_LEVELS, MAX_PARAMETERS, MAX_ROUNDS, MAX_TENSORS, MAX_VALIDATORS, MAX_WORKERS
+from nostrain.core.timing import SAFETY_BLOCKS, blocks_in, held_s
+from nostrain.protocol.limits import (
+    MAX_BLOB_BYTES,
+    MAX_EPOCH_ROUNDS,
+    MAX_LEVELS,
+    MAX_PARAMETERS,
+    MAX_ROUNDS,
+    MAX_TENSORS,
+    MAX_VALIDATORS,
+    MAX_WORKERS,
+)
 from nostrain.protocol.manifest import RunManifest
 from nostrain.units import PPM
 
@@ -90,26 +99,24 @@ def _money(manifest: RunManifest) -> str | None:
         return "a fee, and nowhere to pay it"
     if not 0 <= settlement.validator_share_ppm <= PPM:
         return f"validators have {settlement.validator_share_ppm} ppm of the fees"
-    timing = manifest.timing
-    held = timing.commit_s + timing.acknowledge_s + timing.reveal_s + timing.verdict_s + timing.attest_s + 2 * timing.grace_s
-    needed = blocks_in(held) + SAFETY_BLOCKS
+    needed = blocks_in(held_s(manifest)) + SAFETY_BLOCKS
     if settlement.mode == "hold" and settlement.min_final_cltv < needed:
-        return f"holds of {settlement.min_final_cltv} blocks, a round may need {needed}"
+        return f"holds of {settlement.min_final_cltv} blocks, an epoch may need {needed}"
     return None
 
 
 def _schedule(manifest: RunManifest) -> str | None:
     settlement, level = manifest.settlement, manifest.level_msat
-    if settlement.epoch_rounds != 1:
-        return f"epochs of {settlement.epoch_rounds} rounds, this version settles every round by itself"
+    if not 1 <= settlement.epoch_rounds <= MAX_EPOCH_ROUNDS:
+        return f"epochs of {settlement.epoch_rounds} rounds, {MAX_EPOCH_ROUNDS} is the limit"
     if not 1 <= settlement.slots <= MAX_WORKERS:
         return f"a pool for {settlement.slots} workers, a round may list 1 to {MAX_WORKERS}"
     if manifest.min_workers > settlement.slots:
         return f"{manifest.min_workers} workers to begin with, and a pool for {settlement.slots}"
     if not 1 <= level <= MAX_LEVEL_MSAT:
         return f"levels of {level} msat: {settlement.pool_msat} msat for {settlement.slots} workers"
-    if settlement.fee_msat > level * len(manifest.scoring.levels_ppm):
-        return f"a fee of {settlement.fee_msat} msat, more than all levels pay"
+    if settlement.fee_msat * settlement.epoch_rounds > level * len(manifest.scoring.levels_ppm):
+        return f"fees of {settlement.epoch_rounds} × {settlement.fee_msat} msat, more than all levels pay"
     return None
 
 

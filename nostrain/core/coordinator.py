@@ -5,12 +5,14 @@ from __future__ import annotations
 import msgspec
 
 from nostrain.core.effects import Compute, Computed, Failed, Fetch, Fetched, Outcome, Upload, Uploaded
+from nostrain.core.epoch import anchor_of, last_of
+from nostrain.core.escrow_rows import Payer
 from nostrain.core.liquidity import able, before_locking, places
 from nostrain.core.replica import aggregate_job
 from nostrain.core.rows import Lead, Replica, Round, Run
 from nostrain.core.run import located, with_item
 from nostrain.core.scoring import MAX_REASON, attested_levels, pinned, standings
-from nostrain.core.tables import LeadState, ReplicaState, advance
+from nostrain.core.tables import LeadState, PayerState, ReplicaState, advance
 from nostrain.core.ticket import holds_ticket
 from nostrain.core.timing import aggregate_by, collect_by, deadlines
 from nostrain.core.transaction import Transaction
@@ -22,7 +24,7 @@ from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Accepted, Announcement, Receipt, Refused, Result, ValidatorEntry
 from nostrain.units import Digest, EventId, Pubkey, UnixTime
 
-L = LeadState
+L, P = LeadState, PayerState
 MAX_MISSED = 3
 """Rounds in a row that a listed worker may be absent before it is left out until it enrols again."""
 
@@ -44,10 +46,11 @@ def decide(tx: Transaction) -> None:
 
 def announce(tx: Transaction, run: Run) -> None:
     """Open the next round, if there is one, when enough have enrolled and its levels can be locked."""
-    workers, validators = listed(tx, run)
+    anchor = anchor_of(tx, run.manifest, run.round + 1)
+    workers, validators = listed(tx, run) if anchor is None else still_listed(tx, run, anchor)
     first = run.round == 0
     least_workers, least_validators = (run.manifest.min_workers, run.manifest.min_validators) if first else (1, run.manifest.threshold)
-    if not able(tx, run, leads=True):
+    if not able(tx, run, leads=True, locked=anchor is not None):
         return
     if run.finished or len(workers) < least_workers or len(validators) < least_validators:
         return
@@ -60,7 +63,7 @@ def announce(tx: Transaction, run: Run) -> None:
         validators=validators,
         deadlines=deadlines(tx.now, run.manifest),
     )
-    if tx.say(f"announcement/{run.head}", body):
+    if tx.say(f"announcement/{run.head}", body) and anchor is None:
         for line in before_locking(tx, run, workers):
             tx.note("warning", "locks_in_doubt", f"round {body.round}: {line}")
 
@@ -80,11 +83,25 @@ def listed(tx: Transaction, run: Run) -> tuple[tuple[Pubkey, ...], tuple[Validat
     entries: dict[Pubkey, ValidatorEntry] = {}
     for key, (_, _, said) in sorted(run.enrolled.items(), key=lambda item: (item[0] not in incumbent, item[0])):
         chosen = said.role == "validator" and key not in run.faulty and (not trusted or key in trusted)
-        if chosen and said.chain_length > run.round and said.oracle not in entries:
+        if chosen and said.chain_length >= last_of(run.manifest, run.round + 1) and said.oracle not in entries:
             assert said.oracle is not None and said.endorsement is not None and said.chain_end is not None  # noqa: PT018 - fold_enrolment
             entries[said.oracle] = ValidatorEntry(key, said.oracle, said.endorsement, said.chain_end, said.chain_length)
     validators = sorted(list(entries.values())[:MAX_VALIDATORS], key=lambda entry: entry.pubkey)
     return tuple(sorted(workers[: places(tx, run)])), tuple(validators)
+
+
+def still_listed(tx: Transaction, run: Run, anchor: Round) -> tuple[tuple[Pubkey, ...], tuple[ValidatorEntry, ...]]:
+    """Whom a round in the middle of an epoch lists: its validators, and those of its workers whose pay is locked and who were not absent lately.
+
+    If that is nobody, all of its workers: a round has to list someone.
+    """
+    workers = anchor.announcement.workers
+    escrows = {key: tx.get(f"payer/{anchor.id}/{key}", Payer) for key in workers}
+    locked = [
+        key for key, row in escrows.items() if row is not None and row.levels and all(level.state is P.PAYING for level in row.levels)
+    ]
+    present = tuple(key for key in locked if run.missed.get(key, 0) < MAX_MISSED)
+    return present or workers, anchor.announcement.validators
 
 
 def step(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:

@@ -21,7 +21,7 @@ from nostrain.core.transaction import Transaction
 from nostrain.core.waiting import Orphan, enrolment_key
 from nostrain.errors import IllegalTransition, RemoteProtocolError
 from nostrain.protocol.digests import dispute_digest
-from nostrain.protocol.messages import Attestation, Dispute, Message, Offer, Openings, OracleAnnouncements
+from nostrain.protocol.messages import Attestation, Dispute, EpochAttestation, Message, Offer, Openings, OracleAnnouncements
 from nostrain.units import Pubkey
 
 U, K = SuspicionState, ComplaintState
@@ -65,7 +65,7 @@ def suspect_payer(tx: Transaction, run: Run, row: Payee) -> None:
         if bound & set(items)
         for event in heard_in(tx, round_.id, OracleAnnouncements, author)
     ]
-    said = [event for kind in (Offer, Openings, Attestation) for event in heard_in(tx, round_.id, kind)]
+    said = [event for kind in (Offer, Openings, Attestation, EpochAttestation) for event in heard_in(tx, round_.id, kind)]
     suspect(tx, name, (run.coordinator,), (*cornerstones(tx, run, round_), *announced, *said), tx.now)
 
 

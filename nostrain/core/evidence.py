@@ -23,6 +23,7 @@ from nostrain.protocol.messages import (
     Commitment,
     Dispute,
     Enrolment,
+    EpochAttestation,
     Message,
     OracleAnnouncements,
     Receipt,
@@ -59,7 +60,9 @@ def remember(tx: Transaction, message: Message, *, taken: bool) -> None:
     match body:
         case OracleAnnouncements() if message.author in run.faulty:
             suspect_oracle(tx, run, message, heard(tx, run, OracleAnnouncements, message.author))
-        case Attestation() if not taken and any(list(item.digits) != sorted(item.digits, reverse=True) for item in body.items):
+        case Attestation() | EpochAttestation() if not taken and any(
+            list(item.digits) != sorted(item.digits, reverse=True) for item in body.items
+        ):
             suspect_oracle(tx, run, message, heard_in(tx, body.announcement, OracleAnnouncements, message.author))
         case Attestation() if taken:
             suspect_attestation(tx, run, message, body)

@@ -125,9 +125,10 @@ def before_locking(tx: Transaction, run: Run, workers: tuple[Pubkey, ...]) -> tu
     return (*crowded(node, run.manifest, enrolled), *unpayable(node, run.manifest, workers))
 
 
-def able(tx: Transaction, run: Run, *, leads: bool) -> bool:
-    """Whether a round of the run can be settled now."""
-    return hindrance(tx.get(KEY, LightningNode), run.manifest, leads=leads) is None
+def able(tx: Transaction, run: Run, *, leads: bool, locked: bool = False) -> bool:
+    """Whether a round of the run can be settled now. In the middle of an epoch its levels are `locked` already: the node has to be there, no more."""
+    found = hindrance(tx.get(KEY, LightningNode), run.manifest, leads=leads)
+    return found is None or (locked and found.state == "short")
 
 
 def changed(tx: Transaction, input_: NodeChanged) -> None:

@@ -10,6 +10,7 @@ from nostrain.core import (
     coordinator,
     disputes,
     enrolment,
+    epoch_duty,
     liquidity,
     offers,
     outbox,
@@ -171,6 +172,8 @@ def finish(tx: Transaction, effect_id: str, outcome: Outcome) -> None:
             worker.done(tx, owner, effect.name, outcome)
         case "duty":
             validator.done(tx, owner, effect.name, outcome)
+        case "epoch":
+            epoch_duty.done(tx, owner, outcome)
         case "preparation":
             preparation.done(tx, effect.name, outcome)
         case "lead":
@@ -192,7 +195,7 @@ def settle(tx: Transaction) -> None:
     behind = len(tx.run.results) if tx.run is not None else 0  # a replica that catches up takes an empty round a pass
     for _ in range(MAX_PASSES + 2 * behind):
         before = tx.version
-        for machine in (enrolment, replica, preparation, coordinator, payer, share, validator, payee, worker, disputes, outbox):
+        for machine in (enrolment, replica, preparation, coordinator, payer, share, validator, epoch_duty, payee, worker, disputes, outbox):
             machine.decide(tx)
         prune(tx)
         if tx.version == before:

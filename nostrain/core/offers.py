@@ -36,7 +36,7 @@ def fold_offer(tx: Transaction, message: Message, offer: Offer) -> None:
     missing = [digest for digest in offer.oracles if digest not in known]
     if missing:
         raise Orphan(missing[0])
-    bound = oracles_of(round_, tx.me.pubkey, offer.oracles)
+    bound = oracles_of(run, round_, tx.me.pubkey, offer.oracles)
     check_offer(run, message, offer, bound)
     trusted = [index for index, _ in bound if round_.announcement.validators[index - 1].pubkey not in run.faulty]
     if len(trusted) < run.manifest.threshold:
@@ -80,7 +80,7 @@ def fold_openings(tx: Transaction, message: Message, body: Openings) -> None:
     if len(set(hashes)) != len(hashes) or set(hashes) & known_hashes(tx, key):
         refuse(tx, run, key, "it names a payment hash twice, or one of another round")
         return
-    bound = terms(tx, run, round_, tx.me.pubkey, bound_oracles(round_, row))
+    bound = terms(tx, run, round_, tx.me.pubkey, bound_oracles(run, round_, row))
     check = CheckLocks(owner=key, name="check", terms=bound, instances=row.instances, chosen=row.chosen, seeds=body.seeds, locks=body.locks)
     tx.emit(check)
 

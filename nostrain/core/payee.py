@@ -11,12 +11,13 @@ from typing import Final
 import msgspec
 
 from nostrain.core.effects import Cancel, Draw, Drawn, Failed, HoldInvoice, Invoiced, Ok, Outcome, Settle, Unlock, Unlocked
+from nostrain.core.epoch import anchor_of, together
 from nostrain.core.escrow import oracles_of, terms
 from nostrain.core.escrow_rows import Payee, PayeeLevel
 from nostrain.core.rows import Chain, Round, Run
 from nostrain.core.scoring import pinned
 from nostrain.core.tables import PayeeState, advance
-from nostrain.core.timing import SAFETY_BLOCKS, acknowledged_by, blocks_in, collect_by, release_by
+from nostrain.core.timing import SAFETY_BLOCKS, acknowledged_by, blocks_in, epoch_ends, release_by, settled_by
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.messages import AttestationItem, Choice, Invoices, OracleItem
@@ -32,10 +33,11 @@ def locked(tx: Transaction, run: Run, round_: Round) -> bool:
     """Whether the money for our work is held, and long enough: then, and only then, we commit. True in a run that is not paid."""
     if run.manifest.settlement.mode == "none":
         return True
-    row, chain = tx.get(f"payee/{round_.id}", Payee), tx.get("height", Chain)
-    if row is None or chain is None or not row.levels:
+    anchor, chain = anchor_of(tx, run.manifest, round_.announcement.round), tx.get("height", Chain)
+    row = tx.get(f"payee/{anchor.id}", Payee) if anchor is not None else None
+    if anchor is None or row is None or chain is None or not row.levels or tx.now > epoch_ends(run, anchor):
         return False
-    end = chain.height + blocks_in(collect_by(run, round_) - tx.now) + SAFETY_BLOCKS
+    end = chain.height + blocks_in(settled_by(run, anchor) - tx.now) + SAFETY_BLOCKS
     return all(level.state is Y.HELD and level.cltv_expiry is not None and level.cltv_expiry >= end for level in row.levels)
 
 
@@ -89,7 +91,7 @@ def step_level(tx: Transaction, run: Run, round_: Round, key: str, index: int) -
     if expiring(tx, level):
         cancel(tx, key, index)
         return
-    signed = attestations(round_, row, index + 1)
+    signed = attestations(run, round_, row, index + 1)
     if level.state is Y.HELD and len(signed) >= run.manifest.threshold:
         row = moved(row, index, Y.RELEASABLE)
         tx.put(key, row)
@@ -105,7 +107,7 @@ def step_level(tx: Transaction, run: Run, round_: Round, key: str, index: int) -
     elif level.state is Y.RELEASABLE and len(signed) > level.tried:
         assert level.lock is not None
         tx.put(key, moved(row, index, Y.RELEASABLE, tried=len(signed)))
-        bound = terms(tx, run, round_, tx.me.pubkey, bound_oracles(round_, row))
+        bound = terms(tx, run, round_, tx.me.pubkey, bound_oracles(run, round_, row))
         scalars = tuple((oracle, item.scalars[: index + 1]) for oracle, item in signed)
         tx.emit(Unlock(owner=key, name=f"unlock:{index}", terms=bound, level=index + 1, lock=level.lock, scalars=scalars))
     elif hopeless(tx, run, round_, level):
@@ -122,9 +124,12 @@ def hopeless(tx: Transaction, run: Run, round_: Round, level: PayeeLevel) -> boo
     """Whether no attestation that could release the level is still to come, or the money was not there in time."""
     if level.state in UNPAID:
         return tx.now > round_.announcement.deadlines.commit_by or round_.result is not None
-    if round_.receipt is not None and tx.me.pubkey not in pinned(round_):
-        return True
     if tx.now > release_by(tx, run, round_):
+        return True
+    if together(run.manifest):
+        entries = {entry.pubkey for entry in round_.announcement.validators}
+        return entries <= {author for author, _ in round_.epoch_attestations.values()}
+    if round_.receipt is not None and tx.me.pubkey not in pinned(round_):
         return True
     # Whose acknowledgement is still on its way may attest yet; after a while only those count who did acknowledge.
     listed = {entry.pubkey for entry in round_.announcement.validators}
@@ -147,21 +152,22 @@ def cancel(tx: Transaction, key: str, index: int) -> None:
         tx.put(key, moved(row, index, Y.CANCELLED))
 
 
-def attestations(round_: Round, row: Payee, level: int) -> tuple[tuple[int, AttestationItem], ...]:
+def attestations(run: Run, round_: Round, row: Payee, level: int) -> tuple[tuple[int, AttestationItem], ...]:
     """Attestations of the offer's oracles that open `level`, one of each, with the oracle's index."""
-    bound = {(item.oracle, item.nonces): index for index, item in bound_oracles(round_, row)}
+    bound = {(item.oracle, item.nonces): index for index, item in bound_oracles(run, round_, row)}
     found: dict[int, AttestationItem] = {}
-    for _, attestation in round_.attestations.values():
-        for item in attestation.items:
-            index = bound.get((item.oracle, item.nonces))
-            if index is not None and item.payee == row.payee and sum(item.digits) >= level:
-                found[index] = item
+    rounds = (item for _, attestation in round_.attestations.values() for item in attestation.items)
+    epochs = (item for _, attestation in round_.epoch_attestations.values() for item in attestation.items)
+    for item in (*rounds, *epochs):
+        index = bound.get((item.oracle, item.nonces))
+        if index is not None and item.payee == row.payee and sum(item.digits) >= level:
+            found[index] = item
     return tuple(sorted(found.items()))
 
 
-def bound_oracles(round_: Round, row: Payee) -> tuple[tuple[int, OracleItem], ...]:
+def bound_oracles(run: Run, round_: Round, row: Payee) -> tuple[tuple[int, OracleItem], ...]:
     """The oracles that the offer is bound to."""
-    return oracles_of(round_, row.payee, row.oracles)
+    return oracles_of(run, round_, row.payee, row.oracles)
 
 
 def moved(row: Payee, index: int, state: PayeeState, **fields: object) -> Payee:

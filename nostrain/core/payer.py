@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from nostrain.core.effects import Draw, DrawLocks, Drawn, LocksDrawn, LocksOpened, OpenLocks, Outcome, Pay, PayEnded
+from nostrain.core.epoch import opens
 from nostrain.core.escrow import amounts, oracles_of, terms
 from nostrain.core.escrow_rows import Payer, PayerLevel
 from nostrain.core.rows import Round, Run
@@ -29,7 +30,7 @@ def decide(tx: Transaction) -> None:
     if run is None or run.coordinator != tx.me.pubkey or run.manifest.settlement.mode != "hold":
         return
     round_ = tx.get(f"round/{run.open}", Round)
-    if round_ is not None and not run.halted and tx.now <= round_.announcement.deadlines.commit_by:
+    if round_ is not None and opens(run, round_) and not run.halted and tx.now <= round_.announcement.deadlines.commit_by:
         for worker in round_.announcement.workers:
             if (
                 tx.get(key_of(round_, worker), Payer) is None
@@ -57,14 +58,14 @@ def oracles_ready(tx: Transaction, run: Run, round_: Round, worker: Pubkey) -> b
 
 def trusted(run: Run, round_: Round, worker: Pubkey) -> tuple[tuple[int, OracleItem], ...]:
     """The oracles that an offer may be bound to: those that did not contradict themselves, if there are enough of them."""
-    every = oracles_of(round_, worker)
+    every = oracles_of(run, round_, worker)
     honest = tuple(pair for pair in every if round_.announcement.validators[pair[0] - 1].pubkey not in run.faulty)
     return honest if len(honest) >= run.manifest.threshold else every
 
 
-def used(round_: Round, row: Payer) -> tuple[tuple[int, OracleItem], ...]:
+def used(run: Run, round_: Round, row: Payer) -> tuple[tuple[int, OracleItem], ...]:
     """The oracles that this escrow's offer is bound to: those known when it was drawn."""
-    return oracles_of(round_, row.payee, row.oracles or None)
+    return oracles_of(run, round_, row.payee, row.oracles or None)
 
 
 def step(tx: Transaction, run: Run, round_: Round, key: str, row: Payer) -> None:
@@ -75,10 +76,10 @@ def step(tx: Transaction, run: Run, round_: Round, key: str, row: Payer) -> None
     if not row.seeds:
         tx.emit(Draw(owner=key, name="seeds", size=32 * len(amounts(run))))
     elif row.levels[0].state is P.DRAWN:
-        tx.emit(DrawLocks(owner=key, name="locks", terms=terms(tx, run, round_, row.payee, used(round_, row)), seeds=row.seeds))
+        tx.emit(DrawLocks(owner=key, name="locks", terms=terms(tx, run, round_, row.payee, used(run, round_, row)), seeds=row.seeds))
     elif row.chosen and row.levels[0].lock is None:
         opening = OpenLocks(
-            owner=key, name="open", terms=terms(tx, run, round_, row.payee, used(round_, row)), seeds=row.seeds, chosen=row.chosen
+            owner=key, name="open", terms=terms(tx, run, round_, row.payee, used(run, round_, row)), seeds=row.seeds, chosen=row.chosen
         )
         tx.emit(opening)
     for index, level in enumerate(row.levels):

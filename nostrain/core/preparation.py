@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from nostrain.core.effects import Compute, Computed, Failed, Outcome, Upload, Uploaded
 from nostrain.core.rows import Preparation, RunPlan
+from nostrain.core.timing import blocks_in, held_s
 from nostrain.core.transaction import Transaction
 from nostrain.errors import ConfigError, IllegalTransition
 from nostrain.protocol.jobs import BuildRunJob, BuildRunResult
 from nostrain.protocol.manifest import ModelSpec, RunManifest
 
 KEY = "preparation"
+EXTRA_BLOCKS: Final = 34
+"""What a hold has beside the blocks that its time may bring: 24 in which it is not settled any more, and some for delays."""
 
 
 def decide(tx: Transaction) -> None:
@@ -41,8 +46,8 @@ def build_job(plan: RunPlan) -> BuildRunJob:
 
 
 def built(plan: RunPlan, result: BuildRunResult) -> RunManifest:
-    """The manifest of a run that was just built."""
-    return RunManifest(
+    """The manifest of a run that was just built. Its holds are long enough for an epoch: h hours need 6h + 3σ blocks, and 34 (design section 7)."""
+    manifest = RunManifest(
         name=plan.name,
         rounds=plan.rounds,
         min_workers=plan.min_workers,
@@ -58,6 +63,9 @@ def built(plan: RunPlan, result: BuildRunResult) -> RunManifest:
         timing=plan.timing,
         settlement=plan.settlement,
     )
+    needed = blocks_in(held_s(manifest)) + EXTRA_BLOCKS
+    settlement = msgspec.structs.replace(plan.settlement, min_final_cltv=max(plan.settlement.min_final_cltv, needed))
+    return msgspec.structs.replace(manifest, settlement=settlement)
 
 
 def done(tx: Transaction, name: str, outcome: Outcome) -> None:

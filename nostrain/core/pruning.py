@@ -8,15 +8,16 @@ import msgspec
 
 from nostrain.core.escrow_rows import Payee, Payer
 from nostrain.core.evidence import forget_round
-from nostrain.core.rows import Outbox, Replica, Round
+from nostrain.core.rows import EpochDuty, Outbox, Replica, Round
 from nostrain.core.share import uncredited
-from nostrain.core.tables import PayeeState, PayerState
+from nostrain.core.tables import EpochState, PayeeState, PayerState
 from nostrain.core.transaction import Transaction
+from nostrain.protocol.limits import MAX_EPOCH_ROUNDS, MAX_ROUNDS
 from nostrain.units import EventId
 
-KEEP_ROUNDS: Final = 8
+KEEP_ROUNDS: Final = MAX_EPOCH_ROUNDS
 """Rounds whose rows are kept after their result: what plausibility checks, audits and late messages still need."""
-MACHINES: Final = ("work", "duty", "lead", "payer", "payee", "tickets")
+MACHINES: Final = ("work", "duty", "epoch", "lead", "payer", "payee", "tickets")
 
 
 def prune(tx: Transaction) -> None:
@@ -29,7 +30,8 @@ def prune(tx: Transaction) -> None:
         round_ = tx.need(key, Round)
         number = round_.announcement.round
         followed = replica.round >= number and replica.confirming != round_.id
-        if number <= run.round - KEEP_ROUNDS and followed and not money_open(tx, round_.id) and not uncredited(tx, run, number):
+        settled = not money_open(tx, round_.id) and not uncredited(tx, run, number) and number < unattested(tx)
+        if number <= run.round - KEEP_ROUNDS and followed and settled:
             done.append(round_)
     for round_ in done:
         drop(tx, round_)
@@ -38,6 +40,13 @@ def prune(tx: Transaction) -> None:
         announcements = {parent: child for parent, child in run.announcements.items() if child not in dropped}
         results = {announcement: result for announcement, result in run.results.items() if announcement not in dropped}
         tx.put("run", msgspec.structs.replace(run, announcements=announcements, results=results))
+
+
+def unattested(tx: Transaction) -> int:
+    """Number of the first round of the oldest epoch whose pay we have still to attest: its rounds are needed."""
+    duties = [tx.need(key, EpochDuty) for key in tx.keys("epoch/")]
+    open_ = [tx.need(f"round/{duty.announcement}", Round) for duty in duties if duty.state not in (EpochState.ATTESTED, EpochState.SILENT)]
+    return min((round_.announcement.round for round_ in open_), default=MAX_ROUNDS + 1)
 
 
 def drop(tx: Transaction, round_: Round) -> None:

@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Final, TypeVar
-
 import msgspec
 
 from nostrain.core.result import fold_confirmation, fold_result
 from nostrain.core.rows import Round, Run
-from nostrain.core.run import Equivocation, discredit, halt, need_run, with_item
+from nostrain.core.run import discredit, halt, need_run, with_item
 from nostrain.core.scoring import pinned
+from nostrain.core.speakers import MAX_ALTERNATIVES, first, need_receipt, validator, worker
 from nostrain.core.tables import RoundPhase
+from nostrain.core.thermometers import fold_attestation, fold_epoch_attestation, fold_oracles, repeats_itself
 from nostrain.core.transaction import Transaction
 from nostrain.core.waiting import Orphan, receipt_key, word_key
 from nostrain.errors import RemoteProtocolError
-from nostrain.protocol.digests import chain_reaches, commitment_digest, oracle_event_id, receipt_time, verdict_digest
+from nostrain.protocol.digests import chain_reaches, commitment_digest, receipt_time, verdict_digest
 from nostrain.protocol.messages import (
     Acknowledgement,
     Attestation,
     Commitment,
     Confirmation,
+    EpochAttestation,
     Message,
     OracleAnnouncements,
-    OracleItem,
     Receipt,
     Result,
     Reveal,
-    ValidatorEntry,
     Verdict,
     VerdictHash,
 )
-from nostrain.units import Digest, EventId, Pubkey
 
 RoundBody = (
-    OracleAnnouncements | Commitment | Receipt | Acknowledgement | Reveal | VerdictHash | Verdict | Attestation | Result | Confirmation
+    OracleAnnouncements
+    | Commitment
+    | Receipt
+    | Acknowledgement
+    | Reveal
+    | VerdictHash
+    | Verdict
+    | Attestation
+    | EpochAttestation
+    | Result
+    | Confirmation
 )
-T = TypeVar("T")
-
-MAX_ALTERNATIVES: Final = 64
-"""Different commitments or thermometers of one author that are remembered in a round; honest authors have one."""
-MAX_ATTESTATIONS: Final = 4
-"""Attestation events of one validator, which are large: a result does not depend on any single validator's."""
 
 
 def phase(round_: Round, run: Run) -> RoundPhase:
@@ -86,6 +87,8 @@ def fold_round(tx: Transaction, message: Message, body: RoundBody) -> None:
             after = fold_verdict(round_, message, body)
         case Attestation():
             after = fold_attestation(round_, message, body)
+        case EpochAttestation():
+            after = fold_epoch_attestation(run, round_, message, body)
         case Confirmation():
             after = fold_confirmation(run, round_, message, body)
         case Result():
@@ -94,88 +97,9 @@ def fold_round(tx: Transaction, message: Message, body: RoundBody) -> None:
     tx.put(f"round/{round_.id}", after)
     if isinstance(body, OracleAnnouncements) and repeats_itself(tx, after, message.author):
         discredit(tx, message.author, "it announced one event twice, or a nonce twice")
-    if isinstance(body, Attestation) and sum(author == message.author for author, _ in after.attestations.values()) > 1:
+    attested = [author for author, _ in after.attestations.values()], [author for author, _ in after.epoch_attestations.values()]
+    if isinstance(body, Attestation | EpochAttestation) and any(authors.count(message.author) > 1 for authors in attested):
         discredit(tx, message.author, "it attested twice")
-
-
-def first(known: Mapping[Pubkey, T], message: Message, word: T, before: object) -> Mapping[Pubkey, T]:
-    """`known` with `word` as its author's first. `before` is the body that the author said before, if any: the same again is nothing new."""
-    if before is None:
-        return with_item(known, message.author, word)
-    if before != message.body:
-        raise Equivocation(said(message), "contradicts what its author said before", whose=message.author[:8])
-    return known
-
-
-def said(message: Message) -> str:
-    """The kind of thing that was said, for error messages."""
-    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in type(message.body).__name__).strip()
-
-
-def worker(round_: Round, message: Message) -> Pubkey:
-    """The author, if the announcement lists it as a worker."""
-    if message.author not in round_.announcement.workers:
-        raise RemoteProtocolError(said(message), "by someone who is no worker of this round", whose=message.author[:8])
-    return message.author
-
-
-def validator(round_: Round, message: Message) -> ValidatorEntry:
-    """The author's entry, if the announcement lists it as a validator."""
-    for entry in round_.announcement.validators:
-        if entry.pubkey == message.author:
-            return entry
-    raise RemoteProtocolError(said(message), "by someone who is no validator of this round", whose=message.author[:8])
-
-
-def need_receipt(round_: Round, receipt: EventId) -> Receipt:
-    """The round's receipt if it is the one named. Raises Orphan before it is known, RemoteProtocolError for another one."""
-    if round_.receipt is None:
-        raise Orphan(receipt_key(round_.id))
-    if round_.receipt[0] != receipt:
-        raise RemoteProtocolError("message", f"names another receipt, {receipt[:8]}")
-    return round_.receipt[1]
-
-
-def fold_oracles(run: Run, round_: Round, message: Message, body: OracleAnnouncements) -> Round:
-    """Thermometers of one validator; several events may carry them.
-
-    One that announces an event twice contradicts itself: both are kept, since an offer may be bound to either.
-    """
-    entry = validator(round_, message)
-    known = dict(round_.oracles.get(message.author, {}))
-    for item in body.items:
-        problem = thermometer_problem(run, round_, entry, item)
-        if item.digest not in known and sum(other.payee == item.payee for other in known.values()) >= MAX_ALTERNATIVES:
-            problem = "announces one event too often"
-        if problem is not None:
-            raise RemoteProtocolError("oracle announcement", problem, whose=message.author[:8])
-        known[item.digest] = item
-    return msgspec.structs.replace(round_, oracles=with_item(round_.oracles, message.author, known))
-
-
-def repeats_itself(tx: Transaction, round_: Round, author: Pubkey) -> bool:
-    """Whether a validator announced one event in two ways, or one nonce for two events: then it can be made to sign anything."""
-    nonces: dict[str, Digest] = {}
-    for key in tx.keys("round/"):
-        row = tx.need(key, Round)
-        for item in row.oracles.get(author, {}).values():
-            if any(nonces.setdefault(nonce, item.digest) != item.digest for nonce in item.nonces):
-                return True
-    items = list(round_.oracles.get(author, {}).values())
-    return len({item.payee for item in items}) != len(items)
-
-
-def thermometer_problem(run: Run, round_: Round, entry: ValidatorEntry, item: OracleItem) -> str | None:
-    """Why an oracle announcement is none of this round's, or None."""
-    if item.oracle != entry.oracle:
-        return "by another key than the validator's oracle"
-    if item.payee not in round_.announcement.workers or item.event_id != oracle_event_id(round_.id, item.payee):
-        return f"for event {item.event_id[:40]!r}, which is none of this round"
-    if len(set(item.nonces)) != len(item.nonces) or len(item.nonces) != len(run.manifest.scoring.levels_ppm):
-        return f"with {len(set(item.nonces))} nonces for {len(run.manifest.scoring.levels_ppm)} levels"
-    if item.maturity != round_.announcement.deadlines.attest_by:
-        return "of another maturity than the round's end"
-    return None
 
 
 def fold_commitment(round_: Round, message: Message, body: Commitment) -> Round:
@@ -272,21 +196,3 @@ def fold_verdict(round_: Round, message: Message, body: Verdict) -> Round:
     if known is not None and known[0] <= message.id:  # attestations name verdicts by id: of two events with one verdict, all keep the same
         return round_
     return msgspec.structs.replace(round_, verdicts=with_item(round_.verdicts, message.author, (message.id, body)))
-
-
-def fold_attestation(round_: Round, message: Message, body: Attestation) -> Round:
-    """Attestations that answer the validator's own announcements, digit by digit, with prefix outcomes."""
-    entry, whose = validator(round_, message), message.author[:8]
-    need_receipt(round_, body.receipt)
-    promised = {(item.payee, item.event_id, item.nonces) for item in round_.oracles.get(message.author, {}).values()}
-    for item in body.items:
-        if item.oracle != entry.oracle or list(item.digits) != sorted(item.digits, reverse=True):
-            raise RemoteProtocolError("attestation", f"for {item.payee[:8]} by another key, or no thermometer", whose=whose)
-        if (item.payee, item.event_id, item.nonces) not in promised:
-            raise Orphan(word_key(round_.id, OracleAnnouncements, message.author))
-    if tuple(item.payee for item in body.items) != pinned(round_):
-        raise RemoteProtocolError("attestation", "does not cover exactly the pinned workers", whose=whose)
-    mine = sum(author == message.author for author, _ in round_.attestations.values())
-    if message.id not in round_.attestations and mine >= MAX_ATTESTATIONS:
-        raise RemoteProtocolError("attestation", f"more than {MAX_ATTESTATIONS} in one round", whose=whose)
-    return msgspec.structs.replace(round_, attestations=with_item(round_.attestations, message.id, (message.author, body)))

@@ -11,7 +11,7 @@ from nostrain.core.dispute_rows import Complaint, Heard, Suspicion
 from nostrain.core.effects import Effect
 from nostrain.core.escrow_rows import Dues, OwnOffer, Payee, Payer, Share, Split, Tickets
 from nostrain.core.liquidity_rows import LightningNode
-from nostrain.core.tables import DutyState, LeadState, ReplicaState, SubmissionState
+from nostrain.core.tables import DutyState, EpochState, LeadState, ReplicaState, SubmissionState
 from nostrain.protocol.event import Event
 from nostrain.protocol.jobs import AggregateResult
 from nostrain.protocol.manifest import BlobRef, DatasetManifest, RunManifest, ScoringSpec, SettlementSpec, TimingSpec
@@ -22,6 +22,7 @@ from nostrain.protocol.messages import (
     Body,
     Commitment,
     Enrolment,
+    EpochAttestation,
     Message,
     OracleItem,
     Receipt,
@@ -120,6 +121,7 @@ class Round(msgspec.Struct, frozen=True, tag="round"):
     hashes: Mapping[Pubkey, VerdictHash] = {}
     verdicts: Mapping[Pubkey, tuple[EventId, Verdict]] = {}
     attestations: Mapping[EventId, tuple[Pubkey, Attestation]] = {}
+    epoch_attestations: Mapping[EventId, tuple[Pubkey, EpochAttestation]] = {}
     result: tuple[EventId, Result] | None = None
     confirmations: Mapping[Pubkey, tuple[Digest, Digest]] = {}
 
@@ -186,6 +188,15 @@ class Duty(msgspec.Struct, frozen=True, tag="duty"):
     reason: str | None = None
 
 
+class EpochDuty(msgspec.Struct, frozen=True, tag="epoch_duty"):
+    """Row `epoch/<announcement id of its first round>`: our work as a validator for the pay of an epoch of several rounds."""
+
+    announcement: EventId
+    state: EpochState = EpochState.ANNOUNCING
+    verdicts: Digest | None = None
+    reason: str | None = None
+
+
 class Lead(msgspec.Struct, frozen=True, tag="lead"):
     """Row `lead/<announcement id>`: our work as coordinator of a round. `mirrored` are the deltas that the run's own servers have from us."""
 
@@ -249,6 +260,7 @@ Row = (
     | WorkerMemory
     | Submission
     | Duty
+    | EpochDuty
     | Lead
     | Preparation
     | Payer

@@ -8,6 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from nostrain.core.bounds import manifest_problem
+from nostrain.core.epoch import anchor_of
 from nostrain.core.rows import Replica, Round, Run
 from nostrain.core.timing import deadlines
 from nostrain.core.transaction import Transaction
@@ -112,6 +113,7 @@ def fold_announcement(tx: Transaction, message: Message, announcement: Announcem
             return  # of a part of the chain that is not kept any more
         raise Orphan(announcement.parent)
     check_announcement(run, message, announcement)
+    check_epoch(tx, run, message, announcement)
     tx.put(f"round/{message.id}", Round(id=message.id, announcement=announcement, attempt=run.attempt))
     tx.put("run", msgspec.structs.replace(run, announcements=with_item(run.announcements, announcement.parent, message.id)))
     tx.note("info", "rounds_opened", f"round {announcement.round} open on state {announcement.state_id[:8]}")
@@ -140,6 +142,16 @@ def check_announcement(run: Run, message: Message, announcement: Announcement) -
         problem = "two of its validators have one oracle key"
     if problem is not None:
         raise RemoteProtocolError("announcement", problem, whose=message.author[:8])
+
+
+def check_epoch(tx: Transaction, run: Run, message: Message, announcement: Announcement) -> None:
+    """Raises RemoteProtocolError when a round in the middle of an epoch lists validators that have announced nothing for it, or new workers."""
+    anchor = anchor_of(tx, run.manifest, announcement.round)
+    if anchor is None:
+        return
+    opened = anchor.announcement
+    if announcement.validators != opened.validators or not set(announcement.workers) <= set(opened.workers):
+        raise RemoteProtocolError("announcement", "its lists are not those of the round that opened the epoch", whose=message.author[:8])
 
 
 def need_run(tx: Transaction, run_id: EventId) -> Run:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Container, Iterable, Sequence
 from math import isqrt
 
 from nostrain.core.rows import Round
 from nostrain.protocol.manifest import ScoringSpec
-from nostrain.protocol.messages import Score
-from nostrain.protocol.scoring import MAX_REASON, SAME_PPM, Standing, median, refusal, standings, thermometer
+from nostrain.protocol.messages import AttestationItem, Score
+from nostrain.protocol.scoring import MAX_REASON, SAME_PPM, Standing, level_of, median, refusal, standings, thermometer
 from nostrain.units import EventId, Pubkey
 
 __all__ = [
     "MAX_REASON",
     "SAME_PPM",
     "Standing",
+    "agreed_levels",
     "attested_levels",
     "attesting",
+    "level_of",
     "median",
     "pinned",
     "provenance_milli_z",
@@ -35,10 +37,15 @@ def pinned(round_: Round) -> tuple[Pubkey, ...]:
 
 
 def attested_levels(round_: Round, threshold: int) -> dict[Pubkey, int]:
-    """For each payee the highest level that at least `threshold` validators attested."""
+    """For each payee the highest level that at least `threshold` validators attested for its work in the round."""
+    return agreed_levels(((author, attestation.items) for author, attestation in round_.attestations.values()), threshold)
+
+
+def agreed_levels(attested: Iterable[tuple[Pubkey, Sequence[AttestationItem]]], threshold: int) -> dict[Pubkey, int]:
+    """For each payee the highest level that at least `threshold` authors of attestations say."""
     votes: dict[Pubkey, dict[Pubkey, int]] = {}
-    for author, attestation in round_.attestations.values():
-        for item in attestation.items:
+    for author, items in attested:
+        for item in items:
             of_payee = votes.setdefault(item.payee, {})
             of_payee[author] = max(of_payee.get(author, 0), sum(item.digits))
     ranked = {payee: sorted(levels.values(), reverse=True) for payee, levels in votes.items()}

@@ -48,6 +48,16 @@ class DutyState(Enum):
     SILENT = "silent"
 
 
+class EpochState(Enum):
+    """A validator's work for the pay of an epoch of several rounds."""
+
+    ANNOUNCING = "announcing"
+    ANNOUNCED = "announced"
+    ATTESTING = "attesting"
+    ATTESTED = "attested"
+    SILENT = "silent"
+
+
 class LeadState(Enum):
     """A coordinator's work in a round."""
 
@@ -117,7 +127,8 @@ class ReplicaState(Enum):
     DIVERGED = "diverged"
 
 
-R, S, D, L, P, Y, H, C = RoundPhase, SubmissionState, DutyState, LeadState, PayerState, PayeeState, ShareState, ReplicaState
+R, S, D, E, L = RoundPhase, SubmissionState, DutyState, EpochState, LeadState
+P, Y, H, C = PayerState, PayeeState, ShareState, ReplicaState
 U, K = SuspicionState, ComplaintState
 
 ROUND: Final[Mapping[Enum, frozenset[Enum]]] = {
@@ -149,6 +160,13 @@ DUTY: Final[Mapping[Enum, frozenset[Enum]]] = {
     D.ATTESTING: frozenset({D.ATTESTED, D.SILENT}),
     D.ATTESTED: frozenset(),
     D.SILENT: frozenset(),
+}
+EPOCH: Final[Mapping[Enum, frozenset[Enum]]] = {
+    E.ANNOUNCING: frozenset({E.ANNOUNCED, E.SILENT}),
+    E.ANNOUNCED: frozenset({E.ATTESTING, E.SILENT}),
+    E.ATTESTING: frozenset({E.ATTESTED, E.SILENT}),
+    E.ATTESTED: frozenset(),
+    E.SILENT: frozenset(),
 }
 LEAD: Final[Mapping[Enum, frozenset[Enum]]] = {
     L.COLLECTING: frozenset({L.RECEIPTED, L.CLOSED}),
@@ -203,6 +221,7 @@ MACHINES: Final[Mapping[str, Mapping[Enum, frozenset[Enum]]]] = {
     "round": ROUND,
     "submission": SUBMISSION,
     "duty": DUTY,
+    "epoch": EPOCH,
     "lead": LEAD,
     "payer": PAYER,
     "payee": PAYEE,
@@ -212,10 +231,10 @@ MACHINES: Final[Mapping[str, Mapping[Enum, frozenset[Enum]]]] = {
     "complaint": COMPLAINT,
 }
 
-E = TypeVar("E", bound=Enum)
+State = TypeVar("State", bound=Enum)
 
 
-def advance(machine: str, old: E, new: E) -> E:
+def advance(machine: str, old: State, new: State) -> State:
     """`new`, if the table of `machine` allows it after `old` (or they are equal). Raises IllegalTransition otherwise."""
     if new is not old and new not in MACHINES[machine][old]:
         raise IllegalTransition(f"{machine}: {old.name} → {new.name} is not a transition")

@@ -59,6 +59,39 @@ def collect_by(run: Run, round_: Round) -> int:
     return round_.announcement.deadlines.attest_by + run.manifest.timing.grace_s
 
 
+def longest_round(manifest: RunManifest) -> int:
+    """Seconds from one announcement to the next if every phase takes all its time: the deadlines, and what aggregation and upload are given."""
+    timing = manifest.timing
+    phases = timing.commit_s + timing.acknowledge_s + timing.reveal_s + timing.verdict_s + timing.attest_s
+    return phases + 2 * timing.grace_s + 2 * timing.reveal_s
+
+
+def held_s(manifest: RunManifest) -> int:
+    """Seconds that an HTLC may have to be held: from the announcement that opens an epoch until its attestations are due."""
+    timing, rounds = manifest.timing, manifest.settlement.epoch_rounds
+    if rounds == 1:
+        return longest_round(manifest) - 2 * timing.reveal_s
+    return rounds * longest_round(manifest) + timing.attest_s + timing.grace_s
+
+
+def epoch_ends(run: Run, anchor: Round) -> UnixTime:
+    """Maturity of the thermometers that release the escrows bound to `anchor`: the end of the round, or the fixed end of an epoch of several.
+
+    A coordinator that is slower than its manifest gets fewer rounds for the same locks, not longer locks.
+    """
+    settlement, limits = run.manifest.settlement, anchor.announcement.deadlines
+    if settlement.epoch_rounds == 1:
+        return limits.attest_by
+    opened = limits.commit_by - run.manifest.timing.commit_s
+    return UnixTime(opened + settlement.epoch_rounds * longest_round(run.manifest))
+
+
+def settled_by(run: Run, anchor: Round) -> int:
+    """Until when attestations may release the escrows bound to `anchor`."""
+    timing, alone = run.manifest.timing, run.manifest.settlement.epoch_rounds == 1
+    return epoch_ends(run, anchor) + timing.grace_s + (0 if alone else timing.attest_s)
+
+
 def aggregate_by(run: Run, round_: Round) -> int:
     """Until when a coordinator waits for deltas that validators could fetch."""
     return collect_by(run, round_) + run.manifest.timing.reveal_s
@@ -70,9 +103,9 @@ def acknowledged_by(round_: Round) -> int:
 
 
 def release_by(tx: Transaction, run: Run, round_: Round) -> int:
-    """Until when a payee waits for attestations."""
+    """Until when a payee waits for attestations that release the escrow bound to `round_`."""
     started = tx.get("started", Started)
-    return max(collect_by(run, round_) + RELEASE_WAIT_S, started.at + CATCH_UP_S if started is not None else 0)
+    return max(settled_by(run, round_) + RELEASE_WAIT_S, started.at + CATCH_UP_S if started is not None else 0)
 
 
 def blocks_in(seconds: int) -> int:
@@ -104,6 +137,7 @@ def moments(state: NodeState) -> Iterator[int]:
             acknowledged_by(round_),
             collected,
         )
-        yield from (at + 1 for at in (*due, aggregate_by(run, round_), collected + RELEASE_WAIT_S))
+        settled = (epoch_ends(run, round_), settled_by(run, round_), settled_by(run, round_) + RELEASE_WAIT_S)
+        yield from (at + 1 for at in (*due, aggregate_by(run, round_), *settled))
         if round_.receipt is None and round_.commitments:
             yield max(created_at for _, created_at, _ in round_.commitments.values())

@@ -122,13 +122,12 @@ def announce(tx: Transaction, run: Run, round_: Round) -> None:
     )
 
 
-def announced(tx: Transaction, run: Run, round_: Round, duty: Duty, items: tuple[OracleItem, ...]) -> None:
+def publish_thermometers(tx: Transaction, run: Run, round_: Round, items: tuple[OracleItem, ...], key: str) -> None:
     """Publish the announcements, as many events as it takes."""
     fit = ITEMS_PER_EVENT
     for part, start in enumerate(range(0, len(items), fit)):
         body = OracleAnnouncements(run=run.id, announcement=round_.id, round=round_.announcement.round, items=items[start : start + fit])
-        tx.say(f"{round_.id}/oracles/{part}", body)
-    save(tx, duty, D.ANNOUNCED)
+        tx.say(f"{round_.id}/{key}/{part}", body)
 
 
 def acknowledge(tx: Transaction, run: Run, round_: Round, duty: Duty) -> None:
@@ -156,7 +155,8 @@ def attest(tx: Transaction, run: Run, round_: Round, duty: Duty) -> None:
     spec = run.manifest.scoring
     history = provenance_refusals(rounds_before(tx, round_), round_, spec)
     standing = standings([verdict for _, verdict in used.values()], workers, spec, history)
-    own = {item.payee: item for item in round_.oracles.get(tx.me.pubkey, {}).values()}
+    announced = round_.oracles.get(tx.me.pubkey, {}).values()
+    own = {item.payee: item for item in announced if item.event_id == oracle_event_id(round_.id, item.payee)}
     if set(workers) - set(own):
         silent(tx, duty, "our oracle announcements never came back from the relays")
         return
@@ -194,7 +194,8 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
     round_ = tx.need(f"round/{duty.announcement}", Round)
     match outcome:
         case OracleAnnounced(items=items):
-            announced(tx, run, round_, duty, items)
+            publish_thermometers(tx, run, round_, items, "oracles")
+            save(tx, duty, D.ANNOUNCED)
         case Drawn(data=data):
             save(tx, msgspec.structs.replace(duty, salt=data))
         case LinkRead(link=link):

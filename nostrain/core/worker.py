@@ -6,6 +6,7 @@ import msgspec
 
 from nostrain.core import ticket
 from nostrain.core.effects import Compute, Computed, Draw, Drawn, Failed, Fetch, Fetched, Outcome, TicketBought, Upload, Uploaded
+from nostrain.core.epoch import opens
 from nostrain.core.liquidity import able
 from nostrain.core.payee import locked
 from nostrain.core.rows import Replica, Round, Run, Submission, WorkerMemory
@@ -47,9 +48,11 @@ def begin(tx: Transaction, run: Run) -> None:
     replica, round_ = tx.get("replica", Replica), tx.get(f"round/{run.open}", Round)
     if round_ is None or replica is None or replica.dataset is None or tx.get(f"work/{round_.id}", Submission) is not None:
         return
-    if not able(tx, run, leads=False):
+    if not able(tx, run, leads=False, locked=not opens(run, round_)):
         return
     ready = replica.state is ReplicaState.READY and replica.confirming is None and replica.state_id == round_.announcement.state_id
+    # Once an epoch is open, no more escrows are: who has none would work for nothing.
+    ready = ready and (opens(run, round_) or locked(tx, run, round_))
     if ready and tx.me.pubkey in round_.announcement.workers and tx.now <= round_.announcement.deadlines.commit_by:
         tx.put(f"work/{round_.id}", Submission(announcement=round_.id))
 

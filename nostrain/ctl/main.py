@@ -40,6 +40,7 @@ def main() -> None:
 @click.option("--text", type=FOLDER, default=None, help="Folder of text to learn from.  [default: this Python's standard library]")
 @click.option("--model", type=click.Choice(["tiny"]), default="tiny", show_default=True, help="Size of the Llama.")
 @click.option("--paid/--unpaid", default=True, show_default=True, help="Pay every round over a simulated Lightning network.")
+@click.option("--epoch-rounds", type=click.IntRange(1, 8), default=1, show_default=True, help="Rounds that are escrowed and paid together.")
 @click.option("--cheaters", default="", metavar="NAME,…", help=CHEATERS)
 @click.option("--keep", type=FOLDER, default=None, help="Empty folder to keep everything in: configs, logs, journals, checkpoints.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write the report here.")
@@ -52,6 +53,7 @@ def devnet(
     text: Path | None,
     model: str,
     paid: bool,
+    epoch_rounds: int,
     cheaters: str,
     keep: Path | None,
     json_path: Path | None,
@@ -67,7 +69,17 @@ def devnet(
         cheats = parse_cheats(cheaters)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
-    options = Options(rounds=rounds, workers=workers, validators=validators, seed=seed, text=text, model=model, paid=paid, cheaters=cheats)
+    options = Options(
+        rounds=rounds,
+        workers=workers,
+        validators=validators,
+        seed=seed,
+        text=text,
+        model=model,
+        paid=paid,
+        epoch_rounds=epoch_rounds,
+        cheaters=cheats,
+    )
     sys.exit(run(options, keep=keep, json_path=json_path, with_reference=reference))
 
 

@@ -21,7 +21,7 @@ from nostrain.protocol.manifest import SAT, ScoringSpec, TimingSpec
 from nostrain.units import Pubkey
 
 LEVEL_MSAT = 100_000
-"""What one level pays."""
+"""What one level pays for one round."""
 FEE_MSAT = 20_000
 """The submission fee: 5 % of what an honest worker's four levels pay in a round (design section 12)."""
 
@@ -40,7 +40,9 @@ class Options:
     model: str = "tiny"
     threads: int = 1
     paid: bool = True
-    """Whether every round is paid over the simnet."""
+    """Whether the work is paid over the simnet."""
+    epoch_rounds: int = 1
+    """How many rounds are escrowed and paid together."""
     timing: TimingSpec | None = None
     """Deadlines of the run's phases, when not the defaults."""
     stall_s: float | None = None
@@ -111,8 +113,8 @@ def threshold(options: Options) -> int:
 
 
 def pool_msat(options: Options) -> int:
-    """What a round pays if everybody reaches every level."""
-    return LEVEL_MSAT * len(ScoringSpec().levels_ppm) * options.workers
+    """What an epoch pays if everybody reaches every level."""
+    return LEVEL_MSAT * len(ScoringSpec().levels_ppm) * options.workers * options.epoch_rounds
 
 
 def longest_socket(root: Path, options: Options) -> int:
@@ -197,7 +199,12 @@ def config_text(participant: Participant, options: Options, relay: str, blobs: s
         if options.paid:
             lines += ["", "[coordinator.run.settlement]", 'mode = "hold"', f"pool_sat = {pool_msat(options) // SAT}"]
             # The simnet has no chain that a level would have to be worth taking to.
-            lines += [f"slots = {options.workers}", f"fee_sat = {FEE_MSAT // SAT}", "feerate_perkb = 0"]
+            lines += [
+                f"slots = {options.workers}",
+                f"epoch_rounds = {options.epoch_rounds}",
+                f"fee_sat = {FEE_MSAT // SAT}",
+                "feerate_perkb = 0",
+            ]
         timing = options.timing or (cheated_timing(options) if options.cheaters else None)
         if timing is not None:
             lines += ["", "[coordinator.run.timing]"]

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import msgspec
 
+from nostrain.core.epoch import paid_levels
 from nostrain.core.rows import Run
 from nostrain.core.scoring import attested_levels, pinned, standings
 from nostrain.core.split import shares
@@ -74,17 +75,17 @@ def seconds(watched: Watched) -> dict[str, float]:
 
 
 def workers(observer: Observer, watched: Watched) -> dict[str, Any]:
-    """Score, level and reason of every listed worker, from the verdicts and attestations."""
+    """Score, level and reason of every listed worker, from the verdicts and attestations. An epoch's rewards are those of its first round."""
     run, round_ = cast("Run", observer.run), watched.round
     verdicts = [verdict for _, verdict in round_.verdicts.values()]
     scored = standings(verdicts, pinned(round_), run.manifest.scoring, {}) if verdicts else {}
-    levels, settlement = attested_levels(round_, run.manifest.threshold), run.manifest.settlement
+    levels, paid, settlement = attested_levels(round_, run.manifest.threshold), paid_levels(run, round_), run.manifest.settlement
     refused = {item.worker: item.reason for item in round_.result[1].refused} if round_.result else {}
     return {
         observer.name(worker): {
             "score_ppm": scored[worker].score_ppm if worker in scored else 0,
             "level": levels.get(worker, 0),
-            "reward_msat": run.manifest.level_msat * levels.get(worker, 0),
+            "reward_msat": run.manifest.level_msat * paid.get(worker, 0),
             "fee_msat": settlement.fee_msat if settlement.mode == "hold" and worker in pinned(round_) else 0,
             "reason": refused.get(worker),
         }

@@ -14,6 +14,7 @@ ONCE: Final[dict[type, tuple[str, ...]]] = {
     m.VerdictHash: ("announcement",),
     m.Verdict: ("announcement",),
     m.Attestation: ("announcement",),
+    m.EpochAttestation: ("announcement",),
     m.Result: ("announcement",),
     m.Confirmation: ("result",),
     m.Offer: ("announcement", "payee"),
@@ -24,7 +25,7 @@ ONCE: Final[dict[type, tuple[str, ...]]] = {
 """Not here: commitments (a worker may make several, the receipt pins one), enrolments (the newest counts), manifests, disputes, and oracle
 announcements (25 an event; see `audit.oracles`)."""
 
-CITED: Final = (m.Announcement, m.Receipt, m.Verdict, m.Attestation, m.Result, m.Offer)
+CITED: Final = (m.Announcement, m.Receipt, m.Verdict, m.Attestation, m.EpochAttestation, m.Result, m.Offer)
 """Others refer to these by id, so the same words under two ids are two already. Of the rest only different words contradict each other."""
 
 

@@ -82,3 +82,8 @@ def dispute_digest(dispute: Dispute) -> Digest:
     """What a dispute claims, whoever claims it: tagged_hash("nostrain/dispute", kind ‖ accused ‖ ids of the evidence, sorted)."""
     ids = b"".join(bytes.fromhex(event_id) for event_id in dispute.evidence)
     return Digest(tagged_hash("nostrain/dispute", dispute.kind.encode(), bytes.fromhex(dispute.accused), ids).hex())
+
+
+def epoch_event_id(announcement: EventId, payee: Pubkey) -> str:
+    """DLC event id of one worker's thermometer for the pay of a whole epoch, in the round that opens it (docs/adr/0030)."""
+    return f"nostrain/1/{announcement}/{payee}/epoch"

@@ -10,6 +10,8 @@ MAX_VALIDATORS: Final = 8
 MAX_LEVELS: Final = 4
 """The three together keep every event of a round below MAX_EVENT_BYTES: one attestation event covers all workers (tests/wire/test_sizes.py)."""
 MAX_ENROLLED: Final = 1024
+MAX_EPOCH_ROUNDS: Final = 8
+"""What an epoch's pay follows from must still be known to everyone when it ends: so many rounds are kept (`core.pruning`)."""
 MAX_URLS: Final = 4
 MAX_URL: Final = 256
 MAX_OFFER: Final = 1024

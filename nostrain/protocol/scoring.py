@@ -68,9 +68,14 @@ def standings(
             result[worker] = Standing(Ppm(0), 0, refused[worker])
             continue
         score = Ppm(max(-PPM, min(PPM * 3 // 2, gains[worker] * PPM // normalizer)))
-        level = sum(score >= threshold for threshold in spec.levels_ppm)
+        level = level_of(score, spec)
         result[worker] = Standing(score, level, None if level else f"score {score} ppm is below the first level")
     return result
+
+
+def level_of(score: Ppm, spec: ScoringSpec) -> int:
+    """#{k : score ≥ q_k}."""
+    return sum(score >= threshold for threshold in spec.levels_ppm)
 
 
 def thermometer(level: int, levels: int) -> tuple[int, ...]:

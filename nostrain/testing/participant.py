@@ -156,6 +156,7 @@ class Participant:
                 mode=mode,
                 pool_msat=Msat(plan.level_msat * len(plan.scoring.levels_ppm) * plan.slots),
                 slots=plan.slots,
+                epoch_rounds=plan.epoch_rounds,
                 fee_msat=plan.fee_msat,
                 ticket_server=SERVER if plan.fee_msat else "",
                 instances=plan.instances,

@@ -70,6 +70,7 @@ class Plan:
     scoring: ScoringSpec = SCORING
     timing: TimingSpec = TIMING
     slots: int = MAX_WORKERS
+    epoch_rounds: int = 1
     level_msat: Msat = LEVEL_MSAT
     funds_msat: Msat = FUNDS_MSAT
     fee_msat: Msat = NO_FEE

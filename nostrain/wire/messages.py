@@ -72,6 +72,18 @@ class WireEnrolment(msgspec.Struct, frozen=True, tag_field="type", tag="enrolmen
     v: int = 1
 
 
+class WireEpochAttestation(msgspec.Struct, frozen=True, tag_field="type", tag="epoch_attestation"):
+    """`protocol.messages.EpochAttestation` before its TLVs are parsed."""
+
+    run: EventId
+    announcement: EventId
+    round: int
+    through: int
+    verdicts: Digest
+    items: tuple[TlvItem, ...]
+    v: int = 1
+
+
 KIND_OF: Final[dict[type, int]] = {
     RunManifest: kinds.MANIFEST,
     m.Enrolment: kinds.ENROLMENT,
@@ -84,6 +96,7 @@ KIND_OF: Final[dict[type, int]] = {
     m.VerdictHash: kinds.VERDICT,
     m.Verdict: kinds.VERDICT,
     m.Attestation: kinds.ATTESTATION,
+    m.EpochAttestation: kinds.ATTESTATION,
     m.Result: kinds.RESULT,
     m.Confirmation: kinds.CONFIRMATION,
     m.Dispute: kinds.DISPUTE,
@@ -102,7 +115,7 @@ CONTENT_OF: Final[dict[int, Any]] = {
     kinds.ACKNOWLEDGEMENT: m.Acknowledgement,
     kinds.REVEAL: m.Reveal,
     kinds.VERDICT: m.VerdictHash | m.Verdict,
-    kinds.ATTESTATION: WireAttestation,
+    kinds.ATTESTATION: WireAttestation | WireEpochAttestation,
     kinds.RESULT: m.Result,
     kinds.CONFIRMATION: m.Confirmation,
     kinds.DISPUTE: m.Dispute,
@@ -122,7 +135,7 @@ class _Version(msgspec.Struct):
 def draft(body: m.Body, created_at: UnixTime) -> Draft:
     """The event that says `body`. Raises LocalProtocolError if it would not fit into MAX_EVENT_BYTES."""
     content: Any = body
-    if isinstance(body, m.OracleAnnouncements | m.Attestation):
+    if isinstance(body, m.OracleAnnouncements | m.Attestation | m.EpochAttestation):
         content = {**msgspec.to_builtins(body), "items": [{"payee": item.payee, "tlv": item.tlv} for item in body.items]}
     if isinstance(body, m.Enrolment) and body.offer is not None:
         content = {**msgspec.to_builtins(body), "offer": body.offer.bolt12}
@@ -195,6 +208,10 @@ def understood(content: Any, event: Event) -> m.Body:
             return m.Attestation(content.run, content.announcement, content.round, content.receipt, content.verdicts, attested)
         case WireEnrolment():
             return enrolment_untrusted(content, event.pubkey)
+        case WireEpochAttestation():
+            limit(len(content.items), MAX_WORKERS, "attestations")
+            paid = tuple(attestation_item_untrusted(item.payee, item.tlv) for item in content.items)
+            return m.EpochAttestation(content.run, content.announcement, content.round, content.through, content.verdicts, paid)
         case m.Announcement():
             for entry in content.validators:
                 check_endorsement(content.run, entry)

@@ -10,6 +10,7 @@ import pytest
 from nostrain.audit.proof import check_proof, encode_proof, find_proofs, parse_proof_untrusted
 from nostrain.protocol.contradictions import CITED, ONCE
 from nostrain.protocol.event import Event
+from nostrain.protocol.messages import Attestation, EpochAttestation
 from nostrain.units import Digest
 from nostrain.wire.messages import read_message_untrusted
 from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS, Party
@@ -49,7 +50,18 @@ def said_again(label: str, later: int = 1, **changes: Any) -> Event:
 
 
 def test_every_kind_that_may_be_said_once_is_tried() -> None:
-    assert {type(read_message_untrusted(event_of(label)).body) for label in CHANGES} == set(ONCE)
+    assert {type(read_message_untrusted(event_of(label)).body) for label in CHANGES} | {EpochAttestation} == set(ONCE)
+
+
+def test_two_attestations_of_one_epoch_are_a_proof() -> None:
+    """(The example's run has no epochs: its attestation serves as one.)"""
+    event = event_of("attestation 1")
+    said = read_message_untrusted(event).body
+    assert isinstance(said, Attestation)
+    one = EpochAttestation(said.run, said.announcement, said.round, 2, OTHER, said.items)
+    events = [PARTIES[event.pubkey].says(body, event.created_at - START) for body in (one, msgspec.structs.replace(one, through=3))]
+    found = [proof for proof in find_proofs((*ALL, *events)) if proof.kind == "equivocation"]
+    assert [(proof.accused, {said.id for said in proof.events}) for proof in found] == [(event.pubkey, {said.id for said in events})]
 
 
 @pytest.mark.parametrize("label", CHANGES)

@@ -282,7 +282,7 @@ def test_values_that_cannot_work(tmp_path: Path, override: str, key: str) -> Non
         (paid(6400, feerate_perkb=1001), "coordinator.run.settlement.pool_sat"),
         (paid(15, feerate_perkb=0), "coordinator.run.settlement.pool_sat"),
         (paid(6400, fee_sat=81), "coordinator.run.settlement.fee_sat"),
-        (paid(6400, epoch_rounds=8), "coordinator.run.settlement.epoch_rounds"),
+        (paid(6400, epoch_rounds=9), "coordinator.run.settlement.epoch_rounds"),
         (("coordinator.run.timing.commit_s=0",), "coordinator.run.timing.commit_s"),
     ],
 )

@@ -18,8 +18,8 @@ from nostrain.core.escrow_rows import Tickets, TicketSold
 from nostrain.core.inputs import Boot, Received
 from nostrain.core.node import step
 from nostrain.core.payer import trusted
-from nostrain.core.round import MAX_ALTERNATIVES
 from nostrain.core.rows import Identity, Lead, NodeState, Round, Run, Waiting
+from nostrain.core.speakers import MAX_ALTERNATIVES
 from nostrain.core.transaction import Note, Transaction
 from nostrain.crypto import schnorr
 from nostrain.errors import RemoteProtocolError
@@ -155,7 +155,7 @@ def test_two_thermometers_for_one_event_split_no_view_and_are_not_relied_on() ->
     assert closed(late)
     for node in (early, late):
         assert node.run.faulty.keys() == {VALIDATORS[0].pubkey}
-        assert [index for index, _ in oracles_of(node.round, WORKERS[0].pubkey)] == [1, 2, 3]
+        assert [index for index, _ in oracles_of(node.run, node.round, WORKERS[0].pubkey)] == [1, 2, 3]
         assert [index for index, _ in trusted(node.run, node.round, WORKERS[0].pubkey)] == [2, 3]
 
 
@@ -171,7 +171,7 @@ def test_a_thermometer_of_another_maturity_is_refused() -> None:
         VALIDATORS[0].announces(item.event_id, 4, UnixTime(item.maturity + 1), item.payee) for item in EXAMPLES.oracles[VALIDATORS[0].name]
     )
     node = Onlooker().hear(instead("oracle announcements 0", says(VALIDATORS[0], "oracle announcements 0", 6, items=items)))
-    assert "of another maturity than the round's end" in node.refusals()
+    assert "of another maturity than the end of the round" in node.refusals()
 
 
 def test_an_enrolment_with_another_chain_splits_no_view() -> None:

@@ -57,6 +57,7 @@ def test_each_machine_ends_where_it_is_said_to_end() -> None:
         "round": {"AGGREGATED", "ABORTED"},
         "submission": {"ACCEPTED", "REFUSED"},
         "duty": {"ATTESTED", "SILENT"},
+        "epoch": {"ATTESTED", "SILENT"},
         "lead": {"CLOSED"},
         "payer": {"PAID", "FAILED"},
         "payee": {"SETTLED", "CANCELLED"},

@@ -21,6 +21,7 @@ from nostrain.protocol.messages import (
     Attestation,
     Confirmation,
     Enrolment,
+    EpochAttestation,
     Message,
     Offer,
     Openings,
@@ -118,10 +119,10 @@ def locked_levels(sim: Simulation) -> dict[tuple[EventId, Pubkey, int], Digest]:
 
 
 def attested(sim: Simulation) -> dict[tuple[EventId, Pubkey], list[int]]:
-    """(round, worker) → the levels attested for it, one for each validator, highest first."""
+    """(round, worker) → the levels attested for its pay, one for each validator, highest first. An epoch's are those of its first round."""
     levels: dict[tuple[EventId, Pubkey], dict[Pubkey, int]] = defaultdict(dict)
-    for message in sim.said(Attestation):
-        assert isinstance(message.body, Attestation)
+    for message in sim.said(EpochAttestation if sim.plan.epoch_rounds > 1 else Attestation):
+        assert isinstance(message.body, Attestation | EpochAttestation)
         for item in message.body.items:
             levels[message.body.announcement, item.payee][message.author] = sum(item.digits)
     return {key: sorted(found.values(), reverse=True) for key, found in levels.items()}
@@ -180,7 +181,7 @@ def subject(message: Message) -> tuple[object, ...]:
     about = body.parent if isinstance(body, Announcement) else getattr(body, "announcement", None)
     extra: object = None
     if isinstance(body, OracleAnnouncements):
-        extra = tuple(item.payee for item in body.items)
+        extra = tuple(item.event_id for item in body.items)
     elif isinstance(body, Offer):
         extra = body.payee
     return type(body), message.author, about, getattr(body, "offer", None), extra
@@ -195,8 +196,8 @@ def check_oracles(sim: Simulation) -> None:
         for item in message.body.items:
             for nonce in item.nonces:
                 assert announced.setdefault(nonce, item.event_id + item.oracle) == item.event_id + item.oracle
-    for message in sim.said(Attestation):
-        assert isinstance(message.body, Attestation)
+    for message in (*sim.said(Attestation), *sim.said(EpochAttestation)):
+        assert isinstance(message.body, Attestation | EpochAttestation)
         for attestation in message.body.items:
             for nonce, digit in zip(attestation.nonces, attestation.digits, strict=True):
                 assert signed.setdefault(nonce, digit) == digit

@@ -32,7 +32,7 @@ EXAMPLES = Examples()
 EVERYTHING = EXAMPLES.events | EXAMPLES.private | EXAMPLES.claims
 AUTHOR = WORKERS[0]
 ID = EventId("ab" * 32)
-PLAIN_BODIES = [kind for kind in KIND_OF if kind not in (m.OracleAnnouncements, m.Attestation)]
+PLAIN_BODIES = [kind for kind in KIND_OF if kind not in (m.OracleAnnouncements, m.Attestation, m.EpochAttestation)]
 
 
 def signed(body: m.Body, created_at: int = START) -> Event:

@@ -64,6 +64,11 @@ def attestation() -> m.Attestation:
     return msgspec.structs.replace(body, verdicts=(ID,) * MAX_VALIDATORS, items=body.items[:1] * MAX_WORKERS)
 
 
+def epoch_attestation() -> m.EpochAttestation:
+    one = attestation()
+    return m.EpochAttestation(one.run, one.announcement, one.round, LARGEST, DIGEST, one.items)
+
+
 def verdict() -> m.Verdict:
     losses = (LARGEST,) * WINDOWED
     score = m.Score(EVERYONE[0], None, 65_536, -LARGEST, losses, -LARGEST, -LARGEST, LARGEST, Ppm(1_000_000), Ppm(1_000_000))
@@ -138,7 +143,21 @@ def invoices() -> m.Invoices:
     return msgspec.structs.replace(example("invoices", m.Invoices), bolt11=("l" * 1500,) * MAX_LEVELS)
 
 
-PUBLIC = (announcement, oracles, attestation, verdict, long_verdict, errors, result, empty_result, manifest, enrolment, reveal, receipt)
+PUBLIC = (
+    announcement,
+    oracles,
+    attestation,
+    epoch_attestation,
+    verdict,
+    long_verdict,
+    errors,
+    result,
+    empty_result,
+    manifest,
+    enrolment,
+    reveal,
+    receipt,
+)
 
 
 @pytest.mark.parametrize("largest", PUBLIC, ids=lambda largest: largest.__name__)

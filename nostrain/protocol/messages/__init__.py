@@ -17,6 +17,7 @@ from nostrain.protocol.messages.judgement import (
     Attestation,
     AttestationItem,
     Confirmation,
+    EpochAttestation,
     Refused,
     Result,
     Score,
@@ -51,6 +52,7 @@ __all__ = [
     "Deadlines",
     "Dispute",
     "Enrolment",
+    "EpochAttestation",
     "Invoices",
     "LevelLock",
     "Message",
@@ -85,6 +87,7 @@ PublicBody = (
     | VerdictHash
     | Verdict
     | Attestation
+    | EpochAttestation
     | Result
     | Confirmation
     | Dispute

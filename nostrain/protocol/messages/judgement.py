@@ -72,6 +72,22 @@ class Attestation(msgspec.Struct, frozen=True, tag_field="type", tag="attestatio
     v: int = 1
 
 
+class EpochAttestation(msgspec.Struct, frozen=True, tag_field="type", tag="epoch_attestation"):
+    """Kind 8671: the levels that follow from the mean scores of an epoch's rounds, up to round `through`.
+
+    `announcement` and `round` are those of the round that opened the epoch. `verdicts` is the digest of all verdicts that were used
+    (`core.epoch.verdicts_digest`): validators that used the same ones sign the same levels.
+    """
+
+    run: EventId
+    announcement: EventId
+    round: int
+    through: int
+    verdicts: Digest
+    items: tuple[AttestationItem, ...]
+    v: int = 1
+
+
 class Accepted(msgspec.Struct, frozen=True):
     """A delta that the result uses: its weight c_i (1/65536) and the level it reached."""
 
