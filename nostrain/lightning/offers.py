@@ -13,21 +13,8 @@ import trio
 
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, RemoteProtocolError, Unavailable
 from nostrain.lightning.node import ClnNode
-from nostrain.lightning.payments import (
-    IN_PROGRESS,
-    POLL_S,
-    REFUSED,
-    RETRY_FOR_S,
-    SETTLING_S,
-    Standing,
-    find_a_way,
-    gone,
-    judge,
-    preimage_of,
-    wait_for,
-    wait_for_more,
-)
-from nostrain.lightning.replies import FetchInvoice, ListOffers, ListSendPays, OfferReply
+from nostrain.lightning.payments import IN_PROGRESS, POLL_S, REFUSED, RETRY_FOR_S, SETTLING_S, find_a_way, once
+from nostrain.lightning.replies import FetchInvoice, ListOffers, OfferReply
 from nostrain.lightning.rpc import ClnError
 from nostrain.ports.lightning import FetchedInvoice, PayResult
 from nostrain.units import Digest, Msat
@@ -94,24 +81,7 @@ async def pay(node: ClnNode, bolt12: str, payment_hash: Digest, amount_msat: Msa
         invoice = await checked(node, bolt12, payment_hash, amount_msat)
         if invoice is None:
             return PayResult(payment_hash, None)
-        over = False
-        while True:
-            parts = (await node.read("listsendpays", {"payment_hash": payment_hash}, ListSendPays)).payments
-            match judge(parts, time.time(), over=over):
-                case Standing.COMPLETE:
-                    return PayResult(payment_hash, preimage_of(parts, payment_hash))
-                case Standing.FAILED:
-                    return PayResult(payment_hash, None)
-                case Standing.PENDING:
-                    if await gone(node, parts):
-                        return PayResult(payment_hash, None)
-                    await wait_for(node, next(part for part in parts if part.status == "pending"))
-                case Standing.FAILED_SO_FAR:
-                    await wait_for_more(node, payment_hash)
-                case Standing.ABSENT:
-                    if over or past(invoice, time.time()):
-                        return PayResult(payment_hash, None)
-                    over = await send(node, bolt12, invoice)
+        return await once(node, payment_hash, lambda: past(invoice, time.time()), lambda: send(node, bolt12, invoice))
     except Unavailable as error:
         raise OutcomeUnknown(str(error)) from error
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from enum import Enum
 from typing import Final
 
@@ -60,26 +60,34 @@ async def pay(node: ClnNode, bolt11: str, payment_hash: Digest, amount_msat: Msa
         invoice = await checked(node, bolt11, payment_hash, amount_msat, max_final_cltv)
         if invoice is None:
             return PayResult(payment_hash, None)
-        over = False
-        while True:
-            parts = (await node.read("listsendpays", {"payment_hash": payment_hash}, ListSendPays)).payments
-            match judge(parts, time.time(), over=over):
-                case Standing.COMPLETE:
-                    return PayResult(payment_hash, preimage_of(parts, payment_hash))
-                case Standing.FAILED:
-                    return PayResult(payment_hash, None)
-                case Standing.PENDING:
-                    if await gone(node, parts):
-                        return PayResult(payment_hash, None)
-                    await wait_for(node, next(part for part in parts if part.status == "pending"))
-                case Standing.FAILED_SO_FAR:
-                    await wait_for_more(node, payment_hash)
-                case Standing.ABSENT:
-                    if over or expired(invoice):
-                        return PayResult(payment_hash, None)
-                    over = await send(node, bolt11, invoice, amount_msat)
+        return await once(node, payment_hash, lambda: expired(invoice), lambda: send(node, bolt11, invoice, amount_msat))
     except Unavailable as error:
         raise OutcomeUnknown(str(error)) from error
+
+
+async def once(node: ClnNode, payment_hash: Digest, too_late: Callable[[], bool], send: Callable[[], Awaitable[bool]]) -> PayResult:
+    """Join the payment of `payment_hash`, or begin it by `send` if the node knows of none and it is not `too_late`; how it ended.
+
+    `send` tells whether nothing more will come of it. What the node lists is believed, never a reply alone. Raises Unavailable.
+    """
+    over = False
+    while True:
+        parts = (await node.read("listsendpays", {"payment_hash": payment_hash}, ListSendPays)).payments
+        match judge(parts, time.time(), over=over):
+            case Standing.COMPLETE:
+                return PayResult(payment_hash, preimage_of(parts, payment_hash))
+            case Standing.FAILED:
+                return PayResult(payment_hash, None)
+            case Standing.PENDING:
+                if await gone(node, parts):
+                    return PayResult(payment_hash, None)
+                await wait_for(node, next(part for part in parts if part.status == "pending"))
+            case Standing.FAILED_SO_FAR:
+                await wait_for_more(node, payment_hash)
+            case Standing.ABSENT:
+                if over or too_late():
+                    return PayResult(payment_hash, None)
+                over = await send()
 
 
 async def checked(node: ClnNode, bolt11: str, payment_hash: Digest, amount_msat: Msat, max_final_cltv: int) -> Bolt11 | None:

@@ -10,7 +10,7 @@ import base64
 import binascii
 import hashlib
 import json
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
@@ -23,66 +23,10 @@ from nostrain.protocol.limits import MAX_EVENT_BYTES, MAX_EVIDENCE, MAX_LEVELS, 
 from nostrain.protocol.manifest import RunManifest
 from nostrain.units import Digest, EventId, Pubkey, UnixTime
 from nostrain.wire import dlc, kinds
+from nostrain.wire.bodies import WireAttestation, WireEnrolment, WireEpochAttestation, WireOracleAnnouncements
 from nostrain.wire.bolt12_offer import parse_offer_untrusted
 from nostrain.wire.check import check_values
 from nostrain.wire.event import refuse_repeated, short_reason
-
-
-class TlvItem(msgspec.Struct, frozen=True):
-    """An oracle TLV as it travels: base64, with the payee that it is about."""
-
-    payee: Pubkey
-    tlv: str
-
-
-class WireOracleAnnouncements(msgspec.Struct, frozen=True, tag_field="type", tag="oracle_announcements"):
-    """`protocol.messages.OracleAnnouncements` before its TLVs are parsed."""
-
-    run: EventId
-    announcement: EventId
-    round: int
-    items: tuple[TlvItem, ...]
-    v: int = 1
-
-
-class WireAttestation(msgspec.Struct, frozen=True, tag_field="type", tag="attestation"):
-    """`protocol.messages.Attestation` before its TLVs are parsed."""
-
-    run: EventId
-    announcement: EventId
-    round: int
-    receipt: EventId
-    verdicts: tuple[EventId, ...]
-    items: tuple[TlvItem, ...]
-    v: int = 1
-
-
-class WireEnrolment(msgspec.Struct, frozen=True, tag_field="type", tag="enrolment"):
-    """`protocol.messages.Enrolment` before its offer is parsed."""
-
-    run: EventId
-    role: Literal["worker", "validator"]
-    name: str
-    engine: str = ""
-    oracle: Pubkey | None = None
-    endorsement: str | None = None
-    chain_end: Digest | None = None
-    chain_length: int = 0
-    offer: str | None = None
-    v: int = 1
-
-
-class WireEpochAttestation(msgspec.Struct, frozen=True, tag_field="type", tag="epoch_attestation"):
-    """`protocol.messages.EpochAttestation` before its TLVs are parsed."""
-
-    run: EventId
-    announcement: EventId
-    round: int
-    through: int
-    verdicts: Digest
-    items: tuple[TlvItem, ...]
-    v: int = 1
-
 
 KIND_OF: Final[dict[type, int]] = {
     RunManifest: kinds.MANIFEST,
