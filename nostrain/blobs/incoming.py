@@ -66,7 +66,8 @@ class Incoming:
         self.size = 0
         self._expected = 0
         self._check_room = check_room
-        self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with no_room():
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         self._hash = hashlib.sha256()
         self._buffer = bytearray()
 

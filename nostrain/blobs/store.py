@@ -67,7 +67,7 @@ class BlobStore:
 
     @asynccontextmanager
     async def incoming(self, limit: int) -> AsyncIterator[Incoming]:
-        """A new file of at most `limit` bytes; removed on exit unless committed."""
+        """A new file of at most `limit` bytes; removed on exit unless committed. Raises StorageFull."""
         incoming = Incoming(self._temporary(), limit, self._check_room)
         self._arriving.add(incoming)
         try:
@@ -155,8 +155,9 @@ class BlobStore:
                     fsync_folder(self._root)
                 temporary.chmod(0o444)
                 temporary.replace(place)
-                fsync_folder(place.parent)
             try:
+                if new:
+                    fsync_folder(place.parent)
                 self._index.add(Upload(owner, digest, place.stat().st_size, self._clock.now()))
             except BaseException:
                 if new:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
-from nostrain.blobs import incoming as incoming_module
 from nostrain.blobs.policy import BlobLimits
 from nostrain.hashes import sha256_hex
 
@@ -264,19 +262,3 @@ async def test_preflight(server: Server) -> None:
     assert response.headers["access-control-allow-headers"] == "Authorization, *"
     assert response.headers["access-control-allow-methods"] == "GET, HEAD, PUT, DELETE"
     assert response.headers["access-control-allow-origin"] == "*"
-
-
-async def test_a_full_disk_damages_nothing_and_recovers(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    await server.put(b"stored before")
-
-    def full(fd: int, data: bytes) -> None:
-        raise OSError(errno.ENOSPC, "No space left on device")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(incoming_module, "write_all", full)
-        response = await server.put()
-    assert response.status_code == 507
-    assert "no space left" in reason(response)
-    digest = sha256_hex(b"stored before")
-    assert server.files() == {f"{digest[:2]}/{digest}": b"stored before"}
-    assert (await server.put()).status_code == 201
