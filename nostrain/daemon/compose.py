@@ -98,7 +98,9 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
             oracle = DlcOracle(root, data) if "validator" in config.roles else None
             if oracle is not None:
                 stack.callback(oracle.close)
-            pool = composed.pool = await stack.enter_async_context(open_pool(config.relays, signer=signer, rng=random.Random()))
+            pool = composed.pool = await stack.enter_async_context(
+                open_pool(config.relays, signer=signer, rng=random.Random(), archive=data / "published.sqlite")
+            )
             mail = GiftWrapMail(pool, GiftWraps(root, clock), clock) if money.escrows else None
             ports = Ports(clock, OsEntropy(), signer, oracle, pool, client, engine, journal, mail, money.lightning, tickets)
             runtime = composed.runtime = Runtime(ports, identity(config, signer.pubkey, servers, work_dir), state=state, runner=runner)

@@ -1,4 +1,4 @@
-"""One live connection to one relay: reads, writes, pings, pages through history, answers AUTH challenges (NIP-01, NIP-42).
+"""One live connection to one relay: reads, writes, pings, pages through history, watches whether answers come (NIP-01).
 
 The reader never waits for anything but the next message, so a slow subscriber can neither starve the pings nor hide an `OK`.
 Whatever breaks ends the connection with `Unavailable`; the pool dials again.
@@ -6,34 +6,30 @@ Whatever breaks ends the connection with `Unavailable`; the pool dials again.
 
 from __future__ import annotations
 
-import logging
+from collections.abc import Sequence
 from functools import partial
 from typing import Final
 
+import msgspec
 import trio
 
 from nostrain.errors import RemoteProtocolError, Unavailable
-from nostrain.nostr import messages
+from nostrain.nostr import messages, standing
+from nostrain.nostr.answers import Acknowledgements, Stock
+from nostrain.nostr.authentication import Authentication
 from nostrain.nostr.messages import Answer, OkMessage
+from nostrain.nostr.outgoing import Outgoing
 from nostrain.nostr.transport import Transport
+from nostrain.nostr.vigil import Vigil
 from nostrain.nostr.watch import Member, Watch
-from nostrain.protocol.event import Draft, Event
-from nostrain.units import EventId
-from nostrain.wire.event import matches, parse_event_untrusted
+from nostrain.protocol.event import Event, Filter
+from nostrain.units import EventId, UnixTime
+from nostrain.wire.event import ForgedEvent, matches, parse_event_untrusted
 
-log = logging.getLogger("nostrain.nostr")
-
-OUTBOX_MESSAGES: Final = 1_024
-MAX_CHALLENGES: Final = 8
 PAGE_SUFFIX: Final = ":page"
-
-
-class _Pending:
-    """Somebody waits for the OK of an event."""
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.ok: OkMessage | None = None
+PROBE_SUFFIX: Final = ":probe"
+STOCK: Final = "stock"
+"""Subscription ids: `<watch>` is live, `<watch>:page` walks back, `<watch>:probe` asks for a sign of life, `stock` for events by id."""
 
 
 class Connection:
@@ -42,31 +38,32 @@ class Connection:
     def __init__(self, member: Member, transport: Transport) -> None:
         self._member, self._transport = member, transport
         self._url, self._settings, self._watches = member.url, member.settings, member.watches
-        self._outbox, self._unsent = trio.open_memory_channel[str](OUTBOX_MESSAGES)
-        self._pending: dict[EventId, list[_Pending]] = {}
+        self._outgoing = Outgoing(transport, self._settings.send_timeout_s, self.fail)
+        self._say = self._outgoing.say
+        self._acknowledgements = Acknowledgements()
         self._failure: str | None = None
-        self._challenges = 0
-        self._auth_id: EventId | None = None
+        self._stock: Stock | None = None
+        self._vigil = Vigil(trio.current_time(), member.now())
+        self._auth = Authentication(member.url, member.signer, self._say)
         self._locked: dict[str, None] = {}
         self._reopening: dict[str, None] = {}
+        self._refused: set[str] = set()
         self._backoff_s = self._settings.backoff_first_s
         self._nursery: trio.Nursery | None = None
-        self._auth_answered = trio.Event()
-        self._authenticated = False
 
     async def run(self) -> None:
         """Serve until the connection fails: never returns, raises Unavailable. Cancelling it is a normal end."""
         try:
             async with trio.open_nursery() as self._nursery:
-                for task in (self._read, self._write, self._ping):
+                for task in (self._read, self._outgoing.run, self._ping, self._supervise):
                     self._nursery.start_soon(task)
                 for watch in list(self._watches.values()):
                     self.open(watch)
         finally:
             self._failure = self._failure or "the connection was closed"
-            for waiting in self._pending.values():
-                for pending in waiting:
-                    pending.done.set()
+            self._acknowledgements.abandon()
+            if self._stock is not None:
+                self._stock.end()
         raise Unavailable(self._failure)
 
     def fail(self, reason: str) -> None:
@@ -77,55 +74,49 @@ class Connection:
 
     def open(self, watch: Watch) -> None:
         """Subscribe, from where `watch` stands."""
-        self._say(messages.req_message(watch.name, [watch.query.live()]))
+        self._ask(watch.name, watch.query.live())
 
     def close(self, watch: Watch) -> None:
         """End a subscription."""
         watch.subscription.forget((self._url, watch.name))
         self._locked.pop(watch.name, None)
+        for name in (watch.name, watch.name + PAGE_SUFFIX, watch.name + PROBE_SUFFIX):
+            self._vigil.answered(name)
         self._say(messages.close_message(watch.name))
         self._say(messages.close_message(watch.name + PAGE_SUFFIX))
 
     async def publish(self, event: Event) -> OkMessage:
         """Send `event` and wait for its OK. Raises Unavailable: the connection ended, or no OK came in time, which ends it."""
-        pending = _Pending()
-        self._pending.setdefault(event.id, []).append(pending)
-        try:
+        with self._acknowledgements.expected(event.id) as pending, trio.move_on_after(self._settings.ok_timeout_s):
             self._say(messages.event_message(event))
-            with trio.move_on_after(self._settings.ok_timeout_s):
-                if self._failure is None:
-                    await pending.done.wait()
-        finally:
-            self._pending[event.id].remove(pending)
-            if not self._pending[event.id]:
-                del self._pending[event.id]
+            if self._failure is None:
+                await pending.done.wait()
         if pending.ok is None:
             self.fail(f"no OK within {self._settings.ok_timeout_s:g} s")
             raise Unavailable(self._failure)
         return pending.ok
 
     async def authenticated(self) -> bool:
-        """Whether the relay knows who we are; waits for a challenge under way. False without a signer, when refused, or after a timeout."""
-        if self._member.signer is not None:
-            with trio.move_on_after(self._settings.ok_timeout_s):
-                await self._auth_answered.wait()
-        return self._authenticated
+        """Whether the relay knows who we are; see `Authentication.settled`."""
+        return await self._auth.settled(self._settings.ok_timeout_s)
 
-    def _say(self, text: str) -> None:
+    async def missing(self, ids: Sequence[EventId]) -> frozenset[EventId]:
+        """Those of `ids`, not more than a page, that the relay does not show. One call at a time. Raises Unavailable: it gives no answer."""
+        stock = self._stock = Stock()
         try:
-            self._outbox.send_nowait(text)
-        except trio.WouldBlock:
-            self.fail("it does not read what we send")
+            self._ask(STOCK, Filter(ids=tuple(ids), limit=len(ids)))
+            await stock.done.wait()
+        finally:
+            self._stock = None
+            self._vigil.answered(STOCK)
+            self._say(messages.close_message(STOCK))
+        if self._failure is not None or stock.refusal is not None:
+            raise Unavailable(self._failure or f"it does not say what it has: {stock.refusal}")
+        return frozenset(ids) - stock.found
 
-    async def _write(self) -> None:
-        try:
-            async for text in self._unsent:
-                with trio.move_on_after(self._settings.send_timeout_s) as scope:
-                    await self._transport.send(text)
-                if scope.cancelled_caught:
-                    self.fail("it does not read what we send")
-        except Unavailable as error:
-            self.fail(str(error))
+    def _ask(self, name: str, wanted: Filter) -> None:
+        self._vigil.asked(name, trio.current_time())
+        self._say(messages.req_message(name, [wanted]))
 
     async def _ping(self) -> None:
         try:
@@ -138,23 +129,56 @@ class Connection:
         except Unavailable as error:
             self.fail(str(error))
 
+    async def _supervise(self) -> None:
+        """Leave a relay that owes an answer, and after a sleep of the computer; ask a silent one for a sign of life; renew from time to time."""
+        renewal = trio.current_time() + self._settings.renewal_interval_s
+        while True:
+            await trio.sleep(self._settings.check_interval_s)
+            at = trio.current_time()
+            if slept := self._vigil.slept(at, self._member.now()):
+                self.fail(f"the clock jumped by {slept} s: the computer slept, or was set")
+            elif self._vigil.overdue(at, self._member.patience_s):
+                self._member.counts["no answer"] += 1
+                self.fail(f"no answer to a query within {self._member.patience_s:g} s")
+                self._member.patience_s = min(2 * self._member.patience_s, self._settings.eose_timeout_last_s)
+            elif at >= renewal:
+                renewal = at + self._settings.renewal_interval_s
+                self._renew()
+            elif self._vigil.silent(at, self._settings.probe_interval_s):
+                self._probe()
+
+    def _renew(self) -> None:
+        """Subscribe again, with the longer overlap, also where we were refused: nothing lasts for ever."""
+        for watch in self._watches.values():
+            if not watch.query.walking or watch.name in self._refused:
+                self._ask(watch.name, watch.query.renewed())
+        self._refused.clear()
+
+    def _probe(self) -> None:
+        quiet = (watch for name, watch in self._watches.items() if name not in self._refused and not watch.query.walking)
+        watch = next(quiet, None)
+        if watch is not None:
+            self._ask(watch.name + PROBE_SUFFIX, msgspec.structs.replace(watch.wanted, limit=1))
+
     async def _read(self) -> None:
         try:
             while True:
                 data = await self._transport.receive()
+                self._vigil.heard(trio.current_time())
                 try:
                     self._handle(messages.parse_relay_message_untrusted(data))
                 except RemoteProtocolError as error:
-                    self._count("bad message", str(error))
+                    self._member.count("bad message", str(error))
+                    self._blame(standing.GARBLED)
         except Unavailable as error:
             self.fail(str(error))
 
-    def _count(self, reason: str, detail: str) -> None:
-        """Count every misdeed; log the first ones, then ever fewer, so that nobody can fill the disk."""
-        self._member.counts[reason] += 1
-        count = self._member.counts[reason]
-        if count <= 16 or count.bit_count() == 1:
-            log.warning("relay %s: %s (%d so far): %s", self._url, reason, count, detail)
+    def _blame(self, points: int) -> None:
+        """Hold a misdeed against the relay, which may put it on the bench, if we can do without it."""
+        at, record = trio.current_time(), self._member.standing
+        if record.blame(points, at) and self._member.spare():
+            self._member.counts["benched"] += 1
+            self.fail(f"it misbehaves: benched for {record.bench(at):g} s")
 
     def _handle(self, message: messages.RelayMessage) -> None:
         match message:
@@ -167,39 +191,64 @@ class Connection:
             case messages.ClosedMessage():
                 self._on_closed(message)
             case messages.NoticeMessage(text=text):
-                self._count("notice", text)
+                self._member.count("notice", text)
             case messages.AuthMessage(challenge=challenge):
-                self._on_challenge(challenge)
+                self._auth.challenged(challenge, UnixTime(min(self._member.now(), self._member.relay_time())))
 
     def _on_event(self, message: messages.EventMessage) -> None:
-        watch = self._watches.get(message.subscription.removesuffix(PAGE_SUFFIX))
-        if watch is None:
-            self._member.counts["unsubscribed"] += 1  # usually on its way when we closed
-            return
+        self._vigil.heard(trio.current_time(), message.subscription)
+        name, _, part = message.subscription.partition(":")
+        watch = self._watches.get(name)
         try:
             head = messages.parse_head_untrusted(message.raw)
-            watch.query.saw(head.created_at, self._member.now())
-            if watch.subscription.has_seen(head.id):
-                self._member.counts["duplicate"] += 1
-                return
-            event = parse_event_untrusted(message.raw)
+            if name == STOCK and self._stock is not None:
+                self._stock.found.add(head.id)
+            elif watch is None:
+                self._member.counts["unsubscribed"] += 1  # usually on its way when we closed
+            elif part == PROBE_SUFFIX[1:]:
+                self._on_probe(watch, head.id)
+            else:
+                self._take(watch, head, message.raw)
         except RemoteProtocolError as error:
-            self._count("bad event", str(error))
+            self._member.count("bad event", str(error))
+            if isinstance(error, ForgedEvent):
+                self._blame(standing.FORGED)
+
+    def _on_probe(self, watch: Watch, newest: EventId) -> None:
+        if watch.subscription.seen(newest) is None and not watch.query.walking:
+            self._member.counts["missed"] += 1  # the relay has forgotten our subscription
+            self.open(watch)
+
+    def _take(self, watch: Watch, head: messages.Head, raw: bytes) -> None:
+        """An event for `watch`. Raises RemoteProtocolError."""
+        watch.query.saw(head.created_at)
+        seen = watch.subscription.seen(head.id)
+        if seen is not None:
+            self._member.counts["duplicate"] += 1
+            watch.query.verified(seen, self._member.now())
             return
+        event = parse_event_untrusted(raw)
         if not matches(watch.wanted, event):
-            self._count("unwanted event", f"event {event.id} from {event.pubkey}: does not match the filter")
-        elif not watch.subscription.offer(event):
+            self._member.count("unwanted event", f"event {event.id} from {event.pubkey}: does not match the filter")
+            self._blame(standing.UNWANTED)
+            return
+        watch.query.verified(event.created_at, self._member.now())
+        if not watch.subscription.offer(event):
             self._member.counts["queue full"] += 1
             if watch.query.lost(event.created_at):
                 self._ask_when_room(watch)
 
     def _on_eose(self, name: str) -> None:
-        watch = self._watches.get(name.removesuffix(PAGE_SUFFIX))
+        self._vigil.answered(name)
+        if name == STOCK and self._stock is not None:
+            self._stock.end()
+        watch = self._watches.get(name.partition(":")[0])
         if watch is None:
             return
-        if name.endswith(PAGE_SUFFIX):
+        self._member.patience_s = self._settings.eose_timeout_s
+        if ":" in name:
             self._say(messages.close_message(name))
-        if watch.query.end_of_page():
+        if not name.endswith(PROBE_SUFFIX) and watch.query.end_of_page():
             self._ask_when_room(watch)
 
     def _ask_when_room(self, watch: Watch) -> None:
@@ -207,29 +256,30 @@ class Connection:
 
     def _ask_page(self, watch: Watch) -> None:
         if watch.name in self._watches:
-            self._say(messages.req_message(watch.name + PAGE_SUFFIX, [watch.query.page()]))
+            self._ask(watch.name + PAGE_SUFFIX, watch.query.page())
 
     def _on_ok(self, message: OkMessage) -> None:
-        if message.event_id == self._auth_id:
-            self._authenticated = message.accepted
-            self._auth_answered.set()
+        if self._auth.answered(message):
             if message.accepted:
                 self._reopen(list(self._locked))
                 self._locked.clear()
             else:
-                self._count("authentication refused", message.reason)
-        for pending in self._pending.get(message.event_id, ()):
-            pending.ok = message
-            pending.done.set()
+                self._member.count("authentication refused", message.reason)
+        self._acknowledgements.take(message)
 
     def _on_closed(self, message: messages.ClosedMessage) -> None:
+        self._vigil.answered(message.subscription)
+        if message.subscription == STOCK and self._stock is not None:
+            self._stock.end(message.reason)
         name = message.subscription.removesuffix(PAGE_SUFFIX)
         if name not in self._watches:
             return
-        self._count("subscription closed", message.reason)
+        self._member.count("subscription closed", message.reason)
         match messages.judge(False, message.reason):
-            case Answer.AUTHENTICATE if not self._authenticated:
+            case Answer.AUTHENTICATE if not self._auth.accepted:
                 self._locked[name] = None
+            case Answer.REFUSED:
+                self._refused.add(name)
             case Answer.AUTHENTICATE | Answer.RETRY if self._nursery is not None and name not in self._reopening:
                 self._reopening[name] = None
                 self._nursery.start_soon(self._reopen_later, name)
@@ -245,12 +295,3 @@ class Connection:
             watch = self._watches.get(name)
             if watch is not None:
                 self.open(watch)
-
-    def _on_challenge(self, challenge: str) -> None:
-        self._challenges += 1
-        if self._member.signer is None or self._challenges > MAX_CHALLENGES:
-            return
-        tags = (("relay", self._url), ("challenge", challenge))
-        event = self._member.signer.sign(Draft(self._member.now(), messages.AUTH_KIND, tags, ""))
-        self._auth_id = event.id
-        self._say(messages.auth_message(event))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Hashable
 import trio
 
 from nostrain.protocol.event import Event, Filter
-from nostrain.units import EventId
+from nostrain.units import EventId, UnixTime
 
 
 class Subscription:
@@ -22,20 +22,20 @@ class Subscription:
         self.number, self.filters = number, filters
         self._queue_size, self._dedupe_size = queue_size, dedupe_size
         self._queue: deque[Event] = deque()
-        self._seen: dict[EventId, None] = {}
+        self._seen: dict[EventId, UnixTime] = {}
         self._filled = trio.Event()
         self._wanting_room: dict[Hashable, Callable[[], None]] = {}
         self._send, self.events = trio.open_memory_channel[Event](0)
 
-    def has_seen(self, event_id: EventId) -> bool:
-        """Whether a *verified* event of this id was taken, as far back as the bounded memory goes."""
-        return event_id in self._seen
+    def seen(self, event_id: EventId) -> UnixTime | None:
+        """The date of the *verified* event of this id that was taken, as far back as the bounded memory goes; None: there was none."""
+        return self._seen.get(event_id)
 
     def offer(self, event: Event) -> bool:
         """Queue a verified event; False if there is no room, in which case nothing is remembered of it."""
         if len(self._queue) >= self._queue_size:
             return False
-        self._seen[event.id] = None
+        self._seen[event.id] = event.created_at
         if len(self._seen) > self._dedupe_size:
             del self._seen[next(iter(self._seen))]
         self._queue.append(event)

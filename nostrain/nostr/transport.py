@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import email.utils
 import math
 import urllib.parse
 from collections.abc import AsyncIterator, Callable
@@ -13,6 +14,7 @@ import trio_websocket
 
 from nostrain.errors import Unavailable
 from nostrain.nostr.messages import MAX_MESSAGE_BYTES
+from nostrain.units import UnixTime
 
 RECEIVE_BUFFER_BYTES: Final = 65_536
 """Three times the throughput of trio-websocket's default of 4 KiB."""
@@ -24,6 +26,11 @@ DISCONNECT_TIMEOUT_S: Final = 2.0
 
 class Transport(Protocol):
     """An open connection. Every method raises Unavailable once it is gone."""
+
+    @property
+    def date(self) -> UnixTime | None:
+        """The relay's clock when it accepted the connection, if it said."""
+        ...
 
     async def send(self, text: str) -> None:
         """Send one text frame; a cancelled send leaves the connection unusable."""
@@ -47,6 +54,15 @@ class WebSocketTransport:
 
     def __init__(self, websocket: trio_websocket.WebSocketConnection) -> None:
         self._websocket = websocket
+
+    @property
+    def date(self) -> UnixTime | None:
+        """The `Date` of the handshake (RFC 9110), None if there is none that can be read."""
+        values = [value for name, value in self._websocket.handshake_headers if name == b"date"]
+        try:
+            return UnixTime(int(email.utils.parsedate_to_datetime(values[0].decode()).timestamp())) if values else None
+        except (ValueError, OverflowError):
+            return None
 
     async def send(self, text: str) -> None:
         """Send one text frame."""

@@ -19,7 +19,7 @@ class Relays(Protocol):
 
         Raises:
             Unavailable: no quorum could be reached for now; sending the same event again is safe.
-            RemoteProtocolError: every reachable relay refused the event for good (`invalid:`, `blocked:`, `pow:` …).
+            RemoteProtocolError: so many relays refused the event for good that a quorum is out of reach (`invalid:`, `blocked:`, `pow:` …).
         """
         ...
 

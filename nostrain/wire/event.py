@@ -32,8 +32,16 @@ _EVENTS: Final = msgspec.json.Decoder(Event)
 _ENCODER: Final = msgspec.json.Encoder()
 
 
+class ForgedEvent(RemoteProtocolError):
+    """The id is not the event's hash, or the signature is not its author's: whoever hands it out as genuine has not looked, or lies."""
+
+
 class _Reason(Exception):
     """Why an event or filter is refused, before it is known what to call it."""
+
+
+class _Forged(_Reason):
+    """The same, for `ForgedEvent`."""
 
 
 def _check_body(created_at: int, kind: int, tags: tuple[tuple[str, ...], ...], content: str) -> None:
@@ -84,7 +92,7 @@ def parse_event_untrusted(data: bytes | str | dict[str, Any]) -> Event:
 
     `data` is JSON text or an already decoded object. Unknown members are dropped (nothing signs them); repeated ones are refused.
 
-    Raises RemoteProtocolError, naming the author and the id where those could be read.
+    Raises RemoteProtocolError, naming the author and the id where those could be read; ForgedEvent is one.
     """
     try:
         event = _decode(data)
@@ -95,7 +103,8 @@ def parse_event_untrusted(data: bytes | str | dict[str, Any]) -> Event:
     except _Reason as reason:
         what = f"event {event.id}" if is_hex32(event.id) else "event"
         whose = event.pubkey if is_hex32(event.pubkey) else ""
-        raise RemoteProtocolError(what, str(reason), whose=whose) from reason
+        kind = ForgedEvent if isinstance(reason, _Forged) else RemoteProtocolError
+        raise kind(what, str(reason), whose=whose) from reason
     return event
 
 
@@ -135,13 +144,13 @@ def _verify(event: Event) -> None:
         raise _Reason("sig is not 128 lowercase hex digits")
     digest = _event_hash(event.pubkey, event.created_at, event.kind, event.tags, event.content)
     if digest.hex() != event.id:
-        raise _Reason("id is not the hash of the event")
+        raise _Forged("id is not the hash of the event")
     try:
         key = PublicKeyXOnly(bytes.fromhex(event.pubkey))
     except ValueError as error:
         raise _Reason("pubkey is not on the curve") from error
     if not key.verify(bytes.fromhex(event.sig), digest):
-        raise _Reason("the signature is not valid")
+        raise _Forged("the signature is not valid")
 
 
 def filter_object(wanted: Filter) -> dict[str, Any]:

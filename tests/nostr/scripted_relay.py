@@ -44,6 +44,7 @@ class Wire:
 
     def __init__(self, relay: ScriptedRelay) -> None:
         self._relay = relay
+        self.date = relay.date
         self._down, self._up = trio.open_memory_channel[str](math.inf)
         self.subscriptions: dict[str, Filter] = {}
 
@@ -87,6 +88,7 @@ class ScriptedRelay:
         self.down = self.silent = self.ignores_pings = self.ignores_sends = False
         self.verdicts: list[tuple[bool, str] | None] = []
         self.wire: Wire | None = None
+        self.date: UnixTime | None = None
         self.connected = trio.Event()
 
     @asynccontextmanager

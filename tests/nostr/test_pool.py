@@ -269,14 +269,13 @@ async def test_final_refusal_by_every_relay(autojump_clock: MockClock, reason: s
         assert trio.current_time() == started
 
 
-async def test_refusal_by_one_of_one_reachable_is_final_by_others_is_not(autojump_clock: MockClock) -> None:
+async def test_refusals_are_final_when_no_quorum_is_left(autojump_clock: MockClock) -> None:
     a, b, c = ScriptedRelay(), ScriptedRelay(), ScriptedRelay()
     a.verdicts, c.down = [(False, "blocked: x")], True
     async with pool(a=a, b=b, c=c) as relays:
         with pytest.raises(Unavailable, match="1 of 2 relays took it; refused: ws://a: blocked: x"):
             await relays.publish(note())
-        b.down, a.verdicts = True, [(False, "blocked: x")]
-        b.wire.drop()
+        a.verdicts = b.verdicts = [(False, "blocked: x"), (False, "blocked: x")]
         with pytest.raises(RemoteProtocolError):
             await relays.publish(note())
 

@@ -1,0 +1,64 @@
+"""Who waits for which answer of a relay: the `OK` of an event, the list of what it has. No I/O."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from nostrain.nostr.messages import OkMessage
+from nostrain.units import EventId
+
+
+class Pending:
+    """Somebody waits for the OK of an event; without one, `done` is set when the connection ends."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.ok: OkMessage | None = None
+
+
+class Acknowledgements:
+    """All who wait for an OK on one connection."""
+
+    def __init__(self) -> None:
+        self._pending: dict[EventId, list[Pending]] = {}
+
+    @contextmanager
+    def expected(self, event_id: EventId) -> Iterator[Pending]:
+        """Wait for the OK of this event while the context is open."""
+        pending = Pending()
+        self._pending.setdefault(event_id, []).append(pending)
+        try:
+            yield pending
+        finally:
+            self._pending[event_id].remove(pending)
+            if not self._pending[event_id]:
+                del self._pending[event_id]
+
+    def take(self, ok: OkMessage) -> None:
+        """An OK came."""
+        for pending in self._pending.get(ok.event_id, ()):
+            pending.ok = ok
+            pending.done.set()
+
+    def abandon(self) -> None:
+        """None will come any more."""
+        for waiting in self._pending.values():
+            for pending in waiting:
+                pending.done.set()
+
+
+class Stock:
+    """Somebody asks which events the relay has."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.found: set[EventId] = set()
+        self.refusal: str | None = None
+
+    def end(self, refusal: str | None = None) -> None:
+        """The answer is complete, or there is none."""
+        self.refusal = refusal
+        self.done.set()

@@ -1,0 +1,153 @@
+"""One relay of the pool: dialled for ever, told what we say, and told later what it missed or lost."""
+
+from __future__ import annotations
+
+import logging
+import random
+from typing import Final
+
+import trio
+
+from nostrain.errors import Unavailable
+from nostrain.nostr.archive import Archive
+from nostrain.nostr.backoff import Backoff
+from nostrain.nostr.connection import Connection
+from nostrain.nostr.messages import Answer, judge
+from nostrain.nostr.subscription import Subscription
+from nostrain.nostr.transport import Connect
+from nostrain.nostr.watch import Member, Watch
+from nostrain.protocol.event import Event
+
+log = logging.getLogger("nostrain.nostr")
+
+STOCKTAKING_S: Final = 3600.0
+STOCK_EVENTS: Final = 1_000
+STOCK_PAGE: Final = 100
+"""Every hour a relay is asked whether it still has our latest thousand events, so many at a time."""
+
+SKEW_WARN_S: Final = 60
+
+
+class Link:
+    """One relay, connected or not."""
+
+    def __init__(self, member: Member, connect: Connect, rng: random.Random, archive: Archive) -> None:
+        self._member, self._connect, self._rng, self._archive = member, connect, rng, archive
+        self.url = member.url
+        self.owing = trio.Event()
+        """Set when the archive has something for this relay."""
+        self._connection: Connection | None = None
+        self._connected = trio.Event()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the relay is connected now."""
+        return self._connection is not None
+
+    def _backoff(self) -> Backoff:
+        return Backoff(self._rng, self._member.settings.backoff_first_s, self._member.settings.backoff_last_s)
+
+    async def run(self) -> None:
+        """Stay connected until cancelled."""
+        backoff = self._backoff()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._repay)
+            while True:
+                started = trio.current_time()
+                try:
+                    await self._serve()
+                except Unavailable as error:
+                    self._member.counts["connection lost"] += 1
+                    backoff.lasted(trio.current_time() - started)
+                    delay = backoff.next()
+                    log.warning("relay %s: %s; next attempt in %.1f s", self.url, error, delay)
+                await trio.sleep(delay)
+                await self._sit_out()
+
+    async def _sit_out(self) -> None:
+        """Wait for the end of the bench, or until no other relay is there."""
+        while (left := self._member.standing.benched_s(trio.current_time())) > 0 and self._member.spare():  # noqa: ASYNC110 - others come and go
+            await trio.sleep(min(left, self._member.settings.check_interval_s))
+
+    async def _serve(self) -> None:
+        async with self._connect(self.url) as transport:
+            self._read_clock(transport.date)
+            self._connection = Connection(self._member, transport)
+            self._connected.set()
+            log.info("relay %s: connected", self.url)
+            try:
+                await self._connection.run()
+            finally:
+                self._connection, self._connected = None, trio.Event()
+
+    def _read_clock(self, date: int | None) -> None:
+        if date is None:
+            return
+        skew = self._member.skew_s = date - self._member.now()
+        if abs(skew) >= SKEW_WARN_S:
+            self._member.count("clock differs", f"its clock is {skew} s ahead of ours: check this computer's clock")
+
+    def watch(self, subscription: Subscription) -> None:
+        """Follow `subscription` here, through all connections."""
+        for index in range(len(subscription.filters)):
+            watch = Watch(subscription, index, self._member.settings)
+            self._member.watches[watch.name] = watch
+            if self._connection is not None:
+                self._connection.open(watch)
+
+    def unwatch(self, subscription: Subscription) -> None:
+        """Leave it."""
+        for watch in [watch for watch in self._member.watches.values() if watch.subscription is subscription]:
+            del self._member.watches[watch.name]
+            if self._connection is not None:
+                self._connection.close(watch)
+
+    async def deliver(self, event: Event) -> str | None:
+        """Send `event` until the relay answers for good: None when it has it, else its reason for refusing. Tries for ever."""
+        backoff = self._backoff()
+        while True:
+            await self._connected.wait()
+            connection = self._connection
+            assert connection is not None  # set and cleared together with the event
+            try:
+                ok = await connection.publish(event)
+                match judge(ok.accepted, ok.reason):
+                    case Answer.ACCEPTED:
+                        return None
+                    case Answer.REFUSED if event.created_at <= self._member.relay_time():
+                        return ok.reason  # else it is from the future there, and may be welcome later
+                    case Answer.AUTHENTICATE if not await connection.authenticated():
+                        return ok.reason
+            except Unavailable as error:
+                log.info("relay %s: event %s: %s", self.url, event.id, error)
+            await trio.sleep(backoff.next())
+
+    async def _repay(self) -> None:
+        """Send what the archive has for this relay, one event at a time, and take stock every hour."""
+        stocktaking = trio.current_time() + STOCKTAKING_S
+        while True:
+            await self._connected.wait()
+            self.owing = trio.Event()
+            try:
+                if trio.current_time() >= stocktaking:
+                    stocktaking = trio.current_time() + STOCKTAKING_S
+                    await self._take_stock()
+                while (event := self._archive.owed(self.url)) is not None:
+                    refusal = await self.deliver(event)
+                    self._archive.settle(self.url, event.id)
+                    self._member.counts["delivered late" if refusal is None else "refused late"] += 1
+            except Unavailable as error:
+                log.info("relay %s: archive: %s", self.url, error)
+                await trio.sleep(self._member.settings.backoff_last_s)
+            with trio.move_on_at(stocktaking):
+                await self.owing.wait()
+
+    async def _take_stock(self) -> None:
+        latest = self._archive.latest(self.url, STOCK_EVENTS)
+        for start in range(0, len(latest), STOCK_PAGE):
+            connection = self._connection
+            if connection is None:
+                return
+            missing = await connection.missing(latest[start : start + STOCK_PAGE])
+            self._member.counts["lost by the relay"] += len(missing)
+            self._archive.owe(self.url, reversed([id_ for id_ in latest[start : start + STOCK_PAGE] if id_ in missing]))
