@@ -7,17 +7,16 @@ nothing. With `epoch_rounds` = 1 both thermometers are one, and nothing here mak
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from hashlib import sha256
 
 from nostrain.core.rows import Round, Run
 from nostrain.core.scoring import agreed_levels, attested_levels, level_of, pinned, provenance_refusals, standings
-from nostrain.core.timing import collect_by, epoch_ends
+from nostrain.core.timing import attested_from, collect_by
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.digests import epoch_event_id, oracle_event_id
-from nostrain.protocol.manifest import RunManifest
-from nostrain.protocol.messages import Verdict
+from nostrain.protocol.manifest import RunManifest, ScoringSpec
+from nostrain.protocol.messages import Attestation
 from nostrain.units import Digest, EventId, Ppm, Pubkey, UnixTime
 
 
@@ -72,38 +71,40 @@ def quiet(run: Run, round_: Round, now: UnixTime) -> bool:
 
 def over(tx: Transaction, run: Run, anchor: Round) -> bool:
     """Whether the epoch is to be attested: its last round is closed and quiet, or its time is over (it is paid for what was done then)."""
-    if tx.now > epoch_ends(run, anchor):
+    if tx.now > attested_from(tx, run, anchor):
         return True
     rows = rounds_in(tx, run.manifest, anchor)
     complete = rows[-1].announcement.round == last_of(run.manifest, anchor.announcement.round)
     return complete and all(row.result is not None and quiet(run, row, tx.now) for row in rows)
 
 
-def agreed_verdicts(run: Run, round_: Round) -> tuple[tuple[EventId, Verdict], ...]:
-    """The verdicts that the attestations of a round rest on: the set that most of them name, if t do; nothing otherwise.
-
-    Of two sets named equally often the first in sorted order stands, so that everyone who saw the same events takes the same one.
-    """
-    named = Counter(attestation.verdicts for attestation in dict(round_.attestations.values()).values())
-    if not named:
-        return ()
-    most = max(named.values())
-    known = {event_id: (event_id, verdict) for event_id, verdict in round_.verdicts.values()}
-    chosen = min(verdicts for verdicts, count in named.items() if count == most)
-    if most < run.manifest.threshold or not set(chosen) <= known.keys():
-        return ()
-    return tuple(known[event_id] for event_id in chosen)
-
-
 def scores_of(tx: Transaction, run: Run, round_: Round) -> dict[Pubkey, Ppm]:
-    """What each worker of one round scored. Whoever is missing scored nothing."""
-    verdicts = agreed_verdicts(run, round_)
-    if not verdicts:
-        return {}
-    spec, number = run.manifest.scoring, round_.announcement.round
-    history = provenance_refusals(rounds_of(tx, range(1, number)), round_, spec)
-    told = standings([verdict for _, verdict in verdicts], pinned(round_), spec, history)
-    return {worker: standing.score_ppm for worker, standing in told.items()}
+    """What each worker of one round scored: the t-th highest score of those that its attestations rest on. Whoever is missing scored nothing.
+
+    Like the level that allows the use of its work (`agreed_levels`), it stands when t validators say so: no other one takes it away by naming
+    other verdicts, or by showing each of us something else.
+    """
+    spec = run.manifest.scoring
+    history = provenance_refusals(rounds_of(tx, range(1, round_.announcement.round)), round_, spec)
+    said: dict[Pubkey, dict[Pubkey, Ppm]] = {}
+    for author, attestation in round_.attestations.values():
+        for worker, score in scores_by(round_, attestation, spec, history).items():
+            of_worker = said.setdefault(worker, {})
+            of_worker[author] = max(of_worker.get(author, score), score)
+    ranked = {worker: sorted(scores.values(), reverse=True) for worker, scores in said.items()}
+    return {worker: scores[run.manifest.threshold - 1] for worker, scores in ranked.items() if len(scores) >= run.manifest.threshold}
+
+
+def scores_by(round_: Round, attestation: Attestation, spec: ScoringSpec, history: Mapping[Pubkey, str]) -> dict[Pubkey, Ppm]:
+    """The scores that one attestation rests on: they follow from the verdicts that it names.
+
+    Of verdicts that we do not have we know what the attested level says, and no more: the score reached its threshold.
+    """
+    known = dict(round_.verdicts.values())
+    if attestation.verdicts and known.keys() >= set(attestation.verdicts):
+        told = standings([known[event_id] for event_id in attestation.verdicts], pinned(round_), spec, history)
+        return {worker: standing.score_ppm for worker, standing in told.items()}
+    return {item.payee: spec.levels_ppm[sum(item.digits) - 1] if any(item.digits) else Ppm(0) for item in attestation.items}
 
 
 def levels(tx: Transaction, run: Run, anchor: Round) -> dict[Pubkey, int]:
@@ -124,6 +125,7 @@ def paid_levels(run: Run, round_: Round) -> dict[Pubkey, int]:
     return agreed_levels(said, run.manifest.threshold)
 
 
-def verdicts_digest(rounds: Sequence[tuple[tuple[EventId, Verdict], ...]]) -> Digest:
-    """SHA-256 over the ids of all verdicts used, round by round: equal for validators that used the same."""
-    return Digest(sha256(b"".join(bytes.fromhex(event_id) for verdicts in rounds for event_id, _ in verdicts)).hexdigest())
+def verdicts_digest(rounds: Iterable[Round]) -> Digest:
+    """SHA-256 over the ids of all verdicts that the attestations of each round name: equal for validators that saw the same attestations."""
+    named = [sorted({event_id for _, said in row.attestations.values() for event_id in said.verdicts}) for row in rounds]
+    return Digest(sha256(b"".join(bytes.fromhex(event_id) for verdicts in named for event_id in verdicts)).hexdigest())

@@ -21,11 +21,13 @@ ENDED = (E.ATTESTED, E.SILENT)
 
 
 def decide(tx: Transaction) -> None:
-    """Take up an epoch that opens; attest each one that is over."""
+    """Take up an epoch that opens; attest each one that is over, also of a run that was halted: a coordinator that contradicts itself at the end
+    of an epoch would have the work for nothing.
+    """
     run = tx.run
-    if run is None or run.halted or "validator" not in tx.me.roles or not epoch.together(run.manifest):
+    if run is None or "validator" not in tx.me.roles or not epoch.together(run.manifest):
         return
-    round_ = tx.get(f"round/{run.open}", Round)
+    round_ = tx.get(f"round/{run.open}", Round) if not run.halted else None
     if round_ is not None and epoch.opens(run, round_) and tx.get(f"epoch/{round_.id}", EpochDuty) is None and may_begin(tx, round_):
         tx.put(f"epoch/{round_.id}", EpochDuty(announcement=round_.id))
     for key in tx.keys("epoch/"):
@@ -59,9 +61,9 @@ def attest(tx: Transaction, run: Run, anchor: Round, duty: EpochDuty) -> None:
         return
     reached, digits = epoch.levels(tx, run, anchor), len(run.manifest.scoring.levels_ppm)
     outcomes = tuple((own[worker].tlv, worker, thermometer(reached[worker], digits)) for worker in anchor.announcement.workers)
-    rounds = [epoch.agreed_verdicts(run, row) for row in epoch.rounds_in(tx, run.manifest, anchor)]
+    named = epoch.verdicts_digest(epoch.rounds_in(tx, run.manifest, anchor))
     tx.emit(OracleAttest(owner=f"epoch/{anchor.id}", name="attest", outcomes=outcomes))
-    save(tx, msgspec.structs.replace(duty, verdicts=epoch.verdicts_digest(rounds)), E.ATTESTING)
+    save(tx, msgspec.structs.replace(duty, verdicts=named), E.ATTESTING)
 
 
 def done(tx: Transaction, key: str, outcome: Outcome) -> None:

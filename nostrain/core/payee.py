@@ -17,7 +17,7 @@ from nostrain.core.escrow_rows import Payee, PayeeLevel
 from nostrain.core.rows import Chain, Round, Run
 from nostrain.core.scoring import pinned
 from nostrain.core.tables import PayeeState, advance
-from nostrain.core.timing import SAFETY_BLOCKS, acknowledged_by, blocks_in, epoch_ends, release_by, settled_by
+from nostrain.core.timing import SAFETY_BLOCKS, acknowledged_by, blocks_in, collect_by, epoch_ends, release_by, settled_by
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.messages import AttestationItem, Choice, Invoices, OracleItem
@@ -30,12 +30,17 @@ INVOICE_EXPIRY_S: Final = 3600
 
 
 def locked(tx: Transaction, run: Run, round_: Round) -> bool:
-    """Whether the money for our work is held, and long enough: then, and only then, we commit. True in a run that is not paid."""
+    """Whether the money for our work is held, and long enough: then, and only then, we commit. True in a run that is not paid.
+
+    A later round of an epoch has to be attested before the epoch's end: it would be used, and not be counted.
+    """
     if run.manifest.settlement.mode == "none":
         return True
     anchor, chain = anchor_of(tx, run.manifest, round_.announcement.round), tx.get("height", Chain)
     row = tx.get(f"payee/{anchor.id}", Payee) if anchor is not None else None
-    if anchor is None or row is None or chain is None or not row.levels or tx.now > epoch_ends(run, anchor):
+    if anchor is None or row is None or chain is None or not row.levels:
+        return False
+    if (tx.now if anchor.id == round_.id else collect_by(run, round_)) > epoch_ends(run, anchor):
         return False
     end = chain.height + blocks_in(settled_by(run, anchor) - tx.now) + SAFETY_BLOCKS
     return all(level.state is Y.HELD and level.cltv_expiry is not None and level.cltv_expiry >= end for level in row.levels)

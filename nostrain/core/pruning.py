@@ -9,6 +9,7 @@ import msgspec
 from nostrain.core.escrow_rows import Payee, Payer
 from nostrain.core.evidence import forget_round
 from nostrain.core.rows import EpochDuty, Outbox, Replica, Round
+from nostrain.core.scoring import PROVENANCE_ROUNDS
 from nostrain.core.share import uncredited
 from nostrain.core.tables import EpochState, PayeeState, PayerState
 from nostrain.core.transaction import Transaction
@@ -43,10 +44,11 @@ def prune(tx: Transaction) -> None:
 
 
 def unattested(tx: Transaction) -> int:
-    """Number of the first round of the oldest epoch whose pay we have still to attest: its rounds are needed."""
+    """Number of the first round that the pay of the oldest epoch that we have still to attest follows from: plausibility looks back from its first."""
     duties = [tx.need(key, EpochDuty) for key in tx.keys("epoch/")]
     open_ = [tx.need(f"round/{duty.announcement}", Round) for duty in duties if duty.state not in (EpochState.ATTESTED, EpochState.SILENT)]
-    return min((round_.announcement.round for round_ in open_), default=MAX_ROUNDS + 1)
+    first = min((round_.announcement.round for round_ in open_), default=None)
+    return MAX_ROUNDS + 1 if first is None else first - PROVENANCE_ROUNDS + 1
 
 
 def drop(tx: Transaction, round_: Round) -> None:

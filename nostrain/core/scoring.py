@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterable, Sequence
 from math import isqrt
+from typing import Final
 
 from nostrain.core.rows import Round
 from nostrain.protocol.manifest import ScoringSpec
@@ -13,6 +14,7 @@ from nostrain.units import EventId, Pubkey
 
 __all__ = [
     "MAX_REASON",
+    "PROVENANCE_ROUNDS",
     "SAME_PPM",
     "Standing",
     "agreed_levels",
@@ -27,6 +29,9 @@ __all__ = [
     "standings",
     "thermometer",
 ]
+
+PROVENANCE_ROUNDS: Final = 4
+"""Rounds whose measurements together show whether a worker trained on its own data."""
 
 
 def pinned(round_: Round) -> tuple[Pubkey, ...]:
@@ -72,7 +77,7 @@ def provenance_refusals(before: Sequence[Round], round_: Round, spec: ScoringSpe
     number = round_.announcement.round
     if spec.min_provenance_milli_z <= 0 or number < spec.plausibility_from_round:
         return {}
-    rounds = [row for row in before if row.announcement.round > number - 4] + [round_]
+    rounds = [row for row in before if row.announcement.round > number - PROVENANCE_ROUNDS] + [round_]
     refused = {}
     for worker in pinned(round_):
         scores = [score for row in rounds for _, verdict in row.verdicts.values() for score in verdict.scores if score.worker == worker]

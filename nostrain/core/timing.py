@@ -86,6 +86,12 @@ def epoch_ends(run: Run, anchor: Round) -> UnixTime:
     return UnixTime(opened + settlement.epoch_rounds * longest_round(run.manifest))
 
 
+def attested_from(tx: Transaction, run: Run, anchor: Round) -> int:
+    """When an epoch is attested at the latest, whatever was heard of it: at its end. After a start up to half the time to attest is left for what we missed."""
+    started, ends = tx.get("started", Started), epoch_ends(run, anchor)
+    return max(ends, min(started.at + CATCH_UP_S, ends + run.manifest.timing.attest_s // 2)) if started is not None else ends
+
+
 def settled_by(run: Run, anchor: Round) -> int:
     """Until when attestations may release the escrows bound to `anchor`."""
     timing, alone = run.manifest.timing, run.manifest.settlement.epoch_rounds == 1
@@ -137,7 +143,8 @@ def moments(state: NodeState) -> Iterator[int]:
             acknowledged_by(round_),
             collected,
         )
-        settled = (epoch_ends(run, round_), settled_by(run, round_), settled_by(run, round_) + RELEASE_WAIT_S)
+        ends, last = epoch_ends(run, round_), settled_by(run, round_)
+        settled = (ends, ends + run.manifest.timing.attest_s // 2, last, last + RELEASE_WAIT_S)
         yield from (at + 1 for at in (*due, aggregate_by(run, round_), *settled))
         if round_.receipt is None and round_.commitments:
             yield max(created_at for _, created_at, _ in round_.commitments.values())

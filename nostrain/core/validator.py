@@ -38,16 +38,19 @@ ITEMS_PER_EVENT = min(16, MAX_ORACLE_ITEMS)
 
 
 def decide(tx: Transaction) -> None:
-    """Take up the open round if it lists us; take every duty that has not ended one step further."""
+    """Take up the open round if it lists us; take every duty that has not ended one step further.
+
+    In a run that was halted only those go on for which workers may have shown their deltas (`step`).
+    """
     run = tx.run
-    if run is None or run.halted or "validator" not in tx.me.roles:
+    if run is None or "validator" not in tx.me.roles:
         return
-    round_ = tx.get(f"round/{run.open}", Round)
+    round_ = tx.get(f"round/{run.open}", Round) if not run.halted else None
     if round_ is not None and tx.get(f"duty/{round_.id}", Duty) is None and may_begin(tx, round_):
         tx.put(f"duty/{round_.id}", Duty(announcement=round_.id))
     for key in tx.keys("duty/"):
         duty = tx.need(key, Duty)
-        if duty.state not in ENDED:
+        if duty.state not in ENDED and (not run.halted or duty.state not in (D.ANNOUNCING, D.ANNOUNCED)):
             step(tx, run, tx.need(f"round/{duty.announcement}", Round), duty)
 
 

@@ -351,6 +351,21 @@ def test_the_duty_goes_on_to_its_attestation_after_an_early_empty_result() -> No
     assert len(node.asked(OracleAttest).outcomes) == 3
 
 
+def test_the_duty_goes_on_to_its_attestation_in_a_run_that_is_halted() -> None:
+    """A coordinator that contradicts itself once the deltas are shown would have them for nothing."""
+    node = hashed().hear([changed("announcement", COORDINATOR, 51), *others("verdict hash 1", "verdict hash 2")])
+    assert node.run.halted
+    node.speak()
+    node.hear(others("verdict 1", "verdict 2"))
+    assert len(node.asked(OracleAttest).outcomes) == 3
+
+
+def test_a_duty_that_has_shown_nothing_ends_with_the_run() -> None:
+    node = announced().hear([changed("announcement", COORDINATOR, 51), *others("oracle announcements 1", "receipt")]).at(44)
+    assert node.run.halted
+    assert not node.asks(ChainLink)
+
+
 def test_a_result_that_uses_attested_work_ends_the_duty() -> None:
     node = opened().hear([MESSAGES["attestation 1"], MESSAGES["attestation 2"], MESSAGES["verdict 1"], MESSAGES["result"]])
     assert state(node) is D.SILENT
