@@ -75,8 +75,8 @@ class Attestation(msgspec.Struct, frozen=True, tag_field="type", tag="attestatio
 class EpochAttestation(msgspec.Struct, frozen=True, tag_field="type", tag="epoch_attestation"):
     """Kind 8671: the levels that follow from the mean scores of an epoch's rounds, up to round `through`.
 
-    `announcement` and `round` are those of the round that opened the epoch. `verdicts` is the digest of all verdicts that were used
-    (`core.epoch.verdicts_digest`): validators that used the same ones sign the same levels.
+    `announcement` and `round` are those of the round that opened the epoch. `verdicts` is the digest of all verdicts that the rounds'
+    attestations name (`core.epoch.verdicts_digest`): validators that saw the same attestations sign the same levels.
     """
 
     run: EventId
