@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import click
 
 import nostrain
+
+if TYPE_CHECKING:
+    from nostrain.devnet.layout import LightningKind
 
 SOCKET = click.option(
     "--control",
@@ -39,7 +43,14 @@ def main() -> None:
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True, help="Fixes keys, model and data.")
 @click.option("--text", type=FOLDER, default=None, help="Folder of text to learn from.  [default: this Python's standard library]")
 @click.option("--model", type=click.Choice(["tiny"]), default="tiny", show_default=True, help="Size of the Llama.")
-@click.option("--paid/--unpaid", default=True, show_default=True, help="Pay every round over a simulated Lightning network.")
+@click.option("--paid/--unpaid", default=True, show_default=True, help="Pay every round over a Lightning network.")
+@click.option(
+    "--lightning",
+    type=click.Choice(["simnet", "regtest"]),
+    default="simnet",
+    show_default=True,
+    help="That network: simulated, or bitcoind and a lightningd for each participant, from PATH, on a regtest chain.",
+)
 @click.option("--epoch-rounds", type=click.IntRange(1, 8), default=1, show_default=True, help="Rounds that are escrowed and paid together.")
 @click.option("--cheaters", default="", metavar="NAME,…", help=CHEATERS)
 @click.option("--keep", type=FOLDER, default=None, help="Empty folder to keep everything in: configs, logs, journals, checkpoints.")
@@ -53,6 +64,7 @@ def devnet(
     text: Path | None,
     model: str,
     paid: bool,
+    lightning: str,
     epoch_rounds: int,
     cheaters: str,
     keep: Path | None,
@@ -77,6 +89,7 @@ def devnet(
         text=text,
         model=model,
         paid=paid,
+        lightning=cast("LightningKind", lightning),
         epoch_rounds=epoch_rounds,
         cheaters=cheats,
     )

@@ -17,6 +17,7 @@ from rich.console import Console
 from nostrain.devnet import cheated, purse, reference, report, table
 from nostrain.devnet.export import export_model
 from nostrain.devnet.layout import Options, cheats_of, longest_socket
+from nostrain.devnet.regtest.programs import missing
 from nostrain.devnet.supervisor import Devnet, cancelled_by_signals, open_devnet
 from nostrain.errors import ConfigError, NostrainError, Unavailable
 
@@ -61,6 +62,10 @@ def usage_problem(options: Options, root: Path, json_path: Path | None) -> str |
         return f"--text {options.text}: not a folder"
     if options.cheaters and not options.paid:
         return "--cheaters: where nobody is paid there is nothing to be gained by cheating; leave out --unpaid"
+    if options.lightning == "regtest" and not options.paid:
+        return "--lightning regtest: where nobody is paid no Lightning node is needed; leave out --unpaid"
+    if options.lightning == "regtest" and (absent := missing()):
+        return f"--lightning regtest: {', '.join(absent)} not found on PATH; --lightning simnet needs no programs"
     try:
         cheats_of(options)
     except ConfigError as error:
@@ -114,9 +119,11 @@ async def main_job(options: Options, outputs: Outputs, tell: Callable[[str], Non
         except Unavailable as error:
             problem = str(error)
         extra: dict[str, Any] = {"daemons": await statuses(devnet)}
-        if devnet.purse is not None:
+        if devnet.lightning is not None:
+            money = devnet.lightning.purse
             due = {} if problem else purse.shares_due(report.build(devnet.observer, devnet.participants, {}))
-            extra["balances"] = purse.as_report(devnet.purse.before, await devnet.purse.settled(due))
+            extra["balances"] = purse.as_report(money.before, await money.settled(due), await money.fees())
+            extra["lightning"] = money.kind
     if outputs.with_reference and problem is None:
         tell("repeating the run in one process")
         extra["reference"] = await reference.compare(devnet.observer, root / "coordinator" / "work" / "run", root / "reference")
@@ -149,6 +156,7 @@ def conclude(devnet: Devnet, extra: dict[str, Any], problem: str | None, outputs
     console = Console(width=min(table.WIDTH, Console().width) if sys.stdout.isatty() else table.WIDTH)
     data = report.build(devnet.observer, devnet.participants, extra)
     problems = ([problem] if problem else []) + report.agreement(devnet.observer)
+    problems += devnet.lightning.complaints if devnet.lightning else []
     if data["paid"]:
         data["cheaters"] = cheated.entries(data, devnet.observer, devnet.participants)
         problems += purse.mismatches(data) + cheated.problems(data)
@@ -157,7 +165,7 @@ def conclude(devnet: Devnet, extra: dict[str, Any], problem: str | None, outputs
         if data["paid"]:
             table.show_money(data, console)
         if data.get("cheaters"):
-            table.show_cheaters(data["cheaters"], console)
+            table.show_cheaters(data, console)
     if "reference" in extra:
         compared = extra["reference"]["rounds"]
         differing = [str(entry["round"]) for entry in compared if not entry["match"]]

@@ -26,6 +26,7 @@ FEE_MSAT = 20_000
 """The submission fee: 5 % of what an honest worker's four levels pay in a round (design section 12)."""
 
 Role = Literal["coordinator", "validator", "worker"]
+LightningKind = Literal["simnet", "regtest"]
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,9 @@ class Options:
     model: str = "tiny"
     threads: int = 1
     paid: bool = True
-    """Whether the work is paid over the simnet."""
+    """Whether the work is paid."""
+    lightning: LightningKind = "simnet"
+    """What it is paid over: the simnet, or real nodes on regtest."""
     epoch_rounds: int = 1
     """How many rounds are escrowed and paid together."""
     timing: TimingSpec | None = None
@@ -119,14 +122,13 @@ def pool_msat(options: Options) -> int:
 
 def longest_socket(root: Path, options: Options) -> int:
     """Bytes of the longest path of a Unix socket under `root`: the system allows 107."""
-    return max(
-        len(os.fsencode(path)) for name, _ in roles_of(options) for path in (root / name / "control.sock", lightning_socket(root, name))
-    )
+    sockets = ((root / name / "control.sock", lightning_socket(root, options.lightning, name)) for name, _ in roles_of(options))
+    return max(len(os.fsencode(path)) for pair in sockets for path in pair)
 
 
-def lightning_socket(root: Path, name: str) -> Path:
-    """Where the simnet serves the participant's node."""
-    return root / "simnet" / name / "lightning-rpc"
+def lightning_socket(root: Path, kind: LightningKind, name: str) -> Path:
+    """Where the participant's node is to be asked."""
+    return root / kind / name / "lightning-rpc"
 
 
 def free_port() -> int:
@@ -178,7 +180,8 @@ def config_text(participant: Participant, options: Options, relay: str, blobs: s
         f"threads = {options.threads}",
     ]
     if options.paid:
-        lines += ["", "[lightning]", f"socket = {quoted(str(lightning_socket(participant.folder.parent, participant.name)))}"]
+        node = lightning_socket(participant.folder.parent, options.lightning, participant.name)
+        lines += ["", "[lightning]", f"socket = {quoted(str(node))}"]
     if participant.role == "coordinator":
         lines += [
             "",
@@ -198,7 +201,7 @@ def config_text(participant: Participant, options: Options, relay: str, blobs: s
         ]
         if options.paid:
             lines += ["", "[coordinator.run.settlement]", 'mode = "hold"', f"pool_sat = {pool_msat(options) // SAT}"]
-            # The simnet has no chain that a level would have to be worth taking to.
+            # No chain here has fees that a level would have to be worth: the simnet has none, regtest's coins cost nothing.
             lines += [
                 f"slots = {options.workers}",
                 f"epoch_rounds = {options.epoch_rounds}",

@@ -67,6 +67,17 @@ class Processes:
         """Children that ended by themselves."""
         return [child for child in self.children.values() if child.exit_code is not None]
 
+    async def stop(self, name: str, grace_s: float) -> int:
+        """SIGTERM to one child, which stops its own, and SIGKILL to its group if it has not ended after a while; how it ended."""
+        with trio.CancelScope(shield=True):
+            child = self.children.pop(name)
+            child.process.terminate()
+            with trio.move_on_after(grace_s):
+                await child.process.wait()
+            signal_group(child, signal.SIGKILL)
+            await child.process.wait()
+        return int(child.process.returncode or 0)
+
     async def stop_all(self) -> None:
         """SIGTERM to every group, SIGKILL to what is left after a while; returns when all are gone, even when cancelled."""
         with trio.CancelScope(shield=True):

@@ -1,11 +1,10 @@
-"""The devnet's money: the simnet process, what everybody has in it, and whether that is what the rounds' attestations say.
+"""The devnet's money: what everybody has in the Lightning network, and whether that is what the rounds' attestations say.
 
-Balances come from the simnet alone; rewards and fees follow from signed events; `mismatches` compares the two.
+Balances and routing fees come from the nodes alone; rewards and fees follow from signed events; `mismatches` compares the two.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,20 +13,13 @@ import msgspec
 import trio
 
 from nostrain.core.share import LEAST_MSAT
-from nostrain.devnet.layout import Options, roles_of
-from nostrain.devnet.processes import POLL_S, Processes
+from nostrain.devnet.processes import POLL_S
 from nostrain.errors import OutcomeUnknown, Unavailable
 from nostrain.lightning.rpc import ClnError, ClnRpc
 
-HUB_MSAT: Final = 50_000_000
-"""What the coordinator has in its channel with each of the others."""
-WORKER_MSAT: Final = 5_000_000
-"""What a worker has for fees, above the channel's reserve of 1 % of its capacity."""
-VALIDATOR_MSAT: Final = 0
-"""What a validator has: it only receives."""
-BLOCK_S: Final = 10
 WATCH_S: Final = 1.0
-START_S: Final = 30.0
+ASK_S: Final = 30.0
+"""Real nodes take a while until no HTLC is on its way."""
 
 
 class Balance(msgspec.Struct, frozen=True):
@@ -43,26 +35,51 @@ class _Balances(msgspec.Struct, frozen=True):
     total_msat: int
 
 
+class _Part(msgspec.Struct, frozen=True):
+    status: str
+    amount_sent_msat: int
+    amount_msat: int | None = None
+
+
+class _Sent(msgspec.Struct, frozen=True):
+    payments: tuple[_Part, ...]
+
+
 class Purse:
-    """Reads the simnet. `before` are the balances at the start."""
+    """Reads the network whose control socket is FOLDER/simnet-rpc or FOLDER/regtest-rpc. `before` are the balances at the start."""
 
     def __init__(self, control: Path) -> None:
-        self._rpc = ClnRpc(control)
+        self.kind = control.name.removesuffix("-rpc")
+        self._folder, self._rpc = control.parent, ClnRpc(control)
         self.before: dict[str, Balance] = {}
 
     async def balances(self) -> dict[str, Balance]:
         """What every node has now. Raises Unavailable."""
         try:
-            return (await self._rpc.call("simnet-balances", {}, _Balances, timeout_s=10)).nodes
+            return (await self._rpc.call(f"{self.kind}-balances", {}, _Balances, timeout_s=ASK_S)).nodes
         except (OutcomeUnknown, ClnError) as error:
-            raise Unavailable(f"simnet: {error}") from error
+            raise Unavailable(f"{self.kind}: {error}") from error
+
+    async def fees(self) -> dict[str, int]:
+        """What every node has paid to others for the routing of its payments, as `listsendpays` has it. Raises Unavailable."""
+        paid = {}
+        for name in self.before:
+            try:
+                sent = await ClnRpc(self._folder / name / "lightning-rpc").call("listsendpays", {}, _Sent, timeout_s=ASK_S)
+            except (OutcomeUnknown, ClnError) as error:
+                raise Unavailable(f"{self.kind}: {name}: {error}") from error
+            paid[name] = sum(fee(part) for part in sent.payments if part.status == "complete")
+        return paid
 
     async def watch(self, tell: Callable[[str], None]) -> None:
         """Tell whenever the sum of held money has come to rest at another value, until cancelled."""
         told = seen = 0
         while True:
             await trio.sleep(WATCH_S)
-            held = sum(one.held_msat for one in (await self.balances()).values())
+            try:
+                held = sum(one.held_msat for one in (await self.balances()).values())
+            except Unavailable:  # a node that was just killed; a network that is gone is noticed elsewhere
+                continue
             if held == seen and held != told:
                 tell(f"money: {held // 1000:,} sat held" if held else "money: everything held was released or came back")
                 told = held
@@ -76,33 +93,27 @@ class Purse:
             return not any(one.held_msat for one in now.values()) and all(due - gained[name] < LEAST_MSAT for name, due in shares.items())
 
         with trio.move_on_after(limit_s):
-            while not done(await self.balances()):  # noqa: ASYNC110 - the simnet has no event for it
+            while not done(await self.balances()):  # noqa: ASYNC110 - there is no event for it
                 await trio.sleep(POLL_S)
         return await self.balances()
 
 
-async def start_simnet(processes: Processes, root: Path, options: Options) -> Purse:
-    """Start the test network: the coordinator in the middle, a channel to each of the others. Raises Unavailable when it does not come up."""
-    folder, ready = root / "simnet", root / "simnet.ready"
-    folder.mkdir(exist_ok=True)
-    funds = {"coordinator": HUB_MSAT * (options.workers + options.validators), "worker": WORKER_MSAT, "validator": VALIDATOR_MSAT}
-    nodes = [f"{name}={funds[role]}" for name, role in roles_of(options)]
-    arguments = ("--dir", str(folder), "--nodes", ",".join(nodes), "--block-seconds", str(BLOCK_S), "--ready-file", str(ready))
-    child = await processes.start("simnet", (sys.executable, "-m", "nostrain.devnet.simnet", *arguments), root / "simnet.log")
-    with trio.move_on_after(START_S):
-        while not ready.exists() and child.exit_code is None:  # noqa: ASYNC110 - the file is how it says that it is ready
-            await trio.sleep(POLL_S)
-    if not ready.exists():
-        raise Unavailable(f"the simnet did not start; its log is {root / 'simnet.log'}")
-    purse = Purse(Path(ready.read_text().strip()))
-    purse.before = await purse.balances()
-    return purse
+def fee(part: _Part) -> int:
+    """What a part of a payment cost above what arrived. Raises Unavailable when its node does not say what was to arrive."""
+    if part.amount_msat is None:
+        raise Unavailable("listsendpays: a payment without an amount")
+    return part.amount_sent_msat - part.amount_msat
 
 
-def as_report(before: dict[str, Balance], after: dict[str, Balance]) -> dict[str, Any]:
+def as_report(before: dict[str, Balance], after: dict[str, Balance], fees: Mapping[str, int]) -> dict[str, Any]:
     """The report's `balances`."""
     return {
-        name: {"before_msat": before[name].balance_msat, "after_msat": one.balance_msat, "held_msat": one.held_msat}
+        name: {
+            "before_msat": before[name].balance_msat,
+            "after_msat": one.balance_msat,
+            "held_msat": one.held_msat,
+            "routing_msat": fees.get(name, 0),
+        }
         for name, one in after.items()
     }
 
@@ -117,14 +128,14 @@ def shares_due(report: dict[str, Any]) -> dict[str, int]:
 
 
 def mismatches(report: dict[str, Any]) -> list[str]:
-    """Where the simnet's balances are not what the signed events say: every worker gains its rewards less its fees, every validator its
-    shares (but for less than a sat, which is not worth a payment), and nothing is lost; the coordinator has the rest.
+    """Where the nodes' balances are not what the signed events say: every worker gains its rewards less its fees, every validator its shares
+    (but for less than a sat, which is not worth a payment), both less what routing cost them, and nothing is lost; the coordinator has the rest.
 
     A worker that did not commit in a round may have bought its ticket or not: no public event tells.
     """
     balances, problems = report["balances"], []
     changes = {name: one["after_msat"] - one["before_msat"] for name, one in balances.items()}
-    due = dict.fromkeys(balances, 0)
+    due = {name: -one["routing_msat"] for name, one in balances.items()}
     unpaid = {name: {0} for name in balances}
     for entry in report["rounds"]:
         for name, worker in entry["workers"].items():

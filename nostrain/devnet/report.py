@@ -28,7 +28,7 @@ def bits_per_byte(confirmations: list[Confirmation]) -> float | None:
 
 
 def build(observer: Observer, participants: list[Participant], extra: dict[str, Any]) -> dict[str, Any]:
-    """The report as plain data. Everything but `extra` follows from signed events; a paid run's `balances` are the simnet's, in `extra`.
+    """The report as plain data. Everything but `extra` follows from signed events; a paid run's `balances` are its nodes', in `extra`.
 
     In a run that is not paid, `paid` is false, and `reward_msat`, `fee_msat`, `share_msat` and `balances` are zero.
     """
@@ -40,7 +40,7 @@ def build(observer: Observer, participants: list[Participant], extra: dict[str, 
         "final_val_bpb": rounds[-1]["val_bpb"] if rounds else None,
         "utilization": utilization(observer),
         "rounds": rounds,
-        "balances": {one.name: {"before_msat": 0, "after_msat": 0, "held_msat": 0} for one in participants},
+        "balances": {one.name: {"before_msat": 0, "after_msat": 0, "held_msat": 0, "routing_msat": 0} for one in participants},
         "faults": observer.faults,
         "events": observer.events,
         **extra,

@@ -17,9 +17,9 @@ import msgspec
 import trio
 
 from nostrain.devnet.layout import Options, Participant, lay_out
+from nostrain.devnet.lightning import Lightning, open_lightning
 from nostrain.devnet.observer import Observer
 from nostrain.devnet.processes import Processes, start_relay
-from nostrain.devnet.purse import Purse, start_simnet
 from nostrain.devnet.waiting import awaited, longest_silence
 from nostrain.errors import RemoteProtocolError, Unavailable
 from nostrain.nostr.pool import open_pool
@@ -40,8 +40,8 @@ class Devnet:
         self.root, self.options = root, options
         self.processes, self.participants, self.observer = processes, participants, observer
         self.changed = trio.Event()
-        self.purse: Purse | None = None
-        """The money of a run that is paid."""
+        self.lightning: Lightning | None = None
+        """The network of a run that is paid."""
         self.heard = trio.current_time()
         """When the last event came."""
 
@@ -73,7 +73,8 @@ class Devnet:
 
     def check(self) -> None:
         """Raises Unavailable naming a process that ended by itself, with the last line of its log."""
-        for child in self.processes.dead():
+        lightning = [self.lightning.child] if self.lightning and self.lightning.child.exit_code is not None else []
+        for child in (*lightning, *self.processes.dead()):
             raise Unavailable(f"{child.name} {child.ending}; its log ends: {last_line(self.log_of(child.name))}")
 
     def blame(self) -> str:
@@ -84,7 +85,7 @@ class Devnet:
 
     def log_of(self, name: str) -> Path:
         """The log of a process."""
-        return self.root / f"{name}.log" if name in ("relay", "simnet") else self.participant(name).log
+        return self.root / f"{name}.log" if name in ("relay", self.options.lightning) else self.participant(name).log
 
     async def status(self, name: str) -> Answer:
         """What a daemon says of itself on its control socket. Raises Unavailable."""
@@ -104,7 +105,16 @@ class Devnet:
 
 @asynccontextmanager
 async def open_devnet(root: Path, options: Options, tell: Callable[[str], None]) -> AsyncIterator[Devnet]:
-    """Start everyone, staggered; stop everyone when the context is left, also by an error, Ctrl-C or SIGTERM."""
+    """Start everyone, staggered; stop everyone when the context is left, also by an error, Ctrl-C or SIGTERM: the Lightning network last."""
+    async with contextlib.AsyncExitStack() as stack:
+        lightning = await stack.enter_async_context(open_lightning(root, options)) if options.paid else None
+        devnet = await stack.enter_async_context(open_daemons(root, options, tell, lightning))
+        yield devnet
+
+
+@asynccontextmanager
+async def open_daemons(root: Path, options: Options, tell: Callable[[str], None], lightning: Lightning | None) -> AsyncIterator[Devnet]:
+    """Relay, daemons, and the watch over them."""
     processes = Processes()
     try:
         relay = await start_relay(processes, root)
@@ -112,12 +122,12 @@ async def open_devnet(root: Path, options: Options, tell: Callable[[str], None])
         silent = frozenset(one.pubkey for one in participants if one.cheat == "silent-validator")
         observer = Observer(tell, {one.pubkey: one.name for one in participants}, silent)
         devnet = Devnet(root, options, processes, participants, observer)
-        devnet.purse = await start_simnet(processes, root, options) if options.paid else None
+        devnet.lightning = lightning
         tell(f"relay {relay}; {len(participants)} daemons in {root}")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(devnet.follow)
-            if devnet.purse is not None:
-                nursery.start_soon(devnet.purse.watch, tell)
+            if lightning is not None:
+                nursery.start_soon(lightning.purse.watch, tell)
             for participant in participants:
                 await devnet.start(participant)
                 await trio.sleep(STAGGER_S)

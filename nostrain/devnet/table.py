@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from rich.console import Console
 from rich.table import Table
+
+from nostrain.devnet.layout import LightningKind
 
 WIDTH = 100
 BESIDE = 4
 """Workers that fit beside the other columns; more get tables of their own, so many at a time:"""
 A_TABLE = 7
 
+NODES: Final[dict[LightningKind, str]] = {"simnet": "the simnet", "regtest": "the lightningds"}
 LOSS = "devnet: held-out loss"
 SCORES = "level and score of each delta; ✗ not used"
 
@@ -41,7 +44,7 @@ def show(report: dict[str, Any], console: Console) -> None:
 
 def show_money(report: dict[str, Any], console: Console) -> None:
     """What everybody had and has, in sat."""
-    table = new_table("money, in sat (from the simnet)", ("name", "before", "after", "change", "held"), ())
+    table = new_table(f"money, in sat (from {NODES[report['lightning']]})", ("name", "before", "after", "change", "held"), ())
     for name, one in sorted(report["balances"].items(), key=lambda item: (len(item[0]), item[0])):
         change = one["after_msat"] - one["before_msat"]
         cells = (sats(one["before_msat"]), sats(one["after_msat"]), f"{change / 1000:+,.0f}", sats(one["held_msat"]))
@@ -49,13 +52,13 @@ def show_money(report: dict[str, Any], console: Console) -> None:
     console.print(table)
 
 
-def show_cheaters(cheaters: dict[str, Any], console: Console) -> None:
+def show_cheaters(report: dict[str, Any], console: Console) -> None:
     """What every cheater earned and paid, and why it was not more."""
-    table = Table(title="cheaters, in sat (from the simnet)")
+    table = Table(title=f"cheaters, in sat (from {NODES[report['lightning']]})")
     for column in ("name", "cheat", "earned", "paid"):
         table.add_column(column, justify="right" if column in ("earned", "paid") else "left", no_wrap=True)
     table.add_column("why", justify="left")
-    for name, one in sorted(cheaters.items(), key=lambda item: (len(item[0]), item[0])):
+    for name, one in sorted(report["cheaters"].items(), key=lambda item: (len(item[0]), item[0])):
         table.add_row(name, one["cheat"], sats(one["earned_msat"]), sats(one["paid_msat"]), "; ".join(one["why"]))
     console.print(table)
 

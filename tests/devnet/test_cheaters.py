@@ -183,7 +183,7 @@ EXAMPLES = Examples()
 
 def report(gains: dict[str, int], rounds: list[dict[str, tuple[int, bool]]], cheats: dict[str, str]) -> dict[str, Any]:
     """A report of rounds of (level, committed) by worker, with the balances' changes."""
-    held = {"before_msat": 1000, "held_msat": 0}
+    held = {"before_msat": 1000, "held_msat": 0, "routing_msat": 0}
     total = sum(gains.values())
     entries = [
         {

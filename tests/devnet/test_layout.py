@@ -42,7 +42,7 @@ def test_every_configuration_is_one_that_the_daemon_reads(tmp_path: Path, name: 
         assert config.relays == (RELAY,)
         assert config.engine.threads == 2
         assert participant.role in config.roles
-        socket = str(lightning_socket(root, participant.name))
+        socket = str(lightning_socket(root, "simnet", participant.name))
         assert config.lightning.socket == socket
         if config.coordinator is None:
             continue
@@ -78,6 +78,7 @@ def test_the_longest_socket_is_known_beforehand(tmp_path: Path) -> None:
     options = Options(workers=16)
     longest = max(len(str(tmp_path / "simnet" / name / "lightning-rpc")) for name, _ in roles_of(options))
     assert longest_socket(tmp_path, options) == longest
+    assert longest_socket(tmp_path, Options(workers=16, lightning="regtest")) == longest + len("regtest") - len("simnet")
 
 
 def test_a_run_that_is_not_paid_needs_no_lightning(tmp_path: Path) -> None:

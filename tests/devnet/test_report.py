@@ -24,7 +24,7 @@ from tests.devnet.recorded import ROUNDS, VALIDATORS, WORKERS, Recording, record
 RUN_KEYS = {"schema", "initial_val_bpb", "final_val_bpb", "utilization", "rounds", "balances", "faults"}
 ROUND_KEYS = {"round", "val_bpb", "ratio_fp32", "bytes", "seconds", "digests", "workers"}
 WORKER_KEYS = {"score_ppm", "level", "reward_msat", "fee_msat", "reason"}
-BALANCE_KEYS = {"before_msat", "after_msat", "held_msat"}
+BALANCE_KEYS = {"before_msat", "after_msat", "held_msat", "routing_msat"}
 
 
 @pytest.fixture(scope="module")

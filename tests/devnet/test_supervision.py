@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from nostrain.devnet import command
+from nostrain.devnet import command, lightning
 from nostrain.devnet.command import EXIT_FAILED, EXIT_USAGE, Outputs, run, supervise
 from nostrain.devnet.layout import Options
 from nostrain.devnet.processes import Processes
@@ -105,7 +106,10 @@ def test_what_would_fail_after_minutes_is_refused_at_once(
         (Options(), tmp_path / "file" / "x", None, "Not a directory"),
         (Options(), tmp_path / ("x" * 120), None, "too long for the control sockets"),
         (Options(), None, tmp_path / "none" / "r.json", "--json"),
+        (Options(lightning="regtest"), None, None, "bitcoind, bitcoin-cli, lightningd not found on PATH"),
+        (Options(lightning="regtest", paid=False), None, None, "leave out --unpaid"),
     ]
+    monkeypatch.setenv("PATH", str(tmp_path))
     for options, keep, json_path, said in cases:
         assert run(options, keep=keep, json_path=json_path, with_reference=False) == EXIT_USAGE
         errors = capsys.readouterr().err
@@ -157,6 +161,38 @@ async def test_everything_stops_even_what_will_not(tmp_path: Path, monkeypatch: 
             await processes.stop_all()
     assert child.ending == "was killed by SIGKILL"
     assert processes.children == {}
+
+
+@pytest.mark.parametrize(("stubborn", "ending"), [(False, 3), (True, -signal.SIGKILL)])
+async def test_one_child_is_stopped_in_its_own_way_and_says_how_that_went(tmp_path: Path, stubborn: bool, ending: int) -> None:
+    processes = Processes()
+    act = "signal.SIG_IGN" if stubborn else "lambda *_: sys.exit(3)"
+    code = f"import signal, sys, time; signal.signal(signal.SIGTERM, {act}); print('ready', flush=True); time.sleep(600)"
+    await processes.start("one", (sys.executable, "-c", code), tmp_path / "log")
+    with trio.fail_after(20):
+        while (tmp_path / "log").read_text() != "ready\n":
+            await trio.sleep(0.02)
+        assert await processes.stop("one", 0.3 if stubborn else 20) == ending
+    assert processes.children == {}
+
+
+async def test_a_network_that_ends_badly_is_complained_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `nostrain.devnet.regtest` does when a lightningd logged that something is broken: exit code 1, and the lines."""
+    real = lightning.command
+
+    def bad(root: Path, options: Options) -> tuple[str, ...]:
+        served = " ".join(map(shlex.quote, real(root, options)))
+        return ("sh", "-c", f"trap 'kill $!; wait $!; echo worker-1: **BROKEN**; exit 1' TERM; {served} & wait $!")
+
+    monkeypatch.setattr(lightning, "command", bad)
+    with trio.fail_after(60):
+        async with lightning.open_lightning(tmp_path, SMALL) as network:
+            assert network.complaints == []
+            assert sum((await network.purse.fees()).values()) == 0
+    assert network.complaints[0].startswith("the simnet ended with code 1")
+    assert network.complaints[-1] == "worker-1: **BROKEN**"
+    while processes_of(tmp_path):
+        await trio.sleep(0.05)
 
 
 def test_the_last_line_of_a_log_that_is_not_there(tmp_path: Path) -> None:

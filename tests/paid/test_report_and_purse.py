@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trio
+from msgspec import convert
 
 from nostrain.devnet import purse, report
 from nostrain.devnet.layout import Participant
 from nostrain.devnet.observer import Observer
+from nostrain.errors import Unavailable
+from nostrain.lightning.rpc import ClnRpc
 from nostrain.testing.simulation import Plan, Simulation
 from nostrain.units import Msat
 from tests.sim.world import simulate, to_the_end
@@ -34,7 +38,7 @@ def recorded() -> dict[str, Any]:
             observer.take(event)
         after = {name: purse.Balance(amount, 0, 0) for name, amount in sim.ledger.balances.items()}
         people = [Participant(one.name, one.role, Path(), one.pubkey) for one in sim.participants.values()]
-        return report.build(observer, people, {"balances": purse.as_report(before, after)})
+        return report.build(observer, people, {"balances": purse.as_report(before, after, {})})
 
     return simulate(PLAN, scenario)
 
@@ -113,3 +117,35 @@ def test_a_millisatoshi_too_many_is_found(change: Callable[[dict[str, Any]], Non
     found = copy.deepcopy(recorded())
     change(found)
     assert any(words in problem for problem in purse.mismatches(found)), purse.mismatches(found)
+
+
+def test_what_routing_cost_is_the_payers_and_those_have_it_who_forwarded() -> None:
+    found = copy.deepcopy(recorded())
+    move("worker-0", "coordinator", 7)(found)
+    assert purse.mismatches(found) != []
+    found["balances"]["worker-0"]["routing_msat"] = 7
+    assert purse.mismatches(found) == []
+    found["balances"]["worker-1"]["routing_msat"] = 1
+    assert any("worker-1 should have gained" in problem for problem in purse.mismatches(found))
+
+
+async def test_routing_fees_are_what_was_sent_above_what_arrived(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts: list[dict[str, object]] = [
+        {"status": "complete", "amount_sent_msat": 1_003, "amount_msat": 1_000},
+        {"status": "failed", "amount_sent_msat": 9_000, "amount_msat": 8_000},
+        {"status": "complete", "amount_sent_msat": 50, "amount_msat": 50},
+    ]
+    said = {"a": parts, "b": [{"status": "complete", "amount_sent_msat": 5}]}
+
+    async def call(rpc: ClnRpc, method: str, params: object, shape: type[Any], timeout_s: float) -> Any:
+        await trio.lowlevel.checkpoint()
+        assert method == "listsendpays"
+        return convert({"payments": said[rpc._path.parent.name]}, shape)
+
+    monkeypatch.setattr(ClnRpc, "call", call)
+    one = purse.Purse(Path("regtest/regtest-rpc"))
+    one.before = {"a": purse.Balance(0, 0, 0)}
+    assert await one.fees() == {"a": 3}
+    one.before = {"b": purse.Balance(0, 0, 0)}
+    with pytest.raises(Unavailable, match="without an amount"):
+        await one.fees()
