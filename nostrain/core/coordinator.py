@@ -5,9 +5,9 @@ from __future__ import annotations
 import msgspec
 
 from nostrain.core.effects import Compute, Computed, Failed, Fetch, Fetched, Outcome, Upload, Uploaded
-from nostrain.core.epoch import anchor_of, last_of
-from nostrain.core.escrow_rows import Payer
-from nostrain.core.liquidity import able, before_locking, places
+from nostrain.core.epoch import anchor_of
+from nostrain.core.liquidity import able, before_locking
+from nostrain.core.listing import listed, still_listed
 from nostrain.core.replica import aggregate_job
 from nostrain.core.rows import Lead, Replica, Round, Run
 from nostrain.core.run import located, with_item
@@ -19,14 +19,11 @@ from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.digests import receipt_time
 from nostrain.protocol.jobs import AggregateResult
-from nostrain.protocol.limits import MAX_VALIDATORS
 from nostrain.protocol.manifest import BlobRef
-from nostrain.protocol.messages import Accepted, Announcement, Receipt, Refused, Result, ValidatorEntry
+from nostrain.protocol.messages import Accepted, Announcement, Receipt, Refused, Result
 from nostrain.units import Digest, EventId, Pubkey, UnixTime
 
 L, P = LeadState, PayerState
-MAX_MISSED = 3
-"""Rounds in a row that a listed worker may be absent before it is left out until it enrols again."""
 
 
 def decide(tx: Transaction) -> None:
@@ -66,42 +63,6 @@ def announce(tx: Transaction, run: Run) -> None:
     if tx.say(f"announcement/{run.head}", body) and anchor is None:
         for line in before_locking(tx, run, workers):
             tx.note("warning", "locks_in_doubt", f"round {body.round}: {line}")
-
-
-def listed(tx: Transaction, run: Run) -> tuple[tuple[Pubkey, ...], tuple[ValidatorEntry, ...]]:
-    """Whom the next round lists: everyone who enrolled, was not absent lately and neither contradicted itself nor was proved to cheat.
-
-    If there are more than fit, those who took part before come first, so that a crowd of newcomers does not displace them. If all were
-    absent, nobody is left out: they only hear of it from a round that does not list them. No more are listed than can be paid now.
-    """
-    last = tx.get(f"round/{list(run.results)[-1]}", Round) if run.results else None
-    incumbent = {entry.pubkey for entry in last.announcement.validators} if last is not None else set()
-    workers = [key for key, (_, _, said) in run.enrolled.items() if said.role == "worker" and key not in run.faulty]
-    workers = [key for key in workers if run.missed.get(key, 0) < MAX_MISSED] or workers
-    workers.sort(key=lambda key: (key not in run.missed, run.missed.get(key, 0), key))
-    trusted = tx.me.plan.validators if tx.me.plan is not None else ()
-    entries: dict[Pubkey, ValidatorEntry] = {}
-    for key, (_, _, said) in sorted(run.enrolled.items(), key=lambda item: (item[0] not in incumbent, item[0])):
-        chosen = said.role == "validator" and key not in run.faulty and (not trusted or key in trusted)
-        if chosen and said.chain_length >= last_of(run.manifest, run.round + 1) and said.oracle not in entries:
-            assert said.oracle is not None and said.endorsement is not None and said.chain_end is not None  # noqa: PT018 - fold_enrolment
-            entries[said.oracle] = ValidatorEntry(key, said.oracle, said.endorsement, said.chain_end, said.chain_length)
-    validators = sorted(list(entries.values())[:MAX_VALIDATORS], key=lambda entry: entry.pubkey)
-    return tuple(sorted(workers[: places(tx, run)])), tuple(validators)
-
-
-def still_listed(tx: Transaction, run: Run, anchor: Round) -> tuple[tuple[Pubkey, ...], tuple[ValidatorEntry, ...]]:
-    """Whom a round in the middle of an epoch lists: its validators, and those of its workers whose pay is locked and who were not absent lately.
-
-    If that is nobody, all of its workers: a round has to list someone.
-    """
-    workers = anchor.announcement.workers
-    escrows = {key: tx.get(f"payer/{anchor.id}/{key}", Payer) for key in workers}
-    locked = [
-        key for key, row in escrows.items() if row is not None and row.levels and all(level.state is P.PAYING for level in row.levels)
-    ]
-    present = tuple(key for key in locked if run.missed.get(key, 0) < MAX_MISSED)
-    return present or workers, anchor.announcement.validators
 
 
 def step(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:

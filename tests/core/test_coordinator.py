@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from nostrain.core.coordinator import listed
 from nostrain.core.effects import Compute, Computed, Failed, Fetch, Fetched, Upload, Uploaded
+from nostrain.core.listing import listed
 from nostrain.core.rows import Lead, NodeState, RunPlan
 from nostrain.core.tables import LeadState, ReplicaState
 from nostrain.core.transaction import Transaction
