@@ -7,18 +7,21 @@ effects are tried until the node is back or their time is over.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
+from nostrain.core.escrow_rows import Payee, Payer
 from nostrain.core.inputs import NodeChanged
 from nostrain.core.liquidity_rows import LightningNode, Peer
-from nostrain.core.rows import NodeState, Run
+from nostrain.core.rows import Identity, NodeState, Run
+from nostrain.core.tables import PayeeState, PayerState
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.manifest import SAT, RunManifest
-from nostrain.units import Pubkey
+from nostrain.units import Msat, Pubkey
 
 KEY = "lightning"
+HELD: Final = (PayeeState.HELD, PayeeState.RELEASABLE, PayeeState.SETTLING)
 
 
 class Hindrance(msgspec.Struct, frozen=True):
@@ -74,13 +77,32 @@ def usable(node: LightningNode) -> tuple[Peer, ...]:
     return tuple(peer for peer in node.peers if peer.connected)
 
 
+def unlocked(state: NodeState, run: Run) -> LightningNode | None:
+    """Our node with what our escrows lock now added to what it can carry: money and slots that are in use are no lack, and come back or are spent.
+
+    It is what people are told by. What is begun goes by what the node can carry now.
+    """
+    node, level = state.rows.get(KEY), run.manifest.level_msat
+    if not isinstance(node, LightningNode) or not usable(node):
+        return node if isinstance(node, LightningNode) else None
+    locked = []
+    for key in (*state.groups.get("payer", ()), *state.groups.get("payee", ())):
+        row = state.rows[key]
+        if isinstance(row, Payer) and (count := sum(one.state is PayerState.PAYING for one in row.levels)):
+            locked.append(Peer("", True, Msat(count * level), Msat(0), count, 0, owner=row.payee))
+        elif isinstance(row, Payee) and (count := sum(one.state in HELD for one in row.levels)):
+            locked.append(Peer("", True, Msat(0), Msat(count * level), 0, count))
+    return msgspec.structs.replace(node, peers=(*node.peers, *locked))
+
+
 def unpayable(node: LightningNode, manifest: RunManifest, workers: Iterable[Pubkey]) -> tuple[str, ...]:
     """A line for each of `workers` that has channels with us of which we know that they cannot carry its levels now."""
     levels, lines = len(manifest.scoring.levels_ppm), []
     needed = levels * manifest.level_msat
     for worker in workers:
-        known = [peer for peer in node.peers if peer.owner == worker]
-        there = [peer for peer in known if peer.connected]
+        of_worker = [peer for peer in node.peers if peer.owner == worker]
+        known = [peer for peer in of_worker if peer.node_id]
+        there = [peer for peer in of_worker if peer.connected] if any(peer.connected for peer in known) else []
         sendable, slots = sum(peer.spendable_msat for peer in there), sum(peer.slots_out for peer in there)
         if known and not there:
             lines.append(f"worker {worker[:8]}: its node is not connected")
@@ -93,8 +115,9 @@ def unpayable(node: LightningNode, manifest: RunManifest, workers: Iterable[Pubk
 
 def warnings(state: NodeState) -> tuple[str, ...]:
     """What a coordinator should know before the open round, or the next one with the same workers, is locked."""
-    run, node, me = state.rows.get("run"), state.rows.get(KEY), state.rows.get("node")
-    if not isinstance(run, Run) or not isinstance(node, LightningNode) or run.coordinator != getattr(me, "pubkey", None):
+    run, me = state.rows.get("run"), state.rows.get("node")
+    node = unlocked(state, run) if isinstance(run, Run) else None
+    if not isinstance(run, Run) or node is None or run.coordinator != getattr(me, "pubkey", None):
         return ()
     if run.manifest.settlement.mode == "none" or run.finished:
         return ()
@@ -133,19 +156,20 @@ def able(tx: Transaction, run: Run, *, leads: bool, locked: bool = False) -> boo
 
 def changed(tx: Transaction, input_: NodeChanged) -> None:
     """Take what our Lightning node is now, and say it when that begins or ends to keep us from paid rounds."""
-    before = held_up(tx)
-    tx.put(KEY, LightningNode(state=input_.state, reason=input_.reason, peers=input_.peers))
-    after = held_up(tx)
-    if after is not None and (before is None or before.state != after.state):
+    row, found = tx.get(KEY, LightningNode), held_up(tx.result())
+    before = row.told if row is not None else found.state if found is not None else None
+    tx.put(KEY, LightningNode(state=input_.state, reason=input_.reason, peers=input_.peers, told=before))
+    after = held_up(tx.result())
+    tx.put(KEY, msgspec.structs.replace(tx.need(KEY, LightningNode), told=after.state if after is not None else None))
+    if after is not None and before != after.state:
         tx.note("warning", "rounds_not_payable", f"no paid round until that changes: {after.reason}")
     elif before is not None and after is None:
         tx.note("info", "rounds_payable", "our Lightning node can settle rounds")
 
 
-def held_up(tx: Transaction) -> Hindrance | None:
-    """What keeps us from paid rounds of the run that we follow."""
-    run = tx.run
-    leads = run is not None and run.coordinator == tx.me.pubkey
-    if run is None or not (leads or "worker" in tx.me.roles):
+def held_up(state: NodeState) -> Hindrance | None:
+    """What keeps us from paid rounds of the run that we follow, beside the escrows that we have."""
+    run, me = state.rows.get("run"), state.rows.get("node")
+    if not isinstance(run, Run) or not isinstance(me, Identity) or not (run.coordinator == me.pubkey or "worker" in me.roles):
         return None
-    return hindrance(tx.get(KEY, LightningNode), run.manifest, leads=leads)
+    return hindrance(unlocked(state, run), run.manifest, leads=run.coordinator == me.pubkey)

@@ -22,8 +22,12 @@ class Peer(msgspec.Struct, frozen=True):
 
 
 class LightningNode(msgspec.Struct, frozen=True, tag="lightning"):
-    """Row `lightning`: our node as it was when it was last looked at. Dropped at every start. `reason`: why it is not ready."""
+    """Row `lightning`: our node as it was when it was last looked at. Dropped at every start.
+
+    `reason`: why it is not ready. `told`: what was said to keep us from paid rounds, if anything.
+    """
 
     state: Literal["ready", "syncing", "down"]
     reason: str | None = None
     peers: tuple[Peer, ...] = ()
+    told: Literal["unknown", "down", "syncing", "short"] | None = None

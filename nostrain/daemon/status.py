@@ -8,7 +8,7 @@ from typing import Final
 
 import nostrain
 from nostrain.config.schema import DaemonConfig, SettlementConfig
-from nostrain.core.liquidity import KEY, hindrance, warnings
+from nostrain.core.liquidity import KEY, held_up, warnings
 from nostrain.core.liquidity_rows import LightningNode
 from nostrain.core.round import phase
 from nostrain.core.rows import Duty, Identity, NodeState, Replica, Round, Run, Submission
@@ -111,18 +111,11 @@ def run_status(run: Run, state: NodeState) -> RunStatus:
 
 def lightning_status(state: NodeState) -> LightningStatus:
     """Whether our Lightning node can settle rounds of the run that we follow; before there is one, whether it is there at all."""
-    node, run, me = state.rows.get(KEY), state.rows.get("run"), state.rows.get("node")
+    node, hindrance = state.rows.get(KEY), held_up(state)
     found = node if isinstance(node, LightningNode) else None
-    leads = isinstance(run, Run) and isinstance(me, Identity) and run.coordinator == me.pubkey
-    held_up = hindrance(found, run.manifest, leads=leads) if isinstance(run, Run) and isinstance(me, Identity) and pays(me, run) else None
-    if held_up is not None:
-        return LightningStatus(held_up.state, held_up.reason, warnings(state))
+    if hindrance is not None:
+        return LightningStatus(hindrance.state, hindrance.reason, warnings(state))
     return LightningStatus(found.state if found else "unknown", found.reason if found else None, warnings(state))
-
-
-def pays(me: Identity, run: Run) -> bool:
-    """Whether rounds of the run are paid by us, or to us."""
-    return run.coordinator == me.pubkey or "worker" in me.roles
 
 
 def metrics(status: Status) -> str:

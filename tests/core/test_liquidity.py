@@ -6,14 +6,17 @@ import msgspec
 import pytest
 
 from nostrain.core.effects import BuyTicket, Draw
+from nostrain.core.escrow_rows import Payer, PayerLevel
 from nostrain.core.inputs import Boot, NodeChanged
-from nostrain.core.liquidity import crowded, hindrance, payable, unpayable, warnings
+from nostrain.core.liquidity import crowded, held_up, hindrance, payable, unpayable, warnings
 from nostrain.core.liquidity_rows import LightningNode, Peer
-from nostrain.core.rows import Submission
+from nostrain.core.rows import NodeState, Submission
+from nostrain.core.tables import PayerState
 from nostrain.protocol.manifest import SettlementSpec
 from nostrain.protocol.messages import Announcement
 from nostrain.units import Msat
 from tests.core.actors import EXAMPLES, LIMITS, RICH, Node, until
+from tests.core.payees import held
 from tests.docs.examples import COORDINATOR, VALIDATORS, WORKERS
 
 MANIFEST = EXAMPLES.manifest
@@ -147,6 +150,42 @@ def test_a_coordinator_is_warned_of_what_it_cannot_pay() -> None:
     there.hear(until("enrolment worker 2"))
     assert [line.partition(";")[0] for line in warnings(there.state)[:1]] == ["our channels can lock the levels of 2 of 3 workers"]
     assert warnings(there.state)[1:] == (f"worker {first[:8]}: its channels can carry 999 of 1000 sat",)
+
+
+def paying(there: Node, state: PayerState) -> Node:
+    """The coordinator's escrows with all workers of a round are in that state."""
+    rows = {
+        f"payer/{EXAMPLES.round_id}/{party.pubkey}": Payer(EXAMPLES.round_id, party.pubkey, levels=(PayerLevel(state),) * 4)
+        for party in WORKERS
+    }
+    there.state = NodeState({**there.state.rows, **rows})
+    return there
+
+
+def test_money_that_is_locked_is_not_said_to_be_missing() -> None:
+    """A coordinator with just enough would otherwise be warned in every round, and told in every round that all is well."""
+    there = Node(COORDINATOR, "coordinator").hear(until("announcement"))
+    there.take(NodeChanged("ready", None, tuple(peer(NEED, owner=party.pubkey) for party in WORKERS)))
+    locked = tuple(peer(0, out=0, owner=party.pubkey) for party in WORKERS)
+    paying(there, PayerState.PAYING).take(NodeChanged("ready", None, locked))
+    assert warnings(there.state) == ()
+    assert held_up(there.state) is None
+    assert there.told("rounds_not_payable") == there.told("rounds_payable") == []
+    away = tuple(msgspec.structs.replace(one, connected=one.owner != WORKERS[0].pubkey) for one in locked)
+    there.take(NodeChanged("ready", None, away))
+    assert f"worker {WORKERS[0].pubkey[:8]}: its node is not connected" in warnings(there.state)
+    paying(there, PayerState.PAID).take(NodeChanged("ready", None, locked))
+    assert len(there.told("rounds_not_payable")) == 1, "once it is spent it is missing"
+    assert "0 of 3 workers" in warnings(there.state)[0]
+
+
+def test_a_worker_that_has_no_room_left_for_what_it_holds_is_not_warned() -> None:
+    there = held()
+    there.take(NodeChanged("ready", None, (peer(FEE, 0, 4, 0),)))
+    assert held_up(there.state) is None
+    assert there.told("rounds_not_payable") == []
+    there.take(NodeChanged("ready", None, (peer(FEE - 1, 0, 4, 0),)))
+    assert len(there.told("rounds_not_payable")) == 1, "a ticket is not locked"
 
 
 def test_the_first_round_waits_until_enough_can_be_paid() -> None:
