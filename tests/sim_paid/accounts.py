@@ -79,7 +79,7 @@ def check_shares(sim: Simulation) -> None:
         due = sum(earned(sim, number).get(validator.pubkey, 0) for number in range(1, sim.plan.rounds + 1))
         assert sim.ledger.balances[validator.name] == (due if due >= LEAST_MSAT else 0), validator.name
         total += sim.ledger.balances[validator.name]
-    assert sim.ledger.balances["coordinator"] - sim.plan.funds_msat == fees - total - rewards
+    assert sim.ledger.balances["coordinator"] - sim.started["coordinator"] == fees - total - rewards
     hashes = [payment_hash for _, payment_hash in sim.ledger.book.payments]
     assert len(hashes) == len(set(hashes))
     paid = [row for row in rows_of(sim, "coordinator", Share) if row.state is ShareState.PAID]
