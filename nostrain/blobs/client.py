@@ -15,7 +15,7 @@ import trio
 from nostrain.blobs.auth import IDENTITY, make_header
 from nostrain.blobs.download import download
 from nostrain.blobs.incoming import StorageFull
-from nostrain.blobs.store import BlobStore, DigestMismatch
+from nostrain.blobs.store import LOCAL, BlobStore, DigestMismatch
 from nostrain.blobs.tuning import Tuning
 from nostrain.blobs.upload import upload
 from nostrain.blobs.urls import PaymentRequired, parse_url_untrusted
@@ -24,7 +24,7 @@ from nostrain.ports.clock import Clock
 from nostrain.ports.signer import Signer
 from nostrain.ports.tickets import TicketShower
 from nostrain.ports.tolls import Errand, TollPayer
-from nostrain.units import Digest, EventId, is_hex32
+from nostrain.units import Digest, EventId, Pubkey, is_hex32
 
 _MOST_SOURCES: Final = 8
 
@@ -121,6 +121,10 @@ class BlossomClient:
         if size > max_size:
             raise RemoteProtocolError("blob", f"{digest} has {size} bytes, at most {max_size} are wanted")
         return path
+
+    async def discard(self, digest: Digest, owners: Sequence[Pubkey] = ()) -> None:
+        """Give up our own copy, and what `owners` have stored in the store under that name. Idempotent. Raises StorageFull."""
+        await self._store.discard(digest, (*owners, LOCAL))
 
     async def _upload(
         self, server: httpx.URL, path: Path, digest: Digest, ticket: EventId | None

@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
@@ -108,6 +108,10 @@ class BlobStore:
     async def delete(self, digest: Digest, owner: Pubkey = LOCAL) -> bool:
         """Withdraw `owner` from the blob and remove the file with its last owner; whether `owner` had it."""
         return await self._alone(partial(self._delete, digest, owner))
+
+    async def discard(self, digest: Digest, owners: Sequence[Pubkey]) -> None:
+        """Withdraw `owners` from the blob, and remove the file unless somebody else has stored it. Idempotent. Raises StorageFull."""
+        await self._alone(partial(self._discard, digest, owners))
 
     async def usage(self, owner: Pubkey) -> int:
         """Bytes that `owner` has stored."""
@@ -207,9 +211,14 @@ class BlobStore:
     def _delete(self, digest: Digest, owner: Pubkey) -> bool:
         if not self._index.remove(owner, digest):
             return False
+        self._discard(digest, ())
+        return True
+
+    def _discard(self, digest: Digest, owners: Sequence[Pubkey]) -> None:
+        for owner in owners:
+            self._index.remove(owner, digest)
         if not self._index.wanted(digest):
             self._place(digest).unlink(missing_ok=True)
-        return True
 
 
 def _copy(source: Path, target: Path) -> str:

@@ -18,6 +18,7 @@ from nostrain.core import (
     payer,
     preparation,
     replica,
+    retention,
     share,
     ticket,
     validator,
@@ -184,6 +185,8 @@ def finish(tx: Transaction, effect_id: str, outcome: Outcome) -> None:
             payee.done(tx, owner, effect.name, outcome)
         case "suspicion" | "complaint":
             disputes.done(tx, owner, effect.name, outcome)
+        case retention.KEY:
+            pass
         case "share":
             share.done(tx, owner, effect.name, outcome)
         case other:
@@ -195,7 +198,21 @@ def settle(tx: Transaction) -> None:
     behind = len(tx.run.results) if tx.run is not None else 0  # a replica that catches up takes an empty round a pass
     for _ in range(MAX_PASSES + 2 * behind):
         before = tx.version
-        for machine in (enrolment, replica, preparation, coordinator, payer, share, validator, epoch_duty, payee, worker, disputes, outbox):
+        for machine in (
+            enrolment,
+            replica,
+            preparation,
+            coordinator,
+            payer,
+            share,
+            validator,
+            epoch_duty,
+            payee,
+            worker,
+            disputes,
+            outbox,
+            retention,
+        ):
             machine.decide(tx)
         prune(tx)
         if tx.version == before:

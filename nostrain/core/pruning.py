@@ -8,6 +8,7 @@ import msgspec
 
 from nostrain.core.escrow_rows import Payee, Payer
 from nostrain.core.evidence import forget_round
+from nostrain.core.retention import forget
 from nostrain.core.rows import EpochDuty, Outbox, Replica, Round
 from nostrain.core.scoring import PROVENANCE_ROUNDS
 from nostrain.core.share import uncredited
@@ -41,6 +42,7 @@ def prune(tx: Transaction) -> None:
         announcements = {parent: child for parent, child in run.announcements.items() if child not in dropped}
         results = {announcement: result for announcement, result in run.results.items() if announcement not in dropped}
         tx.put("run", msgspec.structs.replace(run, announcements=announcements, results=results))
+        forget(tx, done)
 
 
 def unattested(tx: Transaction) -> int:

@@ -55,7 +55,7 @@ class RunPlan(msgspec.Struct, frozen=True):
 
 
 class Identity(msgspec.Struct, frozen=True, tag="identity"):
-    """Row `node`: who we are and which roles we play. Set at every start from the configuration."""
+    """Row `node`: who we are and which roles we play, set at every start. An `archive` keeps deltas for those who come later."""
 
     pubkey: Pubkey
     name: str
@@ -66,6 +66,7 @@ class Identity(msgspec.Struct, frozen=True, tag="identity"):
     join_run: EventId | None = None
     join_coordinator: Pubkey | None = None
     plan: RunPlan | None = None
+    archive: bool = False
 
 
 class Run(msgspec.Struct, frozen=True, tag="run"):

@@ -201,6 +201,7 @@ def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], wor
         join_run=None if config.join.run == "any" else config.join.run,  # type: ignore[arg-type]
         join_coordinator=config.join.coordinator,  # type: ignore[arg-type]
         plan=run_plan(config, servers, work_dir),
+        archive="blobs" in config.roles and config.blobs.keep_deltas,
     )
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
-from nostrain.units import Digest, EventId
+from nostrain.units import Digest, EventId, Pubkey
 
 
 class Blobs(Protocol):
@@ -25,5 +25,12 @@ class Blobs(Protocol):
 
         Never writes more than `max_size` bytes; nothing unverified is left under its final name.
         Raises Unavailable when no source answered, RemoteProtocolError when what they serve is not that blob or is too large.
+        """
+        ...
+
+    async def discard(self, digest: Digest, owners: Sequence[Pubkey] = ()) -> None:
+        """Give up our own copy, and what `owners` have stored with us under that name: the file goes unless somebody else has stored it too.
+
+        Idempotent; other servers keep what they have. Raises Unavailable: nothing was lost, try again.
         """
         ...

@@ -11,7 +11,7 @@ import trio
 
 from nostrain.errors import LocalProtocolError, RemoteProtocolError, Unavailable
 from nostrain.hashes import sha256_hex
-from nostrain.units import Digest, EventId, is_hex32
+from nostrain.units import Digest, EventId, Pubkey, is_hex32
 
 
 @dataclass
@@ -64,6 +64,11 @@ class FakeBlobs:
         elif path.stat().st_size > max_size:
             raise RemoteProtocolError("blob", f"{path.stat().st_size} bytes, at most {max_size} are wanted")
         return path
+
+    async def discard(self, digest: Digest, owners: Sequence[Pubkey] = ()) -> None:
+        """As the port; nobody stores anything with us."""
+        await trio.lowlevel.checkpoint()
+        (self._folder / digest).unlink(missing_ok=True)
 
     async def _travel(self) -> None:
         await trio.sleep(self._latency)

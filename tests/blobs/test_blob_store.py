@@ -160,6 +160,24 @@ async def test_nobody_outside_deletes_what_is_ours(store: BlobStore, tmp_path: P
     assert not adopted.exists()
 
 
+async def test_what_is_discarded_stays_for_others(store: BlobStore) -> None:
+    for owner in (ALICE, LOCAL, BOB):
+        await store.put_stream(pieces(DATA), DIGEST, len(DATA), owner)
+    await store.discard(DIGEST, (ALICE, LOCAL))
+    path = store.path(DIGEST)
+    assert path is not None
+    assert (await store.usage(ALICE), await store.usage(BOB)) == (0, len(DATA))
+    await store.discard(DIGEST, (BOB,))
+    assert not path.exists()
+
+
+async def test_a_file_that_a_crash_left_without_an_owner_is_discarded(store: BlobStore) -> None:
+    await store.put_stream(pieces(DATA), DIGEST, len(DATA), ALICE)
+    assert store._index.remove(ALICE, DIGEST)
+    await store.discard(DIGEST, ())
+    assert store.path(DIGEST) is None
+
+
 async def test_only_a_digest_names_a_blob(store: BlobStore) -> None:
     with pytest.raises(LocalProtocolError):
         store.path(Digest("../index.sqlite"))

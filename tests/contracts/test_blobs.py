@@ -166,6 +166,20 @@ async def test_the_limit_holds_for_the_local_copy_too(world: World, tmp_path: Pa
         await world.bob.get(digest, urls, 4)
 
 
+async def test_what_is_discarded_is_fetched_again(world: World, tmp_path: Path) -> None:
+    path, digest = file_of(tmp_path, b"once more")
+    urls = await world.alice.put(path, digest)
+    first = await world.bob.get(digest, urls, 100)
+    for _ in range(2):
+        await world.bob.discard(digest)
+        assert not first.exists()
+    assert (await world.bob.get(digest, urls, 100)).read_bytes() == b"once more"
+    await world.bob.discard(digest)
+    world.replace(digest, b"a forgery")
+    with pytest.raises(RemoteProtocolError, match="SHA-256"):
+        await world.bob.get(digest, urls, 100)
+
+
 async def test_a_blob_larger_than_wanted_is_refused(world: World, tmp_path: Path) -> None:
     path, digest = file_of(tmp_path, b"12345")
     urls = await world.alice.put(path, digest)

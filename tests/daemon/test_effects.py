@@ -17,6 +17,7 @@ from nostrain.core.effects import (
     Compute,
     Computed,
     Credentials,
+    Discard,
     Draw,
     Drawn,
     Effect,
@@ -132,6 +133,24 @@ async def test_a_blob_of_another_size_than_promised_is_final(tmp_path: Path, aut
     outcome = await perform(MUST, make_ports(tmp_path, blobs=blobs))
     assert outcome == Failed(f"blob {BLOB.sha256[:8]} has 6 bytes, 4 were promised")
     assert len(blobs.calls) == 1
+
+
+async def test_files_of_old_rounds_are_removed_but_for_those_that_are_named(tmp_path: Path, autojump_clock: MockClock) -> None:
+    old = ["state-00002.safetensors", "lead-00003.safetensors", "00003-aabb.delta"]
+    kept = ["00001-aabb.state", "state-00004.safetensors", "engine.lock", "notes-00001.txt"]
+    work = tmp_path / "work"
+    (work / "run").mkdir(parents=True)
+    for name in old + kept:
+        (work / name).write_bytes(b"x")
+    ports = make_ports(tmp_path)
+    await ports.blobs.put(blob_file(tmp_path), Digest(sha256_hex(b"blob")))
+    local = await ports.blobs.get(Digest(sha256_hex(b"blob")), [f"http://blobs.test/{sha256_hex(b'blob')}"], 4)
+    gone = Digest(sha256_hex(b"blob"))
+    effect = Discard("retention", "3", blobs=(gone, WORD), owners=(), folder=str(work), last=3, keep=("00001-aabb.state",))
+    for _ in range(2):
+        assert await perform(effect, ports) == Ok()
+        assert {path.name for path in work.iterdir()} == {"run", *kept}
+        assert not local.exists()
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), sqlite3.OperationalError("disk is full")])

@@ -41,6 +41,7 @@ from nostrain.core.effects.work import (
     Compute,
     Computed,
     DatasetRead,
+    Discard,
     Draw,
     Drawn,
     Fetch,
@@ -65,6 +66,7 @@ __all__ = [
     "Credentials",
     "CredentialsRead",
     "DatasetRead",
+    "Discard",
     "Draw",
     "DrawLocks",
     "Drawn",
@@ -116,6 +118,7 @@ Effect = (
     | Fetch
     | FetchDataset
     | Upload
+    | Discard
     | Compute
     | Credentials
     | ChainLink
@@ -178,6 +181,7 @@ RETRY: Final[dict[type[EffectBase], Retry]] = {
     Fetch: Retry.IDEMPOTENT,
     FetchDataset: Retry.IDEMPOTENT,
     Upload: Retry.IDEMPOTENT,
+    Discard: Retry.IDEMPOTENT,
     Compute: Retry.RECOMPUTE,
     Credentials: Retry.RECOMPUTE,
     ChainLink: Retry.RECOMPUTE,

@@ -9,7 +9,7 @@ from nostrain.protocol.event import Event
 from nostrain.protocol.jobs import Job, JobResult
 from nostrain.protocol.manifest import BlobRef, DatasetManifest
 from nostrain.protocol.messages import Body, Message
-from nostrain.units import EventId, Pubkey, UnixTime
+from nostrain.units import Digest, EventId, Pubkey, UnixTime
 
 
 class Sign(EffectBase, frozen=True, tag="sign"):
@@ -53,6 +53,16 @@ class Upload(EffectBase, frozen=True, tag="upload"):
     path: str
     servers: tuple[str, ...]
     ticket: EventId | None = None
+
+
+class Discard(EffectBase, frozen=True, tag="discard"):
+    """Remove what rounds up to `last` left behind: our claim and that of `owners` on `blobs`, and files of `folder` but for the names in `keep`."""
+
+    blobs: tuple[Digest, ...]
+    owners: tuple[Pubkey, ...]
+    folder: str
+    last: int
+    keep: tuple[str, ...]
 
 
 class Compute(EffectBase, frozen=True, tag="compute"):

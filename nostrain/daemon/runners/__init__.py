@@ -21,6 +21,7 @@ from nostrain.core.effects import (
     CheckLocks,
     Compute,
     Credentials,
+    Discard,
     Draw,
     DrawLocks,
     Effect,
@@ -86,7 +87,7 @@ async def once(effect: Effect, ports: Ports) -> Outcome:
     match effect:
         case Sign() | Send():
             return await speech.run(effect, ports)
-        case Fetch() | FetchDataset() | Upload():
+        case Fetch() | FetchDataset() | Upload() | Discard():
             return await files.run(effect, ports)
         case Compute() | Draw():
             return await compute.run(effect, ports)

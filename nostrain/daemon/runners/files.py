@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,18 +12,23 @@ from typing import Final
 
 import msgspec
 
-from nostrain.core.effects import DatasetRead, Failed, Fetch, FetchDataset, Fetched, Outcome, Upload, Uploaded
+from nostrain.core.effects import DatasetRead, Discard, Failed, Fetch, FetchDataset, Fetched, Ok, Outcome, Upload, Uploaded
 from nostrain.daemon.ports import Ports
 from nostrain.errors import LocalProtocolError, RemoteProtocolError, Unavailable
 from nostrain.protocol.limits import MAX_BLOB_BYTES
 from nostrain.protocol.manifest import DatasetManifest
 from nostrain.wire.check import check_values
 
+log = logging.getLogger("nostrain.files")
+
+_OF_ROUND: Final = re.compile(r"(?:state-|lead-)?(\d{5,6})[-.]")
+"""How the machines name what belongs to a round: checkpoints of the replica and of the coordinator, a worker's delta and private state."""
+
 MAX_DATASET_BYTES: Final = 4 << 20
 """The largest dataset manifest that is fetched and parsed: 4096 shards with room to spare."""
 
 
-async def run(effect: Fetch | FetchDataset | Upload, ports: Ports) -> Outcome:
+async def run(effect: Fetch | FetchDataset | Upload | Discard, ports: Ports) -> Outcome:
     """Raises Unavailable, also when our own disk is full or unreadable; RemoteProtocolError when a source serves something else.
 
     What the digest already decides is final and `Failed`: no other source could serve other bytes.
@@ -29,6 +36,8 @@ async def run(effect: Fetch | FetchDataset | Upload, ports: Ports) -> Outcome:
     with own_disk():
         if isinstance(effect, Upload):
             return await upload(effect, ports)
+        if isinstance(effect, Discard):
+            return await discard(effect, ports)
         if isinstance(effect, FetchDataset) and effect.blob.size > MAX_DATASET_BYTES:
             return Failed(f"a dataset manifest of {effect.blob.size} bytes, at most {MAX_DATASET_BYTES} are read")
         return await fetch(effect, ports)
@@ -40,6 +49,27 @@ async def upload(effect: Upload, ports: Ports) -> Outcome:
         return Uploaded(await ports.blobs.put(Path(effect.path), effect.blob.sha256, effect.servers, effect.ticket))
     except LocalProtocolError as error:
         return Failed(str(error))
+
+
+async def discard(effect: Discard, ports: Ports) -> Outcome:
+    """Blobs first: what is gone already is no error, so that it can be done again after a crash."""
+    for digest in effect.blobs:
+        await ports.blobs.discard(digest, effect.owners)
+    removed = await ports.offload(lambda: clear(Path(effect.folder), effect.last, frozenset(effect.keep)))
+    log.info("rounds to %d are over: %d blobs and %d files in work/ are not needed any more", effect.last, len(effect.blobs), removed)
+    return Ok()
+
+
+def clear(folder: Path, last: int, keep: frozenset[str]) -> int:
+    """Remove the files of rounds up to `last` from the work folder, but for those named in `keep`; how many there were."""
+    old = []
+    for path in folder.iterdir():
+        match = _OF_ROUND.match(path.name)
+        if match is not None and int(match[1]) <= last and path.name not in keep:
+            old.append(path)
+    for path in old:
+        path.unlink(missing_ok=True)
+    return len(old)
 
 
 async def fetch(effect: Fetch | FetchDataset, ports: Ports) -> Outcome:
