@@ -20,6 +20,7 @@ from nostrain.core.effects import (
     Credentials,
     CredentialsRead,
     DatasetRead,
+    Discard,
     Draw,
     Drawn,
     Effect,
@@ -112,7 +113,7 @@ class Node:
                 event = party.signer.sign(draft(effect.body, effect.created_at))
                 self.said.append(read_message_untrusted(event))
                 return Signed(event, self.said[-1])
-            case Send():
+            case Send() | Discard():
                 return Ok()
             case Draw():
                 return Drawn("cd" * effect.size)
