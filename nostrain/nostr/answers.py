@@ -38,8 +38,11 @@ class Acknowledgements:
                 del self._pending[event_id]
 
     def take(self, ok: OkMessage) -> None:
-        """An OK came."""
-        for pending in self._pending.get(ok.event_id, ()):
+        """An OK came. A refusal of nothing in particular is taken for that of the only event under way; among several it says nothing."""
+        event_id = ok.event_id
+        if event_id is None and len(self._pending) == 1:
+            (event_id,) = self._pending
+        for pending in self._pending.get(event_id, ()) if event_id is not None else ():
             pending.ok = ok
             pending.done.set()
 

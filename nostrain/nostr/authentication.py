@@ -37,7 +37,7 @@ class Authentication:
 
     def answered(self, ok: messages.OkMessage) -> bool:
         """Whether this OK is for our answer, which settles it."""
-        if ok.event_id != self._id:
+        if self._id is None or ok.event_id != self._id:
             return False
         self.accepted = ok.accepted
         self._settled.set()

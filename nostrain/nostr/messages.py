@@ -43,9 +43,9 @@ class EoseMessage(msgspec.Struct, frozen=True):
 
 
 class OkMessage(msgspec.Struct, frozen=True):
-    """`["OK", event id, accepted, reason]`."""
+    """`["OK", event id, accepted, reason]`. `event_id` None: a refusal that does not say of what (nostr-relay writes an empty string)."""
 
-    event_id: EventId
+    event_id: EventId | None
     accepted: bool
     reason: str
 
@@ -116,10 +116,10 @@ def _build(label: str, members: list[msgspec.Raw]) -> RelayMessage:
         case "EOSE":
             return EoseMessage(_subscription(members[1]))
         case "OK":
-            event_id = _TEXTS.decode(members[1])
-            if not is_hex32(event_id):
+            event_id, accepted = _TEXTS.decode(members[1]), _FLAGS.decode(members[2])
+            if not is_hex32(event_id) and (event_id or accepted):
                 raise RemoteProtocolError("relay message", "OK for something that is not an event id")
-            return OkMessage(EventId(event_id), _FLAGS.decode(members[2]), _text(members[3]))
+            return OkMessage(EventId(event_id) if event_id else None, accepted, _text(members[3]))
         case "CLOSED":
             return ClosedMessage(_subscription(members[1]), _text(members[2]))
         case "NOTICE":

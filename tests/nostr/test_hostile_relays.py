@@ -11,7 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from nostrain.errors import Unavailable
+from nostrain.errors import RemoteProtocolError, Unavailable
 from nostrain.nostr.pool import RelayPool, open_pool
 from nostrain.nostr.watch import Settings
 from nostrain.protocol.event import Filter
@@ -242,6 +242,34 @@ async def test_a_refusal_is_not_final_while_others_may_still_take_it(autojump_cl
     async with pool(a=a, b=b) as relays:
         with pytest.raises(Unavailable, match="blocked: you"):
             await relays.publish(note())
+
+
+async def test_a_refusal_that_names_no_event_is_that_of_the_only_one_under_way(autojump_clock: MockClock) -> None:
+    class Nameless(ScriptedRelay):
+        def on_event(self, wire: Wire, event: Any) -> None:
+            if event["content"] == "good":
+                super().on_event(wire, event)
+            else:
+                wire.say("OK", "", False, "invalid: because")
+
+    relay = Nameless()
+    async with pool(a=relay) as relays:
+        with pytest.raises(RemoteProtocolError, match="invalid: because"):
+            await relays.publish(note("bad"))
+        assert trio.current_time() == 0
+
+
+async def test_a_refusal_that_names_no_event_says_nothing_about_several(autojump_clock: MockClock) -> None:
+    relay = ScriptedRelay()
+    relay.verdicts = [None, None]
+    events = [note("x"), note("y")]
+    async with pool(a=relay) as relays, trio.open_nursery() as nursery:
+        for event in events:
+            nursery.start_soon(relays.publish, event)
+        await wait_all_tasks_blocked()
+        relay.wire.say("OK", "", False, "invalid: because")
+    assert len(relay.published()) == 4  # both again, once the time for their OK was up
+    assert relay.dials == 2
 
 
 async def test_an_event_from_the_future_is_offered_until_its_time_has_come(autojump_clock: MockClock) -> None:
