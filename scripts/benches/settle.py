@@ -1,54 +1,36 @@
-"""Escrows of a whole round on the simnet: seconds offered → locked → settled, HTLCs a second, CPU of an escrow and what of it is cryptography.
+"""Escrows of a whole round on the simnet or on real nodes: seconds offered → locked → settled, HTLCs a second, CPU of an escrow and what of it is cryptography.
 
 It drives the escrows itself, as payer and payee do but without engines, relays and journals: a round's list has at most 20 workers in this version,
-and what is measured here is the money. All payees and the payer share one process, the simnet is another one.
+and what is measured here is the money. All payees and the payer share one process; the simnet is another one, each real node several.
+`--lightning regtest` takes bitcoind and lightningd from PATH; `--workers` then says how many nodes there are beside the payer's.
 """
 
 from __future__ import annotations
 
 import argparse
 import secrets
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
-from os import sysconf
 from pathlib import Path
 
-import msgspec
 import trio
+from _settle_network import HUB, Network, running
 
 from nostrain.crypto import instances, lock, schnorr
 from nostrain.crypto.oracle import attestation_scalar, outcome_message, outcome_point
 from nostrain.crypto.points import base_multiply, encode_point, scalar_from_bytes
 from nostrain.lightning.client import ClnLightning
-from nostrain.lightning.rpc import ClnRpc
 from nostrain.ports.lightning import HoldState, PayResult
 from nostrain.units import Digest, EventId, Msat, Pubkey
 
 LEVEL_MSAT = Msat(100_000)
 CLTV = 80
-HUB = "coordinator"
 START_S = 30.0
 WATCH_S = 0.02
-
-
-class Balance(msgspec.Struct):
-    """Of one node, in the simnet's own words."""
-
-    balance_msat: int
-    held_msat: int
-
-
-class Balances(msgspec.Struct):
-    """Of all nodes."""
-
-    nodes: dict[str, Balance]
-    total_msat: int
 
 
 @dataclass
@@ -89,23 +71,18 @@ class Escrow:
 
 
 class Stages:
-    """Wall seconds, our CPU and the simnet's CPU of each stage."""
+    """Wall seconds, our CPU and the network's CPU of each stage."""
 
-    def __init__(self, simnet: int) -> None:
-        self._stat = Path(f"/proc/{simnet}/stat")
+    def __init__(self, network: Network) -> None:
+        self._network = network
         self.rows: dict[str, tuple[float, float, float]] = {}
-
-    def simnet_cpu(self) -> float:
-        """CPU seconds of the simnet until now."""
-        fields = self._stat.read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / sysconf("SC_CLK_TCK")
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Measure what happens inside."""
-        wall, own, theirs = time.perf_counter(), time.process_time(), self.simnet_cpu()
+        wall, own, theirs = time.perf_counter(), time.process_time(), self._network.cpu()
         yield
-        self.rows[name] = (time.perf_counter() - wall, time.process_time() - own, self.simnet_cpu() - theirs)
+        self.rows[name] = (time.perf_counter() - wall, time.process_time() - own, self._network.cpu() - theirs)
 
     def sum(self, names: Sequence[str]) -> tuple[float, float, float]:
         """Of several stages."""
@@ -174,7 +151,7 @@ async def settle(escrow: Escrow) -> None:
 
 
 async def run_stages(
-    stages: Stages, control: ClnRpc, hub: ClnLightning, escrows: list[Escrow], oracles: list[Oracle], options: argparse.Namespace
+    stages: Stages, network: Network, hub: ClnLightning, escrows: list[Escrow], oracles: list[Oracle], options: argparse.Namespace
 ) -> None:
     """A round of escrows, stage by stage."""
     threshold, count, total = options.threshold, options.instances, len(escrows) * options.levels
@@ -201,7 +178,7 @@ async def run_stages(
             for escrow in escrows:
                 for bolt11, opening in zip(escrow.bolt11, escrow.openings, strict=True):
                     payments.start_soon(pay, bolt11, opening.lock.payment_hash)
-            while (await balances(control)).nodes[HUB].held_msat < total * LEVEL_MSAT:  # noqa: ASYNC110 - the simnet has no event for it
+            while await network.locked() < total:  # noqa: ASYNC110 - there is no event for it
                 await trio.sleep(WATCH_S)
         with stages.stage("seen"):
             await everyone(escrows, accepted)
@@ -219,22 +196,16 @@ async def run_stages(
     assert {result.preimage for result in results} == {preimage for escrow in escrows for preimage in escrow.preimages}
 
 
-async def balances(control: ClnRpc) -> Balances:
-    """What everybody has."""
-    return await control.call("simnet-balances", {}, Balances, timeout_s=10)
-
-
-async def bench(folder: Path, simnet: int, options: argparse.Namespace) -> None:
+async def bench(network: Network, options: argparse.Namespace) -> None:
     """Set up, run, check that everybody has been paid, print."""
     names = worker_names(options)
-    control = ClnRpc(folder / "simnet-rpc")
-    node = {name: ClnLightning(folder / name / "lightning-rpc", hold_poll_s=options.poll) for name in (HUB, *names)}
+    node = {name: ClnLightning(network.socket(name), hold_poll_s=options.poll) for name in (HUB, *names)}
     oracles = [Oracle(index, secrets.token_bytes(32)) for index in range(1, options.oracles + 1)]
     escrows = [make_escrow(number, name, node[name], oracles, options) for number, name in enumerate(names)]
-    before = await balances(control)
-    stages = Stages(simnet)
-    await run_stages(stages, control, node[HUB], escrows, oracles, options)
-    after = await balances(control)
+    before = await network.balances()
+    stages = Stages(network)
+    await run_stages(stages, network, node[HUB], escrows, oracles, options)
+    after = await network.balances()
     assert after.total_msat == before.total_msat
     for name in names:
         gained = after.nodes[name].balance_msat - before.nodes[name].balance_msat
@@ -288,7 +259,7 @@ def show(stages: Stages, options: argparse.Namespace) -> None:
     print(
         f"{escrows} workers × {options.levels} levels = {htlcs} HTLCs; {options.threshold} of {options.oracles} oracles; {options.instances} instances"
     )
-    print(f"{'stage':<44}{'wall':>9}{'own CPU':>10}{'simnet CPU':>12}")
+    print(f"{'stage':<44}{'wall':>9}{'own CPU':>10}{'nodes CPU':>12}")
     for name, (wall, own, theirs) in stages.rows.items():
         print(f"{name:<8}{WHAT[name]:<36}{wall:>7.2f} s{own:>8.2f} s{theirs:>10.2f} s")
     locked, settled = stages.sum(TO_LOCK)[0], stages.sum(TO_SETTLE)[0]
@@ -303,35 +274,16 @@ def show(stages: Stages, options: argparse.Namespace) -> None:
         ("cryptography of the payee", stages.sum(PAYEE)[1]),
         ("oracles' signatures", stages.rows["attest"][1]),
         ("our JSON-RPC clients", own - crypto),
-        ("the simnet", theirs),
+        ("the nodes", theirs),
     ):
         print(f"  {label:<28}{seconds / escrows * 1e3:>8.1f} ms  {seconds / (own + theirs):>5.0%}")
-    print(f"cryptography is {crypto / own:.0%} of our own CPU, {crypto / (own + theirs):.0%} with the simnet's")
-
-
-@contextmanager
-def simnet_process(folder: Path, options: argparse.Namespace) -> Iterator[int]:
-    """The simnet in a process of its own; its id."""
-    share = 2 * options.levels * LEVEL_MSAT
-    nodes = ",".join([f"{HUB}={share * options.workers}", *(f"{name}={share}" for name in worker_names(options))])
-    ready = folder / "ready"
-    command = [sys.executable, "-m", "nostrain.devnet.simnet", "--dir", str(folder), "--nodes", nodes, "--ready-file", str(ready)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
-    try:
-        limit = time.monotonic() + START_S
-        while not ready.exists():
-            if process.poll() is not None or time.monotonic() > limit:
-                raise SystemExit("the simnet does not start")
-            time.sleep(WATCH_S)
-        yield process.pid
-    finally:
-        process.terminate()
-        process.wait(START_S)
+    print(f"cryptography is {crypto / own:.0%} of our own CPU, {crypto / (own + theirs):.0%} with the nodes'")
 
 
 def main() -> None:
     """Print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--lightning", choices=["simnet", "regtest"], default="simnet", help="what to pay over")
     parser.add_argument("--workers", type=int, default=70)
     parser.add_argument("--levels", type=int, default=4)
     parser.add_argument("--oracles", type=int, default=3)
@@ -340,8 +292,8 @@ def main() -> None:
     parser.add_argument("--poll", type=float, default=0.5, help="seconds between a payee's looks at its hold invoices (lightning.poll_s)")
     options = parser.parse_args()
     print("The bench drives the escrows itself: an announcement lists at most 20 workers in this version.")
-    with tempfile.TemporaryDirectory() as name, simnet_process(Path(name), options) as simnet:
-        trio.run(bench, Path(name), simnet, options)
+    with tempfile.TemporaryDirectory() as name, running(Path(name), options.lightning, worker_names(options)) as network:
+        trio.run(bench, network, options)
 
 
 if __name__ == "__main__":
