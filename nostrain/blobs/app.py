@@ -1,4 +1,4 @@
-"""The Blossom server: an ASGI application over a `BlobStore` (BUD-01, 02, 06, 11, 12). The HTTP host serves it.
+"""The Blossom server: an ASGI application over a `BlobStore` (BUD-01, 02, 04, 06, 11, 12). The HTTP host serves it.
 
 Everything is `application/octet-stream`. A refusal carries its reason in `X-Reason` and, for older clients, in a JSON `message`.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
+import httpx
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
@@ -19,6 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from nostrain.blobs.gate import Gate, Refused, refusal
 from nostrain.blobs.incoming import STEP, StorageFull
 from nostrain.blobs.metered import Metered
+from nostrain.blobs.mirror import Mirrors
 from nostrain.blobs.policy import BlobLimits, UploadPolicy
 from nostrain.blobs.store import BlobStore
 from nostrain.blobs.uploads import Uploads
@@ -39,15 +41,19 @@ def blossom_app(
     limits: BlobLimits | None = None,
     public_url: str | None = None,
     tolls: Tolls | None = None,
+    mirror: httpx.AsyncClient | None = None,
 ) -> ASGIApp:
     """The server as an ASGI application. `public_url`: how the world reaches it; None when that is the address it is bound to.
 
-    `tolls` decides what is paid for; without it everything is free.
+    `tolls` decides what is paid for; without it everything is free. `mirror` fetches for BUD-04 from where strangers say, and so has to refuse
+    what they may not reach through us; without it there is no such route.
     """
     gate = Gate(clock, public_url, tolls or NoTolls())
     uploads = Uploads(store, gate, policy, limits or BlobLimits())
     blobs = _Blobs(store, gate)
+    further = [] if mirror is None else [Route("/mirror", Mirrors(store, gate, policy, uploads, mirror).put, methods=["PUT"])]
     routes = [
+        *further,
         Route("/upload", uploads.head, methods=["HEAD"]),
         Route("/upload", uploads.put, methods=["PUT"]),
         Route("/list/{owner}", blobs.listing, methods=["GET"]),

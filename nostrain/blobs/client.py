@@ -13,7 +13,7 @@ import httpx
 import trio
 
 from nostrain.blobs.auth import IDENTITY, make_header
-from nostrain.blobs.download import download
+from nostrain.blobs.download import connections, download
 from nostrain.blobs.incoming import StorageFull
 from nostrain.blobs.store import LOCAL, BlobStore, DigestMismatch
 from nostrain.blobs.tuning import Tuning
@@ -59,13 +59,7 @@ class BlossomClient:
         self._local = [_base(url) for url in local_urls]
         self._servers = [base for base in map(_base, servers) if base not in self._local]
         self._fetching: dict[Digest, trio.Lock] = {}
-        self._http = httpx.AsyncClient(
-            timeout=httpx.Timeout(self._tuning.silence, connect=self._tuning.connect),
-            limits=httpx.Limits(max_connections=self._tuning.connections),
-            transport=transport,
-            follow_redirects=False,
-            trust_env=False,
-        )
+        self._http = connections(transport, self._tuning)
 
     async def __aenter__(self) -> BlossomClient:
         return self

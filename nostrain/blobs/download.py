@@ -26,6 +26,19 @@ Show = Callable[[httpx.URL], Awaitable[dict[str, str]]]
 """The headers that show what was paid for a URL."""
 
 
+def connections(transport: httpx.AsyncBaseTransport | None, tuning: Tuning) -> httpx.AsyncClient:
+    """A client for what strangers name: it keeps no cookies, follows nothing by itself, and asks no proxy. `transport` decides where
+    connections may lead; it is closed with the client.
+    """
+    return httpx.AsyncClient(
+        timeout=httpx.Timeout(tuning.silence, connect=tuning.connect),
+        limits=httpx.Limits(max_connections=tuning.connections),
+        transport=transport,
+        follow_redirects=False,
+        trust_env=False,
+    )
+
+
 async def download(
     http: httpx.AsyncClient, url: httpx.URL, digest: Digest, incoming: Incoming, tuning: Tuning, show: Show | None = None
 ) -> None:
@@ -40,6 +53,32 @@ async def download(
             return
         url = redirect_untrusted(url, location, digest)
     raise RemoteProtocolError("blob redirect", f"more than {_LONGEST_CHAIN} in a row")
+
+
+async def measure(http: httpx.AsyncClient, url: httpx.URL, digest: Digest, tuning: Tuning) -> int:
+    """The size of the blob at `url`, as its server says (HEAD). Raises as `download`."""
+    with trio.move_on_after(tuning.connect + tuning.silence):
+        for _ in range(_LONGEST_CHAIN):
+            try:
+                response = await http.head(url, headers={"Accept-Encoding": "identity"})
+            except httpx.HTTPError as error:
+                raise Unavailable(f"{url.host}: {type(error).__name__}") from error
+            except UnicodeError as error:
+                raise RemoteProtocolError("blob URL", "the host name cannot be resolved") from error
+            if response.status_code not in _REDIRECTS:
+                return _told(response)
+            url = redirect_untrusted(url, response.headers.get("location", ""), digest)
+        raise RemoteProtocolError("blob redirect", f"more than {_LONGEST_CHAIN} in a row")
+    raise Unavailable(f"{url.host}: too slow")
+
+
+def _told(response: httpx.Response) -> int:
+    host, length = response.url.host, response.headers.get("content-length", "")
+    if response.status_code != 200:
+        raise Unavailable(f"{host}: HTTP {response.status_code}")
+    if not (length.isascii() and length.isdecimal() and len(length) <= 15):
+        raise RemoteProtocolError("blob", "its server does not tell its size", whose=host)
+    return int(length)
 
 
 async def _resume_until_done(http: httpx.AsyncClient, url: httpx.URL, incoming: Incoming, tuning: Tuning, show: Show | None) -> str | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import aclosing
+from collections.abc import Iterator
+from contextlib import aclosing, contextmanager
 from typing import Final
 
 import trio
@@ -53,11 +54,8 @@ class Uploads:
         known = await self._store.claim(digest, owner)
         if known is not None:
             return JSONResponse(self._gate.descriptor(request, known))
-        self._in_flight[owner] += size
-        try:
+        with self.on_its_way(owner, size):
             created = await self._receive(request, owner, digest, size)
-        finally:
-            self._in_flight[owner] -= size
         upload = Upload(owner, digest, size, self._gate.now())
         return JSONResponse(self._gate.descriptor(request, upload), 201 if created else 200)
 
@@ -73,19 +71,33 @@ class Uploads:
             raise refusal(408, "the body did not arrive in time") from error
 
     async def _admit(self, request: Request, length_header: str, *, preview: bool = False) -> tuple[Pubkey, Digest, int, Passage]:
-        """Who uploads what and how much, once everything that can be known before the body allows it; payment comes last."""
+        """Who uploads what and how much, once everything that can be known before the body allows it."""
         size = _length(request, length_header)
+        owner, digest = self._identify(request)
+        return owner, digest, size, await self.admit(request, owner, digest, size, preview=preview)
+
+    @contextmanager
+    def on_its_way(self, owner: Pubkey, size: int) -> Iterator[None]:
+        """While it lasts, the bytes count against the quota."""
+        self._in_flight[owner] += size
+        try:
+            yield
+        finally:
+            self._in_flight[owner] -= size
+
+    async def admit(
+        self, request: Request, owner: Pubkey, digest: Digest, size: int, *, path: str = "/upload", preview: bool = False
+    ) -> Passage:
+        """The way in for a blob of `owner`, if size, policy and quota allow it; payment comes last. Raises HTTPException."""
         if size > self._limits.max_blob:
             raise refusal(413, f"{size} bytes, at most {self._limits.max_blob} are taken")
-        owner, digest = self._identify(request)
         reason = self._policy.allow(owner, digest, size)
         if reason is not None:
             raise refusal(403, reason)
         used = await self._store.usage(owner) + self._in_flight[owner]
         if used + size > self._limits.quota:
             raise refusal(429, f"{size} bytes more than the {used} stored would exceed the quota of {self._limits.quota}")
-        use = Use("upload", "PUT", "/upload", size, digest, owner, preview)
-        return owner, digest, size, await self._gate.admit(request, use)
+        return await self._gate.admit(request, Use("upload", "PUT", path, size, digest, owner, preview))
 
     def _identify(self, request: Request) -> tuple[Pubkey, Digest]:
         """The uploader, and the blob: as `X-SHA-256` says, or as the token says if it names just one."""

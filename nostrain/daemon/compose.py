@@ -13,11 +13,13 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
+import httpx
 import trio
 from starlette.types import ASGIApp
 
 from nostrain.blobs.app import blossom_app
 from nostrain.blobs.client import BlossomClient
+from nostrain.blobs.download import connections
 from nostrain.blobs.policy import BlobLimits
 from nostrain.blobs.tuning import Tuning
 from nostrain.config.schema import BlobsConfig, DaemonConfig, EngineConfig, PriceConfig
@@ -83,7 +85,8 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
         book = NodeTickets(lambda: policy.state(), lambda: composed.runtime)
         with opening(data):
             office = money.open_office(stack, book, policy)
-        app = application(config.blobs, store, policy, clock, office)
+        mirror = connections(outbound(config.private_addresses, Tuning().connections), Tuning())
+        app = application(config.blobs, store, policy, clock, office, await stack.enter_async_context(mirror))
         url = await open_server(stack, config, app) if "blobs" in config.roles else None
         engine = await stack.enter_async_context(EngineProcess.open(engine_settings(config.engine, work_dir)))
         composed = Node(config, signer.pubkey, engine, blobs_url=url)
@@ -108,10 +111,12 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
         yield composed
 
 
-def application(config: BlobsConfig, store: RunStore, policy: RunUploads, clock: SystemClock, office: Office | None) -> ASGIApp:
+def application(
+    config: BlobsConfig, store: RunStore, policy: RunUploads, clock: SystemClock, office: Office | None, mirror: httpx.AsyncClient
+) -> ASGIApp:
     """Blobs, and tickets where they are sold, behind the limits of what one peer may ask for."""
     limits = BlobLimits(config.max_bytes, config.quota)
-    app = blossom_app(store, policy, clock, limits=limits, tolls=office and office.tolls)
+    app = blossom_app(store, policy, clock, limits=limits, tolls=office and office.tolls, mirror=mirror)
     if office is not None and office.paywall is not None:
         app = paywall_app(office.paywall, app)
     return RateLimit(app, Rates(config.rates.address, config.rates.token, config.rates.proxy))

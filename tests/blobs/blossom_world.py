@@ -84,10 +84,10 @@ class Body(httpx.AsyncByteStream):
 class Server:
     """The application, asked in process."""
 
-    def __init__(self, folder: Path, limits: BlobLimits | None = None) -> None:
+    def __init__(self, folder: Path, limits: BlobLimits | None = None, mirror: httpx.AsyncClient | None = None) -> None:
         self.clock, self.policy = StillClock(), Policy()
         self.store = BlobStore(folder / "store", self.clock, reserve=0)
-        self.app = blossom_app(self.store, self.policy, self.clock, limits=limits or BlobLimits(), public_url=PUBLIC)
+        self.app = blossom_app(self.store, self.policy, self.clock, limits=limits or BlobLimits(), public_url=PUBLIC, mirror=mirror)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app=self.app), base_url=PUBLIC)
 
     async def put(self, data: bytes = DATA, authorization: str | None = None, **headers: str | None) -> httpx.Response:
