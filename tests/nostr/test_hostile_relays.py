@@ -87,6 +87,19 @@ async def test_a_query_without_an_answer_leaves_the_cursor_alone(autojump_clock:
         assert await take(events, 2) == ["new", "old"]
 
 
+async def test_a_known_event_with_another_date_does_not_move_the_cursor(autojump_clock: MockClock) -> None:
+    relay, known = ScriptedRelay(note("known", created_at=5_000)), note("known", created_at=5_000)
+    async with pool(a=relay) as relays, relays.subscribe([WANTED]) as events:
+        assert await take(events, 1) == ["known"]
+        await wait_all_tasks_blocked()
+        relay.wire.say("EVENT", "1.0", as_object(known) | {"created_at": START})
+        await wait_all_tasks_blocked()
+        assert relays.counts["duplicate"] > 0
+        relay.wire.drop()
+        relay.events.append(note("missed", created_at=6_000))
+        assert await take(events, 1) == ["missed"]
+
+
 async def test_a_silent_relay_is_asked_for_a_sign_of_life(autojump_clock: MockClock) -> None:
     relay = Mute(note("x"))
     relay.mute = False
@@ -150,6 +163,8 @@ async def test_a_final_refusal_of_a_subscription_is_tried_again_after_an_hour(au
         with trio.fail_after(3_700):
             assert (await events.receive()).content == "x"
         assert trio.current_time() > 3_000
+        await trio.sleep(70)
+        assert "1.0:probe" in [request[1] for request in relay.requests()]
         assert relay.dials == 1
 
 
