@@ -7,7 +7,7 @@ nothing. With `epoch_rounds` = 1 both thermometers are one, and nothing here mak
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 
 from nostrain.core.rows import Round, Run
@@ -108,13 +108,22 @@ def scores_by(round_: Round, attestation: Attestation, spec: ScoringSpec, histor
 
 
 def levels(tx: Transaction, run: Run, anchor: Round) -> dict[Pubkey, int]:
-    """The level of each worker of the anchor: of ρ̄_i, the mean of its scores over the epoch's rounds, floored; a missing score is 0."""
+    """The level of each worker of the anchor: that of the mean of its scores, times the part of the epoch's rounds that it was scored in.
+
+    So nobody can have the first rounds of an epoch for nothing, by closing the others empty or leaving someone out of them.
+    """
     rounds = [scores_of(tx, run, row) for row in rounds_in(tx, run.manifest, anchor)]
     count = last_of(run.manifest, anchor.announcement.round) - anchor.announcement.round + 1
-    return {
-        worker: level_of(Ppm(sum(scores.get(worker, 0) for scores in rounds) // count), run.manifest.scoring)
-        for worker in anchor.announcement.workers
-    }
+    own = {worker: [scores[worker] for scores in rounds if worker in scores] for worker in anchor.announcement.workers}
+    return {worker: level_of_epoch(scores, count, run.manifest.scoring) for worker, scores in own.items()}
+
+
+def level_of_epoch(scores: Sequence[Ppm], count: int, spec: ScoringSpec) -> int:
+    """⌊level(⌊mean(scores)⌋) · n / count + ½⌋ for n scores in an epoch of `count` rounds."""
+    if not scores:
+        return 0
+    level = level_of(Ppm(sum(scores) // len(scores)), spec)
+    return (2 * level * len(scores) + count) // (2 * count)
 
 
 def paid_levels(run: Run, round_: Round) -> dict[Pubkey, int]:

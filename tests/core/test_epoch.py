@@ -11,14 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nostrain.core import epoch
-from nostrain.core.epoch import first_of, last_of, verdicts_digest
+from nostrain.core.epoch import first_of, last_of, level_of_epoch, verdicts_digest
 from nostrain.core.inputs import Received
 from nostrain.core.rows import Run
+from nostrain.core.scoring import level_of
 from nostrain.core.timing import epoch_ends, held_s, settled_by
 from nostrain.protocol import messages as m
 from nostrain.protocol.digests import epoch_event_id
 from nostrain.protocol.manifest import RunManifest
-from nostrain.units import Digest
+from nostrain.units import Digest, Ppm
 from tests.core.actors import EXAMPLES, LIMITS, MESSAGES, Node, changed, say, until
 from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS, Party
 
@@ -58,6 +59,22 @@ def test_holds_outlast_the_attestations_of_an_epoch(epoch_rounds: int) -> None:
     run = Run(EXAMPLES.run, COORDINATOR.pubkey, made, EXAMPLES.run, EXAMPLES.state_id)
     assert settled_by(run, anchor) - START <= held_s(made) + (anchor.announcement.deadlines.commit_by - START)
     assert epoch_ends(run, anchor) >= LIMITS.attest_by
+
+
+SCORES = st.lists(st.integers(-1_000_000, 1_500_000).map(Ppm), min_size=1, max_size=8)
+
+
+@given(SCORES, st.integers(0, 7))
+def test_an_epoch_pays_in_proportion_to_the_rounds_that_were_scored(scores: list[Ppm], others: int) -> None:
+    spec, count = EXAMPLES.manifest.scoring, len(scores) + others
+    whole, paid = level_of_epoch(scores, len(scores), spec), level_of_epoch(scores, count, spec)
+    assert whole == level_of(Ppm(sum(scores) // len(scores)), spec)
+    assert abs(2 * paid * count - 2 * whole * len(scores)) <= count
+    assert level_of_epoch([], count, spec) == 0
+
+
+def test_no_round_of_an_epoch_is_worth_nothing_to_who_did_it_well() -> None:
+    assert [level_of_epoch([Ppm(1_000_000)] * n, 8, EXAMPLES.manifest.scoring) for n in range(1, 9)] == [1, 1, 2, 2, 3, 3, 4, 4]
 
 
 def thermometers(party: Party, maturity: int) -> m.OracleAnnouncements:
