@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import trio
 
+from nostrain.devnet.regtest.plugins import write_hold_plugin
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
 from nostrain.ports.lightning import HoldState, HoldUpdate, Lightning, NodeFunds, PayResult
 from nostrain.units import Digest, Msat
 from tests.contracts.lightning_worlds import FUNDS, FakeWorld, NetworkWorld, RegtestWorld, World
-from tests.regtest.networks import Failure, NetworkProcess, ask, plugin_options, require_programs
+from tests.regtest.networks import Failure, NetworkProcess, ask, require_programs
 from tests.regtest.proxy import LossyProxy
 
 PATIENCE_S = 60
@@ -37,7 +38,7 @@ def simnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]
 def real_nodes(tmp_path_factory: pytest.TempPathFactory, *options: str) -> Iterator[NetworkProcess]:
     require_programs()
     folder = tmp_path_factory.mktemp("net")
-    process = NetworkProcess("regtest", folder, FUNDS, *plugin_options(folder), *options)
+    process = NetworkProcess("regtest", folder, FUNDS, "--plugin", str(write_hold_plugin(folder)), *options)
     yield process
     assert process.stop() == 0
 

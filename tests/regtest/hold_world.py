@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import signal
-import stat
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -20,12 +18,12 @@ import trio
 
 from nostrain.devnet.regtest.lightningd import Lightningd, Settings
 from nostrain.devnet.regtest.network import RegtestNetwork, running
+from nostrain.devnet.regtest.plugins import write_hold_plugin
 from nostrain.errors import Unavailable
 from nostrain.holdplugin.plugin import FIRST, FOLDER, STANDBY
 from nostrain.lightning.rpc import ClnError
 from nostrain.units import Msat
 
-ROOT = Path(__file__).parents[2]
 FUNDS = {"alice": Msat(2_000_000_000), "bob": Msat(500_000_000)}
 AMOUNT = 10_000_000
 CLTV = 80
@@ -201,26 +199,13 @@ async def until(ask: Callable[[], Awaitable[T | None]]) -> T:
         return found
 
 
-def programs(folder: Path) -> dict[str, Path]:
-    """The plugin's two programs, as an installation makes them."""
-    found = {}
-    for name, function in ((FIRST, "main"), (STANDBY, "standby")):
-        path = folder / name
-        path.write_text(
-            f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {str(ROOT)!r})\nfrom nostrain.holdplugin.plugin import {function}\n\n{function}()\n"
-        )
-        path.chmod(path.stat().st_mode | stat.S_IXUSR)
-        found[name] = path
-    return found
-
-
 @asynccontextmanager
 async def world(*options: str) -> AsyncIterator[World]:
     """Both nodes, up, with an open channel and with both processes of the plugin each; a BROKEN line in a log is a failure."""
     # Sockets' paths have to be short.
     with tempfile.TemporaryDirectory(prefix="nh", dir="/tmp") as made:
         folder = Path(made)
-        settings = Settings(cltv_delta=34, cltv_final=18, max_concurrent_htlcs=30, plugins=(programs(folder)[FIRST],), options=options)
+        settings = Settings(cltv_delta=34, cltv_final=18, max_concurrent_htlcs=30, plugins=(write_hold_plugin(folder),), options=options)
         async with running(folder, FUNDS, settings) as network:
             here = World(network)
             await here.both()

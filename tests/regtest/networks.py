@@ -84,20 +84,6 @@ async def ask(path: Path, method: str, params: Mapping[str, object]) -> Any:
     return msgspec.convert(reply["error"], Failure) if "error" in reply else reply["result"]
 
 
-def plugin_options(folder: Path) -> tuple[str, ...]:
-    """The options of `nostrain.devnet.regtest` for our hold plugin: its two programs, written into `folder`, of this checkout."""
-    options: tuple[str, ...] = ()
-    for program, function in (("nostrain-hold", "main"), ("nostrain-hold-standby", "standby")):
-        path = folder / program
-        root = str(Path(__file__).parents[2])
-        path.write_text(
-            f"#!{sys.executable}\nimport sys\nsys.path.insert(0, {root!r})\nfrom nostrain.holdplugin.plugin import {function}\n{function}()\n"
-        )
-        path.chmod(0o700)
-        options += ("--plugin", str(path))
-    return options
-
-
 def require_programs() -> None:
     """Skip, and say what is missing."""
     absent = missing()
