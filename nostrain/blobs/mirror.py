@@ -118,6 +118,8 @@ async def _url_untrusted(request: Request) -> httpx.URL:
 
 def _meant(url: httpx.URL, named: frozenset[str]) -> Digest:
     """The blob that is to be mirrored: the one that the token names, or of several the one that the URL ends with (BUD-03)."""
+    if not named:
+        raise refusal(401, "authorization: it is for no blob")
     if len(named) != 1:
         named = named & set(_NAME.findall(url.path)[-1:])
     if len(named) != 1 or not all(map(is_hex32, named)):
