@@ -7,8 +7,8 @@ from typing import Literal
 import msgspec
 
 from nostrain.core.effects import Outcome
+from nostrain.core.identity import Identity
 from nostrain.core.liquidity_rows import Peer
-from nostrain.core.rows import Identity
 from nostrain.protocol.messages import Message
 from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey
 

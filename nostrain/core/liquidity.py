@@ -12,9 +12,10 @@ from typing import Final, Literal
 import msgspec
 
 from nostrain.core.escrow_rows import Payee, Payer
+from nostrain.core.identity import Identity
 from nostrain.core.inputs import NodeChanged
 from nostrain.core.liquidity_rows import LightningNode, Peer
-from nostrain.core.rows import Identity, NodeState, Run
+from nostrain.core.rows import NodeState, Run
 from nostrain.core.tables import PayeeState, PayerState
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.manifest import SAT, RunManifest

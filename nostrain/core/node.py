@@ -26,10 +26,11 @@ from nostrain.core import (
 )
 from nostrain.core.effects import Effect, Outcome
 from nostrain.core.evidence import remember
+from nostrain.core.identity import Identity
 from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, NodeChanged, Received, Tick, TicketRedeemed
 from nostrain.core.pruning import prune
 from nostrain.core.round import fold_round
-from nostrain.core.rows import Chain, Identity, NodeState, Outstanding, Started, Waiting
+from nostrain.core.rows import Chain, NodeState, Outstanding, Started, Waiting
 from nostrain.core.run import Equivocation, discredit, fold_announcement, fold_enrolment, fold_manifest
 from nostrain.core.timing import moments
 from nostrain.core.transaction import Note, Transaction

@@ -7,7 +7,8 @@ from typing import Final
 import msgspec
 
 from nostrain.core.effects import Compute, Computed, Failed, Outcome, Upload, Uploaded
-from nostrain.core.rows import Preparation, RunPlan
+from nostrain.core.identity import RunPlan
+from nostrain.core.rows import Preparation
 from nostrain.core.timing import blocks_in, held_s
 from nostrain.core.transaction import Transaction
 from nostrain.errors import ConfigError, IllegalTransition

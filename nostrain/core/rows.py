@@ -10,11 +10,12 @@ import msgspec
 from nostrain.core.dispute_rows import Complaint, Heard, Suspicion
 from nostrain.core.effects import Effect
 from nostrain.core.escrow_rows import Dues, OwnOffer, Payee, Payer, Share, Split, Tickets
+from nostrain.core.identity import Identity
 from nostrain.core.liquidity_rows import LightningNode
 from nostrain.core.tables import DutyState, EpochState, LeadState, ReplicaState, SubmissionState
 from nostrain.protocol.event import Event
 from nostrain.protocol.jobs import AggregateResult
-from nostrain.protocol.manifest import BlobRef, DatasetManifest, RunManifest, ScoringSpec, SettlementSpec, TimingSpec
+from nostrain.protocol.manifest import BlobRef, DatasetManifest, RunManifest
 from nostrain.protocol.messages import (
     Acknowledgement,
     Announcement,
@@ -32,41 +33,6 @@ from nostrain.protocol.messages import (
     VerdictHash,
 )
 from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey, UnixTime
-
-
-class RunPlan(msgspec.Struct, frozen=True):
-    """What a coordinator was told to run, by its operator. Only `validators` are listed, if any are named: t of them can spend its money."""
-
-    name: str
-    rounds: int
-    min_workers: int
-    min_validators: int
-    threshold: int
-    text: str | None
-    seed: int
-    shard_bytes: int
-    validation_bytes: int
-    blob_servers: tuple[str, ...]
-    work_dir: str
-    scoring: ScoringSpec = ScoringSpec()
-    timing: TimingSpec = TimingSpec()
-    settlement: SettlementSpec = SettlementSpec()
-    validators: tuple[Pubkey, ...] = ()
-
-
-class Identity(msgspec.Struct, frozen=True, tag="identity"):
-    """Row `node`: who we are and which roles we play, set at every start. An `archive` keeps deltas for those who come later."""
-
-    pubkey: Pubkey
-    name: str
-    roles: tuple[Literal["coordinator", "worker", "validator"], ...]
-    work_dir: str
-    network: str = "regtest"
-    pays: bool = True
-    join_run: EventId | None = None
-    join_coordinator: Pubkey | None = None
-    plan: RunPlan | None = None
-    archive: bool = False
 
 
 class Run(msgspec.Struct, frozen=True, tag="run"):

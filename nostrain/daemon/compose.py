@@ -24,7 +24,8 @@ from nostrain.blobs.policy import BlobLimits
 from nostrain.blobs.tuning import Tuning
 from nostrain.config.schema import BlobsConfig, DaemonConfig, EngineConfig, PriceConfig
 from nostrain.core.bounds import manifest_problem
-from nostrain.core.rows import Identity, NodeState, Run, RunPlan
+from nostrain.core.identity import Identity, RunPlan
+from nostrain.core.rows import NodeState, Run
 from nostrain.daemon.clock import OsEntropy, SystemClock
 from nostrain.daemon.money import Money, Office
 from nostrain.daemon.ports import Ports

@@ -15,8 +15,9 @@ import trio
 
 from nostrain.core import node
 from nostrain.core.effects import Effect, Outcome
+from nostrain.core.identity import Identity
 from nostrain.core.inputs import Boot, Done, Input, Received, Tick
-from nostrain.core.rows import Identity, NodeState, Outstanding
+from nostrain.core.rows import NodeState, Outstanding
 from nostrain.core.transaction import Note
 from nostrain.daemon.ports import Ports
 from nostrain.daemon.runners import Perform, perform

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from nostrain.core.escrow_rows import Payee, Payer, Tickets
+from nostrain.core.identity import Identity
 from nostrain.core.liquidity import KEY
 from nostrain.core.liquidity_rows import LightningNode
 from nostrain.core.round import phase
-from nostrain.core.rows import Duty, Identity, NodeState, Round, Row, Run, Submission
+from nostrain.core.rows import Duty, NodeState, Round, Row, Run, Submission
 from nostrain.core.split import shares
 from nostrain.core.tables import PayeeState, PayerState
 from nostrain.errors import Unavailable

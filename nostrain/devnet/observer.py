@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from typing import Final, cast
 
 from nostrain.core import node
+from nostrain.core.identity import Identity
 from nostrain.core.inputs import Boot, Received
 from nostrain.core.round import phase
-from nostrain.core.rows import Identity, NodeState, Round, Run
+from nostrain.core.rows import NodeState, Round, Run
 from nostrain.core.scoring import pinned
 from nostrain.core.tables import RoundPhase
 from nostrain.errors import RemoteProtocolError

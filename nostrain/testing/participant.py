@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Literal
 
 import trio
 
-from nostrain.core.rows import Identity, Replica, Run, RunPlan
+from nostrain.core.identity import Identity, RunPlan
+from nostrain.core.rows import Replica, Run
 from nostrain.core.transaction import Note
 from nostrain.daemon.feeds import run_feeds
 from nostrain.daemon.ports import Ports

@@ -9,9 +9,10 @@ import msgspec
 
 from nostrain.core import node
 from nostrain.core.effects import Effect, Ok, Outcome, Send, Sign, Signed
+from nostrain.core.identity import Identity, RunPlan
 from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, NodeChanged, Received, Tick, TicketRedeemed
 from nostrain.core.liquidity_rows import Peer
-from nostrain.core.rows import Identity, NodeState, Outbox, Replica, Round, Row, Run, RunPlan
+from nostrain.core.rows import NodeState, Outbox, Replica, Round, Row, Run
 from nostrain.core.tables import ReplicaState
 from nostrain.core.transaction import Note
 from nostrain.protocol import messages as m

@@ -6,8 +6,9 @@ import msgspec
 import pytest
 
 from nostrain.core.effects import Compute, Computed, Failed, Fetch, Fetched, Upload, Uploaded
+from nostrain.core.identity import RunPlan
 from nostrain.core.listing import listed
-from nostrain.core.rows import Lead, NodeState, RunPlan
+from nostrain.core.rows import Lead, NodeState
 from nostrain.core.tables import LeadState, ReplicaState
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.jobs import AggregateJob, AggregateResult

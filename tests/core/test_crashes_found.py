@@ -39,9 +39,10 @@ from nostrain.core.effects import (
     Sign,
     Signed,
 )
+from nostrain.core.identity import Identity
 from nostrain.core.inputs import Boot, Done, Input, Received, Tick
 from nostrain.core.node import outstanding, step
-from nostrain.core.rows import Duty, Identity, Lead, NodeState, Replica, Round, Run
+from nostrain.core.rows import Duty, Lead, NodeState, Replica, Round, Run
 from nostrain.core.tables import DutyState, LeadState, ReplicaState
 from nostrain.core.timing import deadlines
 from nostrain.core.transaction import Note, Transaction

@@ -15,10 +15,11 @@ import pytest
 from nostrain.core import coordinator, waiting
 from nostrain.core.escrow import oracles_of
 from nostrain.core.escrow_rows import Tickets, TicketSold
+from nostrain.core.identity import Identity
 from nostrain.core.inputs import Boot, Received
 from nostrain.core.node import step
 from nostrain.core.payer import trusted
-from nostrain.core.rows import Identity, Lead, NodeState, Round, Run, Waiting
+from nostrain.core.rows import Lead, NodeState, Round, Run, Waiting
 from nostrain.core.speakers import MAX_ALTERNATIVES
 from nostrain.core.transaction import Note, Transaction
 from nostrain.crypto import schnorr

@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from nostrain.core.effects import Prove
+from nostrain.core.identity import Identity
 from nostrain.core.inputs import Boot, Received
 from nostrain.core.node import step
-from nostrain.core.rows import Identity, NodeState
+from nostrain.core.rows import NodeState
 from nostrain.protocol import messages as m
 from nostrain.protocol.messages import Message, Result
 from nostrain.units import EventId, Pubkey, UnixTime

@@ -17,7 +17,8 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from nostrain.core.rows import Identity, NodeState, Run
+from nostrain.core.identity import Identity
+from nostrain.core.rows import NodeState, Run
 from nostrain.daemon import compose
 from nostrain.daemon.main import EXIT_FAILED, OneLine, explain, main
 from nostrain.daemon.storage import batch_of

@@ -10,8 +10,9 @@ import trio
 from trio.testing import MockClock
 
 from nostrain.core.effects import RETRY, Effect, Outcome
+from nostrain.core.identity import Identity
 from nostrain.core.inputs import Boot, Done, Input
-from nostrain.core.rows import Chain, Identity, NodeState, Outbox, Outstanding, Row
+from nostrain.core.rows import Chain, NodeState, Outbox, Outstanding, Row
 from nostrain.daemon.storage import Logged, batch_of, load_state
 from nostrain.errors import ConfigError
 from nostrain.protocol.messages import Body

@@ -14,8 +14,9 @@ import trio
 
 from nostrain.core import node
 from nostrain.core.effects import Draw, Drawn, Effect, Outcome
+from nostrain.core.identity import Identity
 from nostrain.core.inputs import Block, Boot, Done, Input
-from nostrain.core.rows import Chain, Identity, NodeState, Outstanding, Row
+from nostrain.core.rows import Chain, NodeState, Outstanding, Row
 from nostrain.core.transaction import Note
 from nostrain.daemon import runtime as runtime_module
 from nostrain.daemon.ports import Ports

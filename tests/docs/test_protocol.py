@@ -8,9 +8,10 @@ import re
 import pytest
 
 from nostrain.core.effects import CheckLocks, Ok
+from nostrain.core.identity import Identity
 from nostrain.core.inputs import Boot, Received
 from nostrain.core.node import step
-from nostrain.core.rows import Identity, NodeState, Run
+from nostrain.core.rows import NodeState, Run
 from nostrain.core.transaction import Note
 from nostrain.daemon.runners import locks
 from nostrain.protocol import messages as m

@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nostrain.config.load import load_config
+from nostrain.core.identity import Identity
 from nostrain.core.liquidity_rows import LightningNode, Peer
-from nostrain.core.rows import Identity, NodeState, Run
+from nostrain.core.rows import NodeState, Run
 from nostrain.ctl.main import main
 from nostrain.ctl.money import plan_text
 from nostrain.daemon.channel_plan import channel_plan, commitment_msat

@@ -10,8 +10,9 @@ import pytest
 import trio
 from click.testing import CliRunner
 
+from nostrain.core.identity import Identity
 from nostrain.core.inputs import Block, Input, NodeChanged
-from nostrain.core.rows import Identity, NodeState
+from nostrain.core.rows import NodeState
 from nostrain.daemon import node_feed as feed
 from nostrain.daemon.main import main
 from nostrain.daemon.runtime import Runtime

@@ -1,0 +1,45 @@
+"""Who we are, and what our operator wants of us: the row that every start sets from the configuration."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from nostrain.protocol.manifest import ScoringSpec, SettlementSpec, TimingSpec
+from nostrain.units import EventId, Pubkey
+
+
+class RunPlan(msgspec.Struct, frozen=True):
+    """What a coordinator was told to run, by its operator. Only `validators` are listed, if any are named: t of them can spend its money."""
+
+    name: str
+    rounds: int
+    min_workers: int
+    min_validators: int
+    threshold: int
+    text: str | None
+    seed: int
+    shard_bytes: int
+    validation_bytes: int
+    blob_servers: tuple[str, ...]
+    work_dir: str
+    scoring: ScoringSpec = ScoringSpec()
+    timing: TimingSpec = TimingSpec()
+    settlement: SettlementSpec = SettlementSpec()
+    validators: tuple[Pubkey, ...] = ()
+
+
+class Identity(msgspec.Struct, frozen=True, tag="identity"):
+    """Row `node`: who we are and which roles we play, set at every start. An `archive` keeps deltas for those who come later."""
+
+    pubkey: Pubkey
+    name: str
+    roles: tuple[Literal["coordinator", "worker", "validator"], ...]
+    work_dir: str
+    network: str = "regtest"
+    pays: bool = True
+    join_run: EventId | None = None
+    join_coordinator: Pubkey | None = None
+    plan: RunPlan | None = None
+    archive: bool = False
