@@ -5,15 +5,15 @@ from __future__ import annotations
 import msgspec
 
 from nostrain.core.effects import Compute, Computed, Failed, Fetch, Fetched, Outcome, Upload, Uploaded
-from nostrain.core.epoch import anchor_of
-from nostrain.core.liquidity import able, before_locking
 from nostrain.core.listing import listed, still_listed
+from nostrain.core.money.liquidity import able, before_locking
+from nostrain.core.money.ticket import holds_ticket
 from nostrain.core.replica import aggregate_job
+from nostrain.core.rounds.epoch import anchor_of
+from nostrain.core.rounds.scoring import MAX_REASON, attested_levels, pinned, standings
 from nostrain.core.rows import Lead, Replica, Round, Run
 from nostrain.core.run import located, with_item
-from nostrain.core.scoring import MAX_REASON, attested_levels, pinned, standings
 from nostrain.core.tables import LeadState, PayerState, ReplicaState, advance
-from nostrain.core.ticket import holds_ticket
 from nostrain.core.timing import aggregate_by, collect_by, deadlines
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition

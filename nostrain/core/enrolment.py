@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from nostrain.core.effects import Credentials, CredentialsRead, Failed, MakeOffer, OfferMade, Outcome
-from nostrain.core.escrow_rows import OwnOffer
+from nostrain.core.money.escrow_rows import OwnOffer
+from nostrain.core.money.split import shared
 from nostrain.core.rows import Round, Run
-from nostrain.core.split import shared
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.messages import Enrolment

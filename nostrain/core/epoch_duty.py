@@ -1,13 +1,13 @@
-"""A validator's work for the pay of an epoch of several rounds: thermometers when it opens, their attestation when it is over (`core.epoch`)."""
+"""A validator's work for the pay of an epoch of several rounds: thermometers when it opens, their attestation when it is over (`core.rounds.epoch`)."""
 
 from __future__ import annotations
 
 import msgspec
 
-from nostrain.core import epoch
 from nostrain.core.effects import Failed, OracleAnnounce, OracleAnnounced, OracleAttest, OracleAttested, Outcome
+from nostrain.core.rounds import epoch
+from nostrain.core.rounds.scoring import thermometer
 from nostrain.core.rows import EpochDuty, Round, Run
-from nostrain.core.scoring import thermometer
 from nostrain.core.tables import EpochState, advance
 from nostrain.core.timing import epoch_ends, settled_by
 from nostrain.core.transaction import Transaction

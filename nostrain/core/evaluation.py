@@ -7,9 +7,9 @@ from hashlib import sha256
 import msgspec
 
 from nostrain.core.effects import Compute, Fetch
+from nostrain.core.rounds.scoring import MAX_REASON, pinned
 from nostrain.core.rows import Duty, Replica, Round, Run
 from nostrain.core.run import located
-from nostrain.core.scoring import MAX_REASON, pinned
 from nostrain.core.tables import DutyState, ReplicaState, advance
 from nostrain.core.timing import fetch_by
 from nostrain.core.transaction import Transaction

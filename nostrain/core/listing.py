@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from nostrain.core.epoch import last_of
-from nostrain.core.escrow_rows import Payer
-from nostrain.core.liquidity import places
+from nostrain.core.money.escrow_rows import Payer
+from nostrain.core.money.liquidity import places
+from nostrain.core.rounds.epoch import last_of
 from nostrain.core.rows import Round, Run
 from nostrain.core.tables import PayerState
 from nostrain.core.transaction import Transaction

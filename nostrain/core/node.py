@@ -6,30 +6,15 @@ from typing import Final, assert_never
 
 import msgspec
 
-from nostrain.core import (
-    coordinator,
-    disputes,
-    enrolment,
-    epoch_duty,
-    liquidity,
-    offers,
-    outbox,
-    payee,
-    payer,
-    preparation,
-    replica,
-    retention,
-    share,
-    ticket,
-    validator,
-    worker,
-)
+from nostrain.core import coordinator, enrolment, epoch_duty, outbox, preparation, replica, retention, validator, worker
 from nostrain.core.effects import Effect, Outcome
-from nostrain.core.evidence import remember
+from nostrain.core.fraud import disputes
+from nostrain.core.fraud.evidence import remember
 from nostrain.core.identity import Identity
 from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, NodeChanged, Received, Tick, TicketRedeemed
+from nostrain.core.money import liquidity, offers, payee, payer, share, ticket
 from nostrain.core.pruning import prune
-from nostrain.core.round import fold_round
+from nostrain.core.rounds.round import fold_round
 from nostrain.core.rows import Chain, NodeState, Outstanding, Started, Waiting
 from nostrain.core.run import Equivocation, discredit, fold_announcement, fold_enrolment, fold_manifest
 from nostrain.core.timing import moments

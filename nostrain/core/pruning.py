@@ -6,12 +6,12 @@ from typing import Final
 
 import msgspec
 
-from nostrain.core.escrow_rows import Payee, Payer
-from nostrain.core.evidence import forget_round
+from nostrain.core.fraud.evidence import forget_round
+from nostrain.core.money.escrow_rows import Payee, Payer
+from nostrain.core.money.share import uncredited
 from nostrain.core.retention import forget
+from nostrain.core.rounds.scoring import PROVENANCE_ROUNDS
 from nostrain.core.rows import EpochDuty, Outbox, Replica, Round
-from nostrain.core.scoring import PROVENANCE_ROUNDS
-from nostrain.core.share import uncredited
 from nostrain.core.tables import EpochState, PayeeState, PayerState
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.limits import MAX_EPOCH_ROUNDS, MAX_ROUNDS

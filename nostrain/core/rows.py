@@ -7,11 +7,11 @@ from typing import Literal
 
 import msgspec
 
-from nostrain.core.dispute_rows import Complaint, Heard, Suspicion
 from nostrain.core.effects import Effect
-from nostrain.core.escrow_rows import Dues, OwnOffer, Payee, Payer, Share, Split, Tickets
+from nostrain.core.fraud.dispute_rows import Complaint, Heard, Suspicion
 from nostrain.core.identity import Identity
-from nostrain.core.liquidity_rows import LightningNode
+from nostrain.core.money.escrow_rows import Dues, OwnOffer, Payee, Payer, Share, Split, Tickets
+from nostrain.core.money.liquidity_rows import LightningNode
 from nostrain.core.tables import DutyState, EpochState, LeadState, ReplicaState, SubmissionState
 from nostrain.protocol.event import Event
 from nostrain.protocol.jobs import AggregateResult

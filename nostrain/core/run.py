@@ -8,7 +8,7 @@ from typing import TypeVar
 import msgspec
 
 from nostrain.core.bounds import manifest_problem
-from nostrain.core.epoch import anchor_of
+from nostrain.core.rounds.epoch import anchor_of
 from nostrain.core.rows import Replica, Round, Run
 from nostrain.core.timing import deadlines
 from nostrain.core.transaction import Transaction

@@ -8,8 +8,8 @@ from typing import Final
 
 import msgspec
 
-from nostrain.core.dispute_rows import Suspicion
-from nostrain.core.escrow_rows import Dues
+from nostrain.core.fraud.dispute_rows import Suspicion
+from nostrain.core.money.escrow_rows import Dues
 from nostrain.core.rows import NodeState, Round, Run, Started
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.manifest import RunManifest

@@ -19,9 +19,9 @@ from nostrain.core.effects import (
     OracleAttested,
     Outcome,
 )
+from nostrain.core.rounds.scoring import pinned, provenance_refusals, standings, thermometer
 from nostrain.core.rows import Duty, Round, Run
 from nostrain.core.run import with_item
-from nostrain.core.scoring import pinned, provenance_refusals, standings, thermometer
 from nostrain.core.tables import DutyState, advance
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import msgspec
 
-from nostrain.core import ticket
 from nostrain.core.effects import Compute, Computed, Draw, Drawn, Failed, Fetch, Fetched, Outcome, TicketBought, Upload, Uploaded
-from nostrain.core.epoch import opens
-from nostrain.core.liquidity import able
-from nostrain.core.payee import locked
+from nostrain.core.money import ticket
+from nostrain.core.money.liquidity import able
+from nostrain.core.money.payee import locked
+from nostrain.core.rounds.epoch import opens
+from nostrain.core.rounds.scoring import pinned
 from nostrain.core.rows import Replica, Round, Run, Submission, WorkerMemory
 from nostrain.core.run import located
-from nostrain.core.scoring import pinned
 from nostrain.core.tables import ReplicaState, SubmissionState, advance
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from nostrain.core.liquidity import usable
-from nostrain.core.liquidity_rows import LightningNode
+from nostrain.core.money.liquidity import usable
+from nostrain.core.money.liquidity_rows import LightningNode
 from nostrain.protocol.manifest import SAT, SettlementSpec
 from nostrain.units import Msat
 from nostrain.wire.control import ChannelPlan

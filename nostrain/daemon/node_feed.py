@@ -10,9 +10,9 @@ from typing import Final
 
 import trio
 
-from nostrain.core.escrow_rows import Payer
 from nostrain.core.inputs import Block, NodeChanged
-from nostrain.core.liquidity_rows import Peer
+from nostrain.core.money.escrow_rows import Payer
+from nostrain.core.money.liquidity_rows import Peer
 from nostrain.core.rows import NodeState
 from nostrain.daemon.runtime import Runtime
 from nostrain.errors import RemoteProtocolError, Unavailable

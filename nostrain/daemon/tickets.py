@@ -7,10 +7,10 @@ from typing import Final
 
 import trio
 
-from nostrain.core.escrow_rows import Tickets
 from nostrain.core.inputs import TicketRedeemed
+from nostrain.core.money.escrow_rows import Tickets
+from nostrain.core.money.ticket import charged
 from nostrain.core.rows import NodeState, Round, Run
-from nostrain.core.ticket import charged
 from nostrain.daemon.runtime import Runtime
 from nostrain.daemon.uploads import RunUploads
 from nostrain.errors import Unavailable

@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 from nostrain.blobs.incoming import Incoming
 from nostrain.blobs.store import LOCAL, BlobStore
+from nostrain.core.money.ticket import charged
+from nostrain.core.rounds.scoring import pinned
 from nostrain.core.rows import NodeState, Round, Run
-from nostrain.core.scoring import pinned
-from nostrain.core.ticket import charged
 from nostrain.units import Digest, EventId, Pubkey
 
 

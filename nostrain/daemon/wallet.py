@@ -6,13 +6,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
-from nostrain.core.escrow_rows import Payee, Payer, Tickets
 from nostrain.core.identity import Identity
-from nostrain.core.liquidity import KEY
-from nostrain.core.liquidity_rows import LightningNode
-from nostrain.core.round import phase
+from nostrain.core.money.escrow_rows import Payee, Payer, Tickets
+from nostrain.core.money.liquidity import KEY
+from nostrain.core.money.liquidity_rows import LightningNode
+from nostrain.core.money.split import shares
+from nostrain.core.rounds.round import phase
 from nostrain.core.rows import Duty, NodeState, Round, Row, Run, Submission
-from nostrain.core.split import shares
 from nostrain.core.tables import PayeeState, PayerState
 from nostrain.errors import Unavailable
 from nostrain.lightning.node import ClnNode

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from nostrain.core.dispute_rows import Complaint
+from nostrain.core.fraud.dispute_rows import Complaint
 from nostrain.devnet.layout import Participant
 from nostrain.devnet.observer import Observer
 from nostrain.devnet.purse import shares_due

@@ -14,9 +14,9 @@ from typing import Final, cast
 from nostrain.core import node
 from nostrain.core.identity import Identity
 from nostrain.core.inputs import Boot, Received
-from nostrain.core.round import phase
+from nostrain.core.rounds.round import phase
+from nostrain.core.rounds.scoring import pinned
 from nostrain.core.rows import NodeState, Round, Run
-from nostrain.core.scoring import pinned
 from nostrain.core.tables import RoundPhase
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.event import Event

@@ -11,8 +11,8 @@ from typing import Any, cast
 import msgspec
 import trio
 
+from nostrain.core.rounds.scoring import pinned
 from nostrain.core.rows import Run
-from nostrain.core.scoring import pinned
 from nostrain.devnet.observer import Observer
 from nostrain.errors import Unavailable
 from nostrain.protocol.digests import ranked

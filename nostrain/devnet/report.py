@@ -10,10 +10,10 @@ from typing import Any, cast
 
 import msgspec
 
-from nostrain.core.epoch import paid_levels
+from nostrain.core.money.split import shares
+from nostrain.core.rounds.epoch import paid_levels
+from nostrain.core.rounds.scoring import attested_levels, pinned, standings
 from nostrain.core.rows import Run
-from nostrain.core.scoring import attested_levels, pinned, standings
-from nostrain.core.split import shares
 from nostrain.devnet.layout import Participant
 from nostrain.devnet.observer import PHASES, Observer, Watched
 from nostrain.protocol.messages import Confirmation

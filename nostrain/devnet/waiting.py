@@ -7,8 +7,8 @@ from collections.abc import Collection, Sequence
 
 import msgspec
 
+from nostrain.core.rounds.scoring import pinned
 from nostrain.core.rows import Round, Run
-from nostrain.core.scoring import pinned
 from nostrain.devnet.layout import Participant
 from nostrain.devnet.observer import Observer
 from nostrain.protocol.manifest import TimingSpec

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from nostrain.core.dispute_rows import Complaint, Heard, Suspicion
-from nostrain.core.disputes import MAX_FALSE, MAX_OF_ONE, MAX_OF_STRANGERS
 from nostrain.core.effects import BuyTicket, CheckDispute, Failed, Ok, Outcome, Prove, Proved, Send, Unheard
-from nostrain.core.evidence import MAX_SUSPICIONS_OF_ONE, SPREAD_S
+from nostrain.core.fraud.dispute_rows import Complaint, Heard, Suspicion
+from nostrain.core.fraud.disputes import MAX_FALSE, MAX_OF_ONE, MAX_OF_STRANGERS
+from nostrain.core.fraud.evidence import MAX_SUSPICIONS_OF_ONE, SPREAD_S
 from nostrain.core.inputs import Received
 from nostrain.core.rows import Submission
 from nostrain.core.tables import ComplaintState, SubmissionState, SuspicionState

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nostrain.core import epoch
-from nostrain.core.epoch import first_of, last_of, level_of_epoch, verdicts_digest
 from nostrain.core.inputs import Received
+from nostrain.core.rounds import epoch
+from nostrain.core.rounds.epoch import first_of, last_of, level_of_epoch, verdicts_digest
+from nostrain.core.rounds.scoring import level_of
 from nostrain.core.rows import Run
-from nostrain.core.scoring import level_of
 from nostrain.core.timing import epoch_ends, held_s, settled_by
 from nostrain.protocol import messages as m
 from nostrain.protocol.digests import epoch_event_id

@@ -7,13 +7,13 @@ from collections.abc import Mapping
 import msgspec
 import pytest
 
-from nostrain.core import epoch
 from nostrain.core.effects import OracleAttest
 from nostrain.core.inputs import Boot
-from nostrain.core.payee import locked
+from nostrain.core.money.payee import locked
 from nostrain.core.pruning import KEEP_ROUNDS, prune
+from nostrain.core.rounds import epoch
+from nostrain.core.rounds.scoring import PROVENANCE_ROUNDS, attested_levels
 from nostrain.core.rows import EpochDuty, NodeState, Replica, Round, Run
-from nostrain.core.scoring import PROVENANCE_ROUNDS, attested_levels
 from nostrain.core.tables import EpochState
 from nostrain.core.timing import CATCH_UP_S, collect_by, deadlines, epoch_ends, settled_by
 from nostrain.core.transaction import Transaction

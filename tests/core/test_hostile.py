@@ -13,14 +13,14 @@ import msgspec
 import pytest
 
 from nostrain.core import coordinator, waiting
-from nostrain.core.escrow import oracles_of
-from nostrain.core.escrow_rows import Tickets, TicketSold
 from nostrain.core.identity import Identity
 from nostrain.core.inputs import Boot, Received
+from nostrain.core.money.escrow import oracles_of
+from nostrain.core.money.escrow_rows import Tickets, TicketSold
+from nostrain.core.money.payer import trusted
 from nostrain.core.node import step
-from nostrain.core.payer import trusted
+from nostrain.core.rounds.speakers import MAX_ALTERNATIVES
 from nostrain.core.rows import Lead, NodeState, Round, Run, Waiting
-from nostrain.core.speakers import MAX_ALTERNATIVES
 from nostrain.core.transaction import Note, Transaction
 from nostrain.crypto import schnorr
 from nostrain.errors import RemoteProtocolError

@@ -15,7 +15,7 @@ from nostrain.core import node as router
 from nostrain.core.effects import RETRY, Cancel, Effect, EffectBase, Ok
 from nostrain.core.identity import Identity
 from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Received, Tick
-from nostrain.core.liquidity_rows import LightningNode
+from nostrain.core.money.liquidity_rows import LightningNode
 from nostrain.core.node import next_deadline, step
 from nostrain.core.rows import NodeState, Round, Started, grouped
 from nostrain.core.timing import CATCH_UP_S

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nostrain.core.inputs import Received
-from nostrain.core.round import phase
+from nostrain.core.rounds.round import phase
 from nostrain.core.rows import Round, Waiting
 from nostrain.core.tables import ROUND as LEGAL
 from nostrain.core.tables import RoundPhase

@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nostrain.core.rows import Round
-from nostrain.core.scoring import (
+from nostrain.core.rounds.scoring import (
     SAME_PPM,
     attested_levels,
     attesting,
@@ -21,6 +20,7 @@ from nostrain.core.scoring import (
     standings,
     thermometer,
 )
+from nostrain.core.rows import Round
 from nostrain.protocol.manifest import ScoringSpec
 from nostrain.protocol.messages import Attestation, AttestationItem, Score, Verdict
 from nostrain.units import PPM, Digest, EventId, Ppm, Pubkey

@@ -18,12 +18,12 @@ from nostrain.core.effects import (
     PayEnded,
     PayInvoice,
 )
-from nostrain.core.escrow_rows import Dues, Share, Split
 from nostrain.core.inputs import Received
+from nostrain.core.money.escrow_rows import Dues, Share, Split
+from nostrain.core.money.share import AUDIT_ROUNDS, LEAST_MSAT, PAYABLE_MSAT, RETRY_S
+from nostrain.core.money.split import complete, counted, pool, shares
 from nostrain.core.node import next_deadline
 from nostrain.core.rows import NodeState, Round, Run
-from nostrain.core.share import AUDIT_ROUNDS, LEAST_MSAT, PAYABLE_MSAT, RETRY_S
-from nostrain.core.split import complete, counted, pool, shares
 from nostrain.core.tables import ShareState
 from nostrain.core.timing import RELEASE_WAIT_S
 from nostrain.protocol.messages import Enrolment, Payout, Result

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from nostrain.core.effects import CheckLocks, DrawLocks, Failed, LocksDrawn, LocksOpened, LockTerms, Ok, OpenLocks, Outcome
-from nostrain.core.scoring import SAME_PPM, standings
+from nostrain.core.rounds.scoring import SAME_PPM, standings
 from nostrain.daemon.runners import locks
 from nostrain.devnet import cheated, purse
 from nostrain.devnet.cheater import refuse_real_money

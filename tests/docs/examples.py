@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from nostrain.core.effects import DrawLocks, LocksDrawn, LocksOpened, LockTerms, OpenLocks
-from nostrain.core.scoring import standings, thermometer
+from nostrain.core.rounds.scoring import standings, thermometer
 from nostrain.core.timing import deadlines
 from nostrain.crypto import chain, schnorr
 from nostrain.crypto.oracle import endorsement_message, nonce_scalar, outcome_message

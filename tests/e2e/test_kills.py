@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from nostrain.core.scoring import pinned
+from nostrain.core.rounds.scoring import pinned
 from nostrain.devnet import report
 from nostrain.devnet.layout import Options
 from nostrain.devnet.supervisor import Devnet, open_devnet

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from nostrain.config.load import load_config
 from nostrain.core.identity import Identity
-from nostrain.core.liquidity_rows import LightningNode, Peer
+from nostrain.core.money.liquidity_rows import LightningNode, Peer
 from nostrain.core.rows import NodeState, Run
 from nostrain.ctl.main import main
 from nostrain.ctl.money import plan_text

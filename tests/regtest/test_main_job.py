@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import pytest
 
-from nostrain.core.escrow_rows import Payee
-from nostrain.core.scoring import pinned
+from nostrain.core.money.escrow_rows import Payee
+from nostrain.core.rounds.scoring import pinned
 from nostrain.core.tables import PayeeState
 from nostrain.daemon.storage import load_state
 from nostrain.devnet import purse, report

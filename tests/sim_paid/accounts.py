@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 import trio
 import trio.testing
 
-from nostrain.core.escrow_rows import Dues, Payee, Payer, Share, Tickets
+from nostrain.core.money.escrow_rows import Dues, Payee, Payer, Share, Tickets
+from nostrain.core.money.share import LEAST_MSAT
+from nostrain.core.money.split import shares
 from nostrain.core.rows import Round
-from nostrain.core.share import LEAST_MSAT
-from nostrain.core.split import shares
 from nostrain.core.tables import PayeeState, PayerState, ShareState
 from nostrain.core.timing import SAFETY_BLOCKS
 from nostrain.ports.lightning import HoldState

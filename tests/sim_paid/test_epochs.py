@@ -7,8 +7,8 @@ import random
 
 import pytest
 
-from nostrain.core import epoch
-from nostrain.core.escrow_rows import Payee, Payer
+from nostrain.core.money.escrow_rows import Payee, Payer
+from nostrain.core.rounds import epoch
 from nostrain.core.rows import Round
 from nostrain.protocol.messages import Announcement, EpochAttestation, Offer
 from nostrain.testing.journal import When

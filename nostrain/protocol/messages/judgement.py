@@ -76,7 +76,7 @@ class EpochAttestation(msgspec.Struct, frozen=True, tag_field="type", tag="epoch
     """Kind 8671: the levels that follow from the mean scores of an epoch's rounds, up to round `through`.
 
     `announcement` and `round` are those of the round that opened the epoch. `verdicts` is the digest of all verdicts that the rounds'
-    attestations name (`core.epoch.verdicts_digest`): validators that saw the same attestations sign the same levels.
+    attestations name (`core.rounds.epoch.verdicts_digest`): validators that saw the same attestations sign the same levels.
     """
 
     run: EventId

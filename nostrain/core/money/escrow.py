@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Container
 
 from nostrain.core.effects import LockTerms
-from nostrain.core.epoch import pay_event_id
+from nostrain.core.rounds.epoch import pay_event_id
 from nostrain.core.rows import Round, Run
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.messages import OracleItem

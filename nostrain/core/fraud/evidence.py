@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from nostrain.core.dispute_rows import Heard, Suspicion
+from nostrain.core.fraud.dispute_rows import Heard, Suspicion
+from nostrain.core.rounds.scoring import pinned, standings, thermometer
 from nostrain.core.rows import Round, Run
-from nostrain.core.scoring import pinned, standings, thermometer
 from nostrain.core.transaction import Transaction
 from nostrain.hashes import sha256_hex
 from nostrain.protocol.contradictions import CITED, question

@@ -7,8 +7,8 @@ attestations it cites. What is not divided stays with the coordinator: the round
 
 from __future__ import annotations
 
+from nostrain.core.rounds.scoring import pinned
 from nostrain.core.rows import Round, Run
-from nostrain.core.scoring import pinned
 from nostrain.protocol.manifest import RunManifest
 from nostrain.units import PPM, EventId, Msat, Pubkey
 

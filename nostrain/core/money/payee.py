@@ -11,11 +11,11 @@ from typing import Final
 import msgspec
 
 from nostrain.core.effects import Cancel, Draw, Drawn, Failed, HoldInvoice, Invoiced, Ok, Outcome, Settle, Unlock, Unlocked
-from nostrain.core.epoch import anchor_of, together
-from nostrain.core.escrow import oracles_of, terms
-from nostrain.core.escrow_rows import Payee, PayeeLevel
+from nostrain.core.money.escrow import oracles_of, terms
+from nostrain.core.money.escrow_rows import Payee, PayeeLevel
+from nostrain.core.rounds.epoch import anchor_of, together
+from nostrain.core.rounds.scoring import pinned
 from nostrain.core.rows import Chain, Round, Run
-from nostrain.core.scoring import pinned
 from nostrain.core.tables import PayeeState, advance
 from nostrain.core.timing import SAFETY_BLOCKS, acknowledged_by, blocks_in, collect_by, epoch_ends, release_by, settled_by
 from nostrain.core.transaction import Transaction

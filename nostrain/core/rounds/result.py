@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+from nostrain.core.rounds.scoring import attesting, pinned
 from nostrain.core.rows import Round, Run
 from nostrain.core.run import halt, with_item
-from nostrain.core.scoring import attesting, pinned
 from nostrain.core.transaction import Transaction
 from nostrain.core.waiting import Orphan, attestations_key, receipt_key, word_key
 from nostrain.errors import RemoteProtocolError

@@ -7,11 +7,11 @@ from typing import Final
 
 import msgspec
 
-from nostrain.core.epoch import opens, together
+from nostrain.core.rounds.epoch import opens, together
+from nostrain.core.rounds.scoring import pinned
+from nostrain.core.rounds.speakers import MAX_ALTERNATIVES, need_receipt, validator
 from nostrain.core.rows import Round, Run
 from nostrain.core.run import with_item
-from nostrain.core.scoring import pinned
-from nostrain.core.speakers import MAX_ALTERNATIVES, need_receipt, validator
 from nostrain.core.timing import epoch_ends
 from nostrain.core.transaction import Transaction
 from nostrain.core.waiting import Orphan, word_key

@@ -11,10 +11,10 @@ from typing import Final, Literal
 
 import msgspec
 
-from nostrain.core.escrow_rows import Payee, Payer
 from nostrain.core.identity import Identity
 from nostrain.core.inputs import NodeChanged
-from nostrain.core.liquidity_rows import LightningNode, Peer
+from nostrain.core.money.escrow_rows import Payee, Payer
+from nostrain.core.money.liquidity_rows import LightningNode, Peer
 from nostrain.core.rows import NodeState, Run
 from nostrain.core.tables import PayeeState, PayerState
 from nostrain.core.transaction import Transaction

@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from nostrain.core.effects import BuyTicket, TicketBought
-from nostrain.core.escrow_rows import Tickets, TicketSold
 from nostrain.core.inputs import TicketRedeemed
+from nostrain.core.money.escrow_rows import Tickets, TicketSold
 from nostrain.core.rows import Round, Run, Submission
 from nostrain.core.run import with_item
 from nostrain.core.transaction import Transaction

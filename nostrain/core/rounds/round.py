@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from nostrain.core.result import fold_confirmation, fold_result
+from nostrain.core.rounds.result import fold_confirmation, fold_result
+from nostrain.core.rounds.scoring import pinned
+from nostrain.core.rounds.speakers import MAX_ALTERNATIVES, first, need_receipt, validator, worker
+from nostrain.core.rounds.thermometers import fold_attestation, fold_epoch_attestation, fold_oracles, repeats_itself
 from nostrain.core.rows import Round, Run
 from nostrain.core.run import discredit, halt, need_run, with_item
-from nostrain.core.scoring import pinned
-from nostrain.core.speakers import MAX_ALTERNATIVES, first, need_receipt, validator, worker
 from nostrain.core.tables import RoundPhase
-from nostrain.core.thermometers import fold_attestation, fold_epoch_attestation, fold_oracles, repeats_itself
 from nostrain.core.transaction import Transaction
 from nostrain.core.waiting import Orphan, receipt_key, word_key
 from nostrain.errors import RemoteProtocolError

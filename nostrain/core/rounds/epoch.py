@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
 
+from nostrain.core.rounds.scoring import agreed_levels, attested_levels, level_of, pinned, provenance_refusals, standings
 from nostrain.core.rows import Round, Run
-from nostrain.core.scoring import agreed_levels, attested_levels, level_of, pinned, provenance_refusals, standings
 from nostrain.core.timing import attested_from, collect_by
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.digests import epoch_event_id, oracle_event_id
