@@ -13,7 +13,7 @@ import trio
 
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, RemoteProtocolError, Unavailable
 from nostrain.lightning.node import ClnNode
-from nostrain.lightning.payments import IN_PROGRESS, POLL_S, REFUSED, RETRY_FOR_S, SETTLING_S, find_a_way, once
+from nostrain.lightning.payments import POLL_S, RETRY_FOR_S, SETTLING_S, begun, find_a_way, once
 from nostrain.lightning.replies import FetchInvoice, ListOffers, OfferReply
 from nostrain.lightning.rpc import ClnError
 from nostrain.ports.lightning import FetchedInvoice, PayResult
@@ -110,15 +110,4 @@ async def send(node: ClnNode, bolt12: str, invoice: Bolt12Invoice) -> bool:
     if time.time() >= invoice.expires_at:
         await trio.sleep(POLL_S)
         return False
-    try:
-        await find_a_way(node, bolt12)
-    except OutcomeUnknown as error:
-        raise Unavailable(str(error)) from error
-    except ClnError as error:
-        if error.code in REFUSED:
-            return True
-        if error.code not in IN_PROGRESS:
-            raise Unavailable(str(error)) from error
-        await trio.sleep(POLL_S)
-        return False
-    return True
+    return await begun(find_a_way(node, bolt12))

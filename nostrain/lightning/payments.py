@@ -196,13 +196,19 @@ async def send(node: ClnNode, bolt11: str, invoice: Bolt11, amount_msat: Msat) -
     connected = [channel for channel in open_channels if channel.peer_connected]
     if open_channels and not connected:
         raise Unavailable(f"payment {invoice.payment_hash[:8]}: the payee's node {invoice.payee[:8]} is not connected")
+    if not connected:
+        return await begun(find_a_way(node, bolt11))
+    channel = max(connected, key=lambda channel: channel.spendable_msat)
+    return await begun(node.ask("sendpay", direct(bolt11, invoice, amount_msat, channel), Anything))
+
+
+async def begun(sending: Awaitable[object]) -> bool:
+    """Wait for `sendpay` or `xpay`. True: nothing more will be sent, and if lightningd's table has nothing, it was refused; False: look again.
+
+    Raises Unavailable when it could not be sent now, or when that is not known.
+    """
     try:
-        if connected:
-            await node.ask(
-                "sendpay", direct(bolt11, invoice, amount_msat, max(connected, key=lambda channel: channel.spendable_msat)), Anything
-            )
-        else:
-            await find_a_way(node, bolt11)
+        await sending
     except OutcomeUnknown as error:
         raise Unavailable(str(error)) from error
     except ClnError as error:
