@@ -6,12 +6,11 @@ import msgspec
 
 from nostrain.core.effects import Failed, OracleAnnounce, OracleAnnounced, OracleAttest, OracleAttested, Outcome
 from nostrain.core.rounds import epoch
-from nostrain.core.rounds.scoring import thermometer
 from nostrain.core.rows import EpochDuty, Round, Run
 from nostrain.core.tables import EpochState, advance
 from nostrain.core.timing import epoch_ends, settled_by
 from nostrain.core.transaction import Transaction
-from nostrain.core.validator import may_begin, publish_thermometers
+from nostrain.core.validator import NEVER_CAME_BACK, may_begin, outcomes_of, publish_thermometers
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.digests import epoch_event_id
 from nostrain.protocol.messages import EpochAttestation
@@ -54,13 +53,10 @@ def step(tx: Transaction, run: Run, anchor: Round, duty: EpochDuty) -> None:
 
 def attest(tx: Transaction, run: Run, anchor: Round, duty: EpochDuty) -> None:
     """The levels that follow from the scores of all its rounds."""
-    announced = anchor.oracles.get(tx.me.pubkey, {}).values()
-    own = {item.payee: item for item in announced if item.event_id == epoch_event_id(anchor.id, item.payee)}
-    if set(anchor.announcement.workers) - set(own):
-        silent(tx, duty, "our oracle announcements never came back from the relays")
+    outcomes = outcomes_of(tx, anchor, epoch.levels(tx, run, anchor), epoch_event_id, len(run.manifest.scoring.levels_ppm))
+    if outcomes is None:
+        silent(tx, duty, NEVER_CAME_BACK)
         return
-    reached, digits = epoch.levels(tx, run, anchor), len(run.manifest.scoring.levels_ppm)
-    outcomes = tuple((own[worker].tlv, worker, thermometer(reached[worker], digits)) for worker in anchor.announcement.workers)
     named = epoch.verdicts_digest(epoch.rounds_in(tx, run.manifest, anchor))
     tx.emit(OracleAttest(owner=f"epoch/{anchor.id}", name="attest", outcomes=outcomes))
     save(tx, msgspec.structs.replace(duty, verdicts=named), E.ATTESTING)

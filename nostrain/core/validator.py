@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import msgspec
 
 from nostrain.core import evaluation
@@ -19,6 +21,7 @@ from nostrain.core.effects import (
     OracleAttested,
     Outcome,
 )
+from nostrain.core.rounds.epoch import rounds_of
 from nostrain.core.rounds.scoring import pinned, provenance_refusals, standings, thermometer
 from nostrain.core.rows import Duty, Round, Run
 from nostrain.core.run import with_item
@@ -29,10 +32,11 @@ from nostrain.protocol.digests import oracle_event_id, verdict_digest
 from nostrain.protocol.jobs import EvaluateResult
 from nostrain.protocol.limits import MAX_ORACLE_ITEMS
 from nostrain.protocol.messages import Acknowledgement, Attestation, OracleAnnouncements, OracleItem, VerdictHash
-from nostrain.units import Digest, Pubkey
+from nostrain.units import Digest, EventId, Pubkey
 
 D = DutyState
 ENDED = (D.ATTESTED, D.SILENT)
+NEVER_CAME_BACK = "our oracle announcements never came back from the relays"
 ITEMS_PER_EVENT = min(16, MAX_ORACLE_ITEMS)
 """Keeps an event of oracle announcements well below MAX_EVENT_BYTES."""
 
@@ -156,23 +160,27 @@ def attest(tx: Transaction, run: Run, round_: Round, duty: Duty) -> None:
         return
     workers = pinned(round_)
     spec = run.manifest.scoring
-    history = provenance_refusals(rounds_before(tx, round_), round_, spec)
+    history = provenance_refusals(rounds_of(tx, range(1, round_.announcement.round)), round_, spec)
     standing = standings([verdict for _, verdict in used.values()], workers, spec, history)
-    announced = round_.oracles.get(tx.me.pubkey, {}).values()
-    own = {item.payee: item for item in announced if item.event_id == oracle_event_id(round_.id, item.payee)}
-    if set(workers) - set(own):
-        silent(tx, duty, "our oracle announcements never came back from the relays")
+    levels = {worker: standing[worker].level for worker in workers}
+    outcomes = outcomes_of(tx, round_, levels, oracle_event_id, len(spec.levels_ppm))
+    if outcomes is None:
+        silent(tx, duty, NEVER_CAME_BACK)
         return
-    outcomes = tuple((own[worker].tlv, worker, thermometer(standing[worker].level, len(spec.levels_ppm))) for worker in workers)
     tx.emit(OracleAttest(owner=f"duty/{round_.id}", name="attest", outcomes=outcomes))
     duty = msgspec.structs.replace(duty, verdicts=tuple(sorted(event_id for event_id, _ in used.values())))
     save(tx, duty, D.ATTESTING)
 
 
-def rounds_before(tx: Transaction, round_: Round) -> list[Round]:
-    """Rows of the rounds before this one that are still kept, oldest first."""
-    rows = [tx.need(key, Round) for key in tx.keys("round/")]
-    return sorted((row for row in rows if row.announcement.round < round_.announcement.round), key=lambda row: row.announcement.round)
+def outcomes_of(
+    tx: Transaction, round_: Round, levels: Mapping[Pubkey, int], event_id: Callable[[EventId, Pubkey], str], digits: int
+) -> tuple[tuple[str, Pubkey, tuple[int, ...]], ...] | None:
+    """What our oracle is to sign: each worker's level, on our announcement of its event; None if one of those never came back from the relays."""
+    announced = round_.oracles.get(tx.me.pubkey, {}).values()
+    own = {item.payee: item.tlv for item in announced if item.event_id == event_id(round_.id, item.payee)}
+    if set(levels) - set(own):
+        return None
+    return tuple((own[worker], worker, thermometer(level, digits)) for worker, level in levels.items())
 
 
 def silent(tx: Transaction, duty: Duty, reason: str) -> None:
