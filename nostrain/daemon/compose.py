@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import random
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -27,6 +26,7 @@ from nostrain.core.bounds import manifest_problem
 from nostrain.core.identity import Identity, RunPlan
 from nostrain.core.rows import NodeState, Run
 from nostrain.daemon.clock import OsEntropy, SystemClock
+from nostrain.daemon.meeting import open_relays
 from nostrain.daemon.money import Money, Office
 from nostrain.daemon.ports import Ports
 from nostrain.daemon.runners import Perform
@@ -48,7 +48,6 @@ from nostrain.keys.oracle import DlcOracle
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import open_root
 from nostrain.nostr.mail import GiftWrapMail
-from nostrain.nostr.pool import open_pool
 from nostrain.units import Pubkey
 
 log = logging.getLogger("nostrain.daemon")
@@ -102,9 +101,7 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
             oracle = DlcOracle(root, data) if "validator" in config.roles else None
             if oracle is not None:
                 stack.callback(oracle.close)
-            pool = composed.pool = await stack.enter_async_context(
-                open_pool(config.relays, signer=signer, rng=random.Random(), archive=data / "published.sqlite")
-            )
+            pool = composed.pool = await stack.enter_async_context(open_relays(config, signer, data))
             mail = GiftWrapMail(pool, GiftWraps(root, clock), clock) if money.escrows else None
             ports = Ports(clock, OsEntropy(), signer, oracle, pool, client, engine, journal, mail, money.lightning, tickets)
             runtime = composed.runtime = Runtime(ports, identity(config, signer.pubkey, servers, work_dir), state=state, runner=runner)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Final
 
 import msgspec
 import trio
@@ -19,17 +18,13 @@ from nostrain.nostr.answers import Acknowledgements, Stock
 from nostrain.nostr.authentication import Authentication
 from nostrain.nostr.messages import Answer, OkMessage
 from nostrain.nostr.outgoing import Outgoing
+from nostrain.nostr.queries import PAGE_SUFFIX, PROBE_SUFFIX, STOCK, Queries
 from nostrain.nostr.transport import Transport
 from nostrain.nostr.vigil import Vigil
 from nostrain.nostr.watch import Member, Watch
 from nostrain.protocol.event import Event, Filter
 from nostrain.units import EventId, UnixTime
 from nostrain.wire.event import ForgedEvent, matches, parse_event_untrusted
-
-PAGE_SUFFIX: Final = ":page"
-PROBE_SUFFIX: Final = ":probe"
-STOCK: Final = "stock"
-"""Subscription ids: `<watch>` is live, `<watch>:page` walks back, `<watch>:probe` asks for a sign of life, `stock` for events by id."""
 
 
 class Connection:
@@ -44,6 +39,7 @@ class Connection:
         self._failure: str | None = None
         self._stock: Stock | None = None
         self._vigil = Vigil(trio.current_time(), member.now())
+        self._queries = Queries(member, self._vigil, self._say)
         self._auth = Authentication(member.url, member.signer, self._say)
         self._locked: dict[str, None] = {}
         self._reopening: dict[str, None] = {}
@@ -74,16 +70,14 @@ class Connection:
 
     def open(self, watch: Watch) -> None:
         """Subscribe, from where `watch` stands."""
-        self._ask(watch.name, watch.query.live())
+        self._queries.ask(watch.name, watch.query.live())
 
     def close(self, watch: Watch) -> None:
         """End a subscription."""
         watch.subscription.forget((self._url, watch.name))
         self._locked.pop(watch.name, None)
         for name in (watch.name, watch.name + PAGE_SUFFIX, watch.name + PROBE_SUFFIX):
-            self._vigil.answered(name)
-        self._say(messages.close_message(watch.name))
-        self._say(messages.close_message(watch.name + PAGE_SUFFIX))
+            self._queries.end(name)
 
     async def publish(self, event: Event) -> OkMessage:
         """Send `event` and wait for its OK. Raises Unavailable: the connection ended, or no OK came in time, which ends it."""
@@ -104,19 +98,14 @@ class Connection:
         """Those of `ids`, not more than a page, that the relay does not show. One call at a time. Raises Unavailable: it gives no answer."""
         stock = self._stock = Stock()
         try:
-            self._ask(STOCK, Filter(ids=tuple(ids), limit=len(ids)))
+            self._queries.ask(STOCK, Filter(ids=tuple(ids), limit=len(ids)))
             await stock.done.wait()
         finally:
             self._stock = None
-            self._vigil.answered(STOCK)
-            self._say(messages.close_message(STOCK))
+            self._queries.end(STOCK)
         if self._failure is not None or stock.refusal is not None:
             raise Unavailable(self._failure or f"it does not say what it has: {stock.refusal}")
         return frozenset(ids) - stock.found
-
-    def _ask(self, name: str, wanted: Filter) -> None:
-        self._vigil.asked(name, trio.current_time())
-        self._say(messages.req_message(name, [wanted]))
 
     async def _ping(self) -> None:
         try:
@@ -151,14 +140,14 @@ class Connection:
         """Subscribe again, with the longer overlap, also where we were refused: nothing lasts for ever."""
         for watch in self._watches.values():
             if not watch.query.walking or watch.name in self._refused:
-                self._ask(watch.name, watch.query.renewed())
+                self._queries.ask(watch.name, watch.query.renewed())
         self._refused.clear()
 
     def _probe(self) -> None:
         quiet = (watch for name, watch in self._watches.items() if name not in self._refused and not watch.query.walking)
         watch = next(quiet, None)
         if watch is not None:
-            self._ask(watch.name + PROBE_SUFFIX, msgspec.structs.replace(watch.wanted, limit=1))
+            self._queries.ask(watch.name + PROBE_SUFFIX, msgspec.structs.replace(watch.wanted, limit=1))
 
     async def _read(self) -> None:
         try:
@@ -247,7 +236,7 @@ class Connection:
             return
         self._member.patience_s = self._settings.eose_timeout_s
         if ":" in name:
-            self._say(messages.close_message(name))
+            self._queries.end(name)
         if not name.endswith(PROBE_SUFFIX) and watch.query.end_of_page():
             self._ask_when_room(watch)
 
@@ -256,7 +245,7 @@ class Connection:
 
     def _ask_page(self, watch: Watch) -> None:
         if watch.name in self._watches:
-            self._ask(watch.name + PAGE_SUFFIX, watch.query.page())
+            self._queries.ask(watch.name + PAGE_SUFFIX, watch.query.page())
 
     def _on_ok(self, message: OkMessage) -> None:
         if self._auth.answered(message):
@@ -268,7 +257,7 @@ class Connection:
         self._acknowledgements.take(message)
 
     def _on_closed(self, message: messages.ClosedMessage) -> None:
-        self._vigil.answered(message.subscription)
+        self._queries.ended(message.subscription)
         if message.subscription == STOCK and self._stock is not None:
             self._stock.end(message.reason)
         name = message.subscription.removesuffix(PAGE_SUFFIX)

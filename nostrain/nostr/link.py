@@ -8,10 +8,12 @@ from typing import Final
 
 import trio
 
-from nostrain.errors import Unavailable
+from nostrain.errors import RemoteProtocolError, Unavailable
 from nostrain.nostr.archive import Archive
 from nostrain.nostr.backoff import Backoff
 from nostrain.nostr.connection import Connection
+from nostrain.nostr.information import Inform
+from nostrain.nostr.limits import parse_information_untrusted
 from nostrain.nostr.messages import Answer, judge
 from nostrain.nostr.subscription import Subscription
 from nostrain.nostr.transport import Connect
@@ -26,13 +28,15 @@ STOCK_PAGE: Final = 100
 """Every hour a relay is asked whether it still has our latest thousand events, so many at a time."""
 
 SKEW_WARN_S: Final = 60
+INFORMATION_S: Final = 3600.0
+"""What a relay says of itself is read again after so long."""
 
 
 class Link:
     """One relay, connected or not."""
 
-    def __init__(self, member: Member, connect: Connect, rng: random.Random, archive: Archive) -> None:
-        self._member, self._connect, self._rng, self._archive = member, connect, rng, archive
+    def __init__(self, member: Member, connect: Connect, rng: random.Random, archive: Archive, inform: Inform | None = None) -> None:
+        self._member, self._connect, self._rng, self._archive, self._inform = member, connect, rng, archive, inform
         self.url = member.url
         self.owing = trio.Event()
         """Set when the archive has something for this relay."""
@@ -52,6 +56,7 @@ class Link:
         backoff = self._backoff()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._repay)
+            nursery.start_soon(self._read_information)
             while True:
                 started = trio.current_time()
                 try:
@@ -87,6 +92,19 @@ class Link:
         if abs(skew) >= SKEW_WARN_S:
             self._member.count("clock differs", f"its clock is {skew} s ahead of ours: check this computer's clock")
 
+    async def _read_information(self) -> None:
+        """Ask the relay what it allows, when it is there, and every hour. Beside its connection, which waits for nothing of this."""
+        while self._inform is not None:
+            await self._connected.wait()
+            try:
+                limits = self._member.limits = parse_information_untrusted(await self._inform(self.url))
+            except (Unavailable, RemoteProtocolError) as error:
+                log.info("relay %s: %s", self.url, error)
+            else:
+                for hindrance in limits.hindrances():
+                    self._member.once(hindrance, f"it says {hindrance}: what we publish may be refused there")
+            await trio.sleep(INFORMATION_S)
+
     def watch(self, subscription: Subscription) -> None:
         """Follow `subscription` here, through all connections."""
         for index in range(len(subscription.filters)):
@@ -103,10 +121,21 @@ class Link:
                 self._connection.close(watch)
 
     async def deliver(self, event: Event) -> str | None:
-        """Send `event` until the relay answers for good: None when it has it, else its reason for refusing. Tries for ever."""
+        """Send `event` until the relay answers for good: None when it has it, else its reason for refusing. Tries for ever.
+
+        What the relay says it does not take (NIP-11) is not sent there: that is a refusal too.
+        """
         backoff = self._backoff()
         while True:
             await self._connected.wait()
+            limits, now = self._member.limits, self._member.relay_time()
+            if (refusal := limits.refuses(event, now)) is not None:
+                self._member.counts["not taken there"] += 1
+                self._member.once("not taken there", f"kind {event.kind} and its like are not sent there: {refusal}")
+                return refusal
+            if limits.early(event, now):
+                await trio.sleep(backoff.next())
+                continue
             connection = self._connection
             assert connection is not None  # set and cleared together with the event
             try:
@@ -144,10 +173,11 @@ class Link:
 
     async def _take_stock(self) -> None:
         latest = self._archive.latest(self.url, STOCK_EVENTS)
-        for start in range(0, len(latest), STOCK_PAGE):
+        size = self._member.limits.ids(STOCK_PAGE)
+        for page in (latest[start : start + size] for start in range(0, len(latest), size)):
             connection = self._connection
             if connection is None:
                 return
-            missing = await connection.missing(latest[start : start + STOCK_PAGE])
+            missing = await connection.missing(page)
             self._member.counts["lost by the relay"] += len(missing)
-            self._archive.owe(self.url, reversed([id_ for id_ in latest[start : start + STOCK_PAGE] if id_ in missing]))
+            self._archive.owe(self.url, reversed([id_ for id_ in page if id_ in missing]))

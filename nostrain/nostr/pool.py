@@ -19,6 +19,7 @@ import trio
 
 from nostrain.errors import ConfigError, LocalProtocolError, RemoteProtocolError, Unavailable
 from nostrain.nostr.archive import Archive
+from nostrain.nostr.information import Inform
 from nostrain.nostr.link import Link
 from nostrain.nostr.subscription import Subscription
 from nostrain.nostr.transport import Connect, open_websocket
@@ -137,12 +138,13 @@ async def open_pool(
     rng: random.Random | None = None,
     now: Callable[[], UnixTime] = _wall_clock,
     connect: Connect = open_websocket,
+    inform: Inform | None = None,
     archive: Path | None = None,
 ) -> AsyncIterator[RelayPool]:
     """A pool of the relays at `urls`, connecting in the background until the context is left.
 
-    `signer` answers NIP-42 challenges (None: never authenticate). `rng` only jitters delays; `connect` dials one URL.
-    `archive` is the file of what was published (None: in memory).
+    `signer` answers NIP-42 challenges (None: never authenticate). `rng` only jitters delays; `connect` dials one URL, `inform`
+    reads what a relay says of itself (None: nobody is asked). `archive` is the file of what was published (None: in memory).
     Raises ConfigError: no URL, or one that is not ws:// or wss://, or a damaged archive; Unavailable: the archive's disk fails. As around any nursery, what the body raises leaves in an ExceptionGroup.
     """
     settings = settings or Settings()
@@ -151,7 +153,7 @@ async def open_pool(
     links: list[Link] = []
     with closing(Archive(archive)) as kept:
         for url in _check_urls(urls):
-            links.append(Link(Member(url, settings, signer, now, counts, _spare(links, url)), connect, rng, kept))
+            links.append(Link(Member(url, settings, signer, now, counts, _spare(links, url)), connect, rng, kept, inform))
         async with trio.open_nursery() as nursery:
             for link in links:
                 nursery.start_soon(link.run)

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import msgspec
 
 from nostrain.nostr.cursor import Query
+from nostrain.nostr.limits import NO_LIMITS, Limits
 from nostrain.nostr.standing import Standing
 from nostrain.nostr.subscription import Subscription
 from nostrain.ports.signer import Signer
@@ -78,6 +79,10 @@ class Member:
         self.skew_s: int | None = None
         """How far the relay's clock is ahead of ours, None as long as it has not said."""
 
+        self.limits: Limits = NO_LIMITS
+        """What the relay says of itself (NIP-11), as long as it has not: nothing."""
+        self._told: set[str] = set()
+
     def relay_time(self) -> UnixTime:
         """The time by the relay's clock, or by ours."""
         return UnixTime(self.now() + (self.skew_s or 0))
@@ -88,3 +93,9 @@ class Member:
         count = self.counts[reason]
         if count <= 16 or count.bit_count() == 1:
             log.warning("relay %s: %s (%d so far): %s", self.url, reason, count, detail)
+
+    def once(self, topic: str, detail: str) -> None:
+        """Say something about the relay, the first time."""
+        if topic not in self._told:
+            self._told.add(topic)
+            log.warning("relay %s: %s", self.url, detail)
