@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
-from nostrain.config.schema import DaemonConfig, PricesConfig, RunConfig, SettlementConfig
+from nostrain.config.schema import DaemonConfig, EngineConfig, PricesConfig, RunConfig, SettlementConfig
 from nostrain.errors import ConfigError
+from nostrain.protocol.engines import DEVICES
 from nostrain.protocol.manifest import ScoringSpec
 from nostrain.units import is_hex32
 
@@ -24,6 +25,7 @@ def check(config: DaemonConfig) -> None:
     _check_urls("blobs.servers", config.blobs.servers, ("http", "https"))
     _check_bind(config.blobs.bind)
     _check_roles(config)
+    _check_engine(config.engine)
     if not is_hex32(config.join.run) and config.join.run != "any":
         raise ConfigError("join.run", config.join.run, "neither `any` nor an event id", "Write 64 lowercase hex digits, or any")
     if config.join.coordinator is not None and not is_hex32(config.join.coordinator):
@@ -95,6 +97,12 @@ def _check_roles(config: DaemonConfig) -> None:
         raise ConfigError(key, shown, "the file has [coordinator.run] but not that role", 'Add "coordinator" to roles, or drop the table')
     if "coordinator" in roles and "blobs" not in roles and not config.blobs.servers:
         raise ConfigError("blobs.servers", [], "a run needs somewhere to put its blobs", 'Name a server, or add "blobs" to roles')
+
+
+def _check_engine(engine: EngineConfig) -> None:
+    if engine.device not in DEVICES[engine.kind]:
+        there = ", ".join(DEVICES[engine.kind])
+        raise ConfigError("engine.device", engine.device, f"{engine.kind} has no such device", f"Write one of {there}")
 
 
 def _check_run(run: RunConfig) -> None:

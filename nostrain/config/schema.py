@@ -11,6 +11,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
+from nostrain.protocol.engines import Device, EngineKind
 from nostrain.protocol.limits import MAX_EPOCH_ROUNDS, MAX_ROUNDS, MAX_VALIDATORS, MAX_WORKERS
 from nostrain.protocol.manifest import SAT, ModelSpec, SettlementSpec, TimingSpec
 from nostrain.units import PPM, Msat, Ppm
@@ -29,9 +30,13 @@ MODELS: Final[dict[str, ModelSpec]] = {"tiny": ModelSpec()}
 
 
 class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[engine]: the process that holds tensors. `python` is the interpreter that runs it, empty for the daemon's own."""
+    """[engine]: the process that holds tensors. `python` is the interpreter that runs it, empty for the daemon's own.
 
-    kind: Literal["pytorch"] = "pytorch"
+    Which devices an engine has: `protocol.engines.DEVICES`.
+    """
+
+    kind: EngineKind = "pytorch"
+    device: Device = "auto"
     threads: Annotated[int, Meta(ge=1, le=1024)] = 1
     python: str = ""
     job_timeout_s: Seconds = 3600

@@ -163,7 +163,8 @@ def engine_settings(config: EngineConfig, work_dir: Path) -> EngineSettings:
     """The engine under its guard (`daemon.guard`), so that it neither outlives nor overtakes this daemon."""
     guard = (config.python or sys.executable, "-P", "-m", "nostrain.daemon.guard")
     command = (*guard, str(work_dir / "engine.lock"), str(os.getpid()), ENGINE_MODULE)
-    return EngineSettings(threads=config.threads, job_timeout_s=config.job_timeout_s, command=command)
+    arguments = ("--engine", config.kind, "--device", config.device)
+    return EngineSettings(threads=config.threads, job_timeout_s=config.job_timeout_s, command=command, arguments=arguments)
 
 
 async def open_server(stack: AsyncExitStack, config: DaemonConfig, app: ASGIApp) -> str:

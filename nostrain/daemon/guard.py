@@ -1,4 +1,4 @@
-"""`python -P -m nostrain.daemon.guard LOCK PARENT MODULE`: run MODULE, the engine, so that it neither outlives nor overtakes its daemon.
+"""`python -P -m nostrain.daemon.guard LOCK PARENT MODULE [ARGUMENT…]`: run MODULE, the engine, so that it neither outlives nor overtakes its daemon.
 
 A daemon that was killed leaves its engine process in the middle of a job. That process ends within a second, because it watches whether the
 process PARENT is still its parent; and until it has, the engine of the restarted daemon waits for LOCK, so that two of them never write the
@@ -24,7 +24,7 @@ def main() -> None:
     threading.Thread(target=watch, args=(parent,), daemon=True, name="guard").start()
     descriptor = os.open(lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.flock(descriptor, fcntl.LOCK_EX)  # never closed: held for the life of the process
-    sys.argv = [module]
+    sys.argv = [module, *sys.argv[4:]]
     runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 

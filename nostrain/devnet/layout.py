@@ -177,6 +177,7 @@ def config_text(participant: Participant, options: Options, relay: str, blobs: s
         "private_addresses = true",
         "",
         "[engine]",
+        'device = "cpu"',
         f"threads = {options.threads}",
     ]
     if options.paid:

@@ -16,12 +16,16 @@ from nostrain.protocol.jobs import Job, JobResult
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
-    """How to run the engine. `command` empty: `python -m nostrain.learning` with `python`, or with ours if that is empty too."""
+    """How to run the engine. `command` empty: `python -m nostrain.learning` with `python`, or with ours if that is empty too.
+
+    `arguments` are the engine's own: which framework, on which device.
+    """
 
     python: str = ""
     threads: int = 1
     job_timeout_s: float = 3600
     command: Sequence[str] = ()
+    arguments: Sequence[str] = ()
 
 
 class EngineProcess:
@@ -29,7 +33,7 @@ class EngineProcess:
 
     def __init__(self, settings: EngineSettings, nursery: trio.Nursery, environment: Mapping[str, str]) -> None:
         self._settings, self._nursery = settings, nursery
-        self._command = tuple(settings.command) or default_command(settings.python)
+        self._command = (*(settings.command or default_command(settings.python)), *settings.arguments)
         self._environment = engine_environment(environment, settings.threads)
         self._turn = trio.Lock()
         self._child: Child | None = None

@@ -1,19 +1,22 @@
-"""`python -m nostrain.learning`: the engine process. One job at a time from stdin, its result to stdout, until stdin closes.
+"""`python -m nostrain.learning [--engine KIND] [--device DEVICE]`: the engine process. One job at a time from stdin, its result to stdout, until stdin closes.
 
 Nothing here opens a socket or reads a key. Anything that prints goes to stderr: stdout carries frames only.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
-from typing import BinaryIO
+from typing import BinaryIO, get_args
 
 import msgspec
 
 from nostrain.errors import LocalProtocolError
+from nostrain.learning.engines.base import EngineOptions
 from nostrain.learning.frames import Failure, Reply, Request, read_frame, write_frame
+from nostrain.protocol.engines import Device, EngineKind
 from nostrain.protocol.jobs import Job
 
 _NICE = 5
@@ -22,12 +25,13 @@ _jobs = msgspec.msgpack.Decoder(Job)
 
 
 def main() -> int:
-    """Serve until stdin closes; the exit status. A broken frame ends the process with 1: the daemon, which wrote it, starts a fresh one."""
+    """Serve until stdin closes; the exit status, 2 for a wrong command line. A broken frame ends the process with 1: the daemon, which wrote it, starts a fresh one."""
+    options = _options(sys.argv[1:])
     _settle()
     try:
         with _take_stdout() as frames:
             while (body := read_frame(sys.stdin.buffer)) is not None:
-                write_frame(frames, msgspec.msgpack.encode(answer(body)))
+                write_frame(frames, msgspec.msgpack.encode(answer(body, options)))
     except (LocalProtocolError, msgspec.MsgspecError) as error:
         print(f"engine: {error}", file=sys.stderr)
         return 1
@@ -36,7 +40,7 @@ def main() -> int:
     return 0
 
 
-def answer(body: bytes) -> Reply:
+def answer(body: bytes, options: EngineOptions) -> Reply:
     """Run the job in one frame; every failure of the job becomes a reply.
 
     Raises:
@@ -46,11 +50,20 @@ def answer(body: bytes) -> Reply:
 
     request = _requests.decode(body)
     try:
-        return Reply(request.id, result=run_job(_jobs.decode(request.job)))
+        return Reply(request.id, result=run_job(_jobs.decode(request.job), options))
     except (OSError, MemoryError) as error:
         return Reply(request.id, error=Failure("unavailable", f"{type(error).__name__}: {error}"))
     except Exception as error:
         return Reply(request.id, error=Failure("local", f"{type(error).__name__}: {error}"))
+
+
+def _options(arguments: list[str]) -> EngineOptions:
+    parser = argparse.ArgumentParser(
+        prog="python -m nostrain.learning", description="The engine process: jobs on stdin, results on stdout."
+    )
+    parser.add_argument("--engine", dest="kind", choices=get_args(EngineKind), default=EngineOptions().kind)
+    parser.add_argument("--device", choices=get_args(Device), default=EngineOptions().device)
+    return EngineOptions(**vars(parser.parse_args(arguments)))
 
 
 def _take_stdout() -> BinaryIO:

@@ -1,4 +1,4 @@
-"""The jobs around a run: make its data and first checkpoint, inspect a checkpoint, take the outer step. `build` alone needs torch."""
+"""The jobs around a run: make its data and first checkpoint, inspect a checkpoint, take the outer step. numpy alone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ from pathlib import Path
 from nostrain.errors import RemoteProtocolError
 from nostrain.learning.data import build_shards
 from nostrain.learning.files import read_delta_untrusted
+from nostrain.learning.initial import initial_parameters
 from nostrain.protocol.digests import next_state_id
+from nostrain.protocol.hf_config import config_json
 from nostrain.protocol.jobs import AggregateJob, AggregateResult, BuildRunJob, BuildRunResult, InspectJob, InspectResult
+from nostrain.protocol.tensors import model_tensors
 from nostrain.sparseloco.aggregate import cap_weights, outer_step, step_weights
 from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted, merkle_root, write_checkpoint
 
@@ -21,15 +24,13 @@ def build_run(job: BuildRunJob) -> BuildRunResult:
         LocalProtocolError: too little text, or a model that cannot be built.
         OSError: the disk is full or a file unreadable.
     """
-    from nostrain.learning.model import export_config, initial_parameters
-
     out = Path(job.out_dir)
     out.mkdir(parents=True, exist_ok=True)
     dataset, _, blobs, total = build_shards(job.text, job.seed, job.shard_bytes, job.validation_bytes, out)
-    tensors, flat = initial_parameters(job.model, job.seed)
+    tensors, flat = model_tensors(job.model), initial_parameters(job.model, job.seed)
     path = out / "model.safetensors"
     checkpoint = write_checkpoint(path, tensors, flat)
-    export_config(job.model, out / "config.json")
+    (out / "config.json").write_text(config_json(job.model))
     return BuildRunResult(dataset, checkpoint, tensors, merkle_root(tensors, flat), (*blobs, (checkpoint, str(path))), total)
 
 

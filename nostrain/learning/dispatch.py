@@ -1,60 +1,50 @@
-"""`run_job`: every job, run in this process. What a job does not need is not imported: aggregation loads no torch."""
+"""`run_job`: every job, run in this process. What a job does not need is not imported: only training and measuring load a framework."""
 
 from __future__ import annotations
 
-import os
-from functools import lru_cache
 from typing import assert_never
 
-from nostrain.learning import build
+from nostrain.errors import LocalProtocolError
+from nostrain.learning import build, evaluate, train
+from nostrain.learning.engines import load_engine
+from nostrain.learning.engines.base import DEFAULT_OPTIONS, EngineOptions, Flat, Model
 from nostrain.protocol.jobs import AggregateJob, BuildRunJob, EvaluateJob, InspectJob, Job, JobResult, TrainJob, ValidationJob
+from nostrain.protocol.manifest import ModelSpec
+from nostrain.protocol.tensors import model_tensors
 
-THREADS_VARIABLE = "NOSTRAIN_ENGINE_THREADS"
 
-
-def run_job(job: Job) -> JobResult:
+def run_job(job: Job, options: EngineOptions = DEFAULT_OPTIONS) -> JobResult:
     """Run `job` to its end; running it again gives the same files and the same result, times apart.
 
     Raises:
         RemoteProtocolError, LocalProtocolError: a file or the job itself is unusable; see the function of each job.
+        ConfigError: the engine or the device of `options` is not there.
         OSError: a file cannot be read or written.
     """
+
+    def open_model(spec: ModelSpec, flat: Flat) -> Model:
+        return load_engine(options.kind).open_model(spec, flat, options)
+
     match job:
         case InspectJob():
             return build.inspect(job)
         case AggregateJob():
             return build.aggregate(job)
         case BuildRunJob():
-            prepare_torch()
             return build.build_run(job)
         case TrainJob():
-            prepare_torch()
-            from nostrain.learning.inner import train
-
-            return train(job)
+            _check_tensors(job)
+            return train.train(job, open_model)
         case EvaluateJob():
-            prepare_torch()
-            from nostrain.learning.evaluate import evaluate
-
-            return evaluate(job)
+            _check_tensors(job)
+            return evaluate.evaluate(job, open_model)
         case ValidationJob():
-            prepare_torch()
-            from nostrain.learning.evaluate import validate
-
-            return validate(job)
+            _check_tensors(job)
+            return evaluate.validate(job, open_model)
         case _:
             assert_never(job)
 
 
-@lru_cache(maxsize=1)
-def prepare_torch() -> None:
-    """Import torch once, with as many threads as the environment says (one if it does not) and deterministic kernels only.
-
-    The number of threads can change the last bit of a sum: a run that must repeat bit by bit keeps it.
-    """
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    import torch
-
-    torch.set_num_threads(int(os.environ.get(THREADS_VARIABLE, "1")))
-    torch.use_deterministic_algorithms(True)
+def _check_tensors(job: TrainJob | EvaluateJob | ValidationJob) -> None:
+    if job.tensors != model_tensors(job.model):
+        raise LocalProtocolError("the manifest's tensors are not those of its model")

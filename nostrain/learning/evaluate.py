@@ -11,16 +11,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.learning.data import assigned_sample, cut, read_shard, unassigned_windows
+from nostrain.learning.engines.base import Flat, Model, OpenModel, Windows
 from nostrain.learning.files import read_delta_untrusted
-from nostrain.learning.model import FlatModel, load_model
 from nostrain.learning.score import batch_losses, largest_overlaps, nanonats, provenance
 from nostrain.protocol.jobs import Candidate, CandidateScore, EvaluateJob, EvaluateResult, ValidationJob, ValidationResult
 from nostrain.sparseloco.aggregate import cap_weights, sparse_step, step_weights
+from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted
 from nostrain.sparseloco.delta import Delta, Indices
 from nostrain.units import Ppm
 
@@ -31,12 +31,12 @@ NOT_FINITE = "its step makes the loss infinite or no number"
 class _Bench:
     """The windows of a round: int64 [windows, n + 1]; first the unassigned ones, then those of each valid candidate."""
 
-    windows: NDArray[np.int64]
+    windows: Windows
     unassigned: slice
     assigned: list[slice]
 
 
-def evaluate(job: EvaluateJob) -> EvaluateResult:
+def evaluate(job: EvaluateJob, open_model: OpenModel) -> EvaluateResult:
     """Score every candidate, in the order given. A blob that is no delta becomes a score with `error`; it is never raised.
 
     Raises:
@@ -46,14 +46,16 @@ def evaluate(job: EvaluateJob) -> EvaluateResult:
     begin = time.perf_counter()
     read = [_read_candidate(job, candidate) for candidate in job.candidates]
     valid = [(candidate, delta) for candidate, delta in zip(job.candidates, read, strict=True) if isinstance(delta, Delta)]
-    model = load_model(job.model, job.tensors, job.checkpoint)
+    flat = load_checkpoint_untrusted(job.checkpoint, job.tensors)
+    model = open_model(job.model, flat)
     bench = _bench(job, [candidate for candidate, _ in valid])
     batch = job.scoring.eval_batch
-    before = window_losses(model, bench.windows, batch)
+    before = model.window_losses(bench.windows, batch)
     caps = cap_weights([delta for _, delta in valid])
+    weights = [step_weights([cap], job.outer, job.committed)[0] for cap in caps]
     after = [
-        _losses_with(model, delta, step_weights([cap], job.outer, job.committed)[0], bench.windows, batch)
-        for (_, delta), cap in zip(valid, caps, strict=True)
+        _losses_with(model, delta.indices, sparse_step(flat, delta, weight), bench.windows, batch)
+        for (_, delta), weight in zip(valid, weights, strict=True)
     ]
     finite = [at for at, losses in enumerate(after) if np.isfinite(losses).all()]
     kept = _Bench(bench.windows, bench.unassigned, [bench.assigned[at] for at in finite])
@@ -67,43 +69,27 @@ def evaluate(job: EvaluateJob) -> EvaluateResult:
     return EvaluateResult(batch_losses(before[bench.unassigned], batch), scores, tokens, round((time.perf_counter() - begin) * 1000))
 
 
-def validate(job: ValidationJob) -> ValidationResult:
+def validate(job: ValidationJob, open_model: OpenModel) -> ValidationResult:
     """Mean loss on consecutive windows at the start of the held-out shard: as many whole ones as `tokens` allow.
 
     Raises:
         RemoteProtocolError: the checkpoint is unusable or the shard is too short.
     """
-    model = load_model(job.model, job.tensors, job.checkpoint)
+    model = open_model(job.model, load_checkpoint_untrusted(job.checkpoint, job.tensors))
     shard = read_shard(job.shard)
     count = job.tokens // job.sequence_length
     if count < 1 or len(shard) <= count * job.sequence_length:
         raise RemoteProtocolError("validation shard", f"{len(shard)} bytes are too few for {job.tokens} tokens")
     windows = cut(shard, np.arange(count) * job.sequence_length, job.sequence_length)
-    loss = float(window_losses(model, windows, job.eval_batch).mean())
+    loss = float(model.window_losses(windows, job.eval_batch).mean())
     return ValidationResult(nanonats(loss), count * job.sequence_length)
 
 
-def window_losses(model: FlatModel, windows: NDArray[np.int64], batch: int) -> NDArray[np.float64]:
-    """Mean loss a token of every window [windows, n + 1]: float32 cross-entropy, summed in float64.
-
-    Every forward pass has exactly `batch` windows (the last one repeats a window): kernels differ between shapes.
-    """
-    missing = -len(windows) % batch
-    padded = torch.from_numpy(np.concatenate([windows, np.repeat(windows[-1:], missing, axis=0)]))
-    out = []
-    with torch.inference_mode():
-        for at in range(0, len(padded), batch):
-            out.append(model.token_losses(padded[at : at + batch]).to(torch.float64).view(batch, -1).mean(dim=1))
-        losses: NDArray[np.float64] = torch.cat(out).numpy()[: len(windows)]
-    return losses
-
-
-def _losses_with(model: FlatModel, delta: Delta, weight: int, windows: NDArray[np.int64], batch: int) -> NDArray[np.float64]:
-    """Losses after the step of this delta alone; the model is left bit for bit as it was."""
-    kept = model.flat[delta.indices]
-    model.flat[delta.indices] = sparse_step(model.flat, delta, weight)
-    losses = window_losses(model, windows, batch)
-    model.flat[delta.indices] = kept
+def _losses_with(model: Model, indices: Indices, values: Flat, windows: Windows, batch: int) -> NDArray[np.float64]:
+    """Losses with `values` at `indices`; the model is left bit for bit as it was."""
+    kept = model.replace(indices, values)
+    losses = model.window_losses(windows, batch)
+    model.replace(indices, kept)
     return losses
 
 

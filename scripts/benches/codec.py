@@ -23,8 +23,9 @@ from _side_by_side import side_by_side
 from numpy.typing import NDArray
 from ratio import SIZES
 
-from nostrain.learning.model import initial_parameters
+from nostrain.learning.initial import initial_parameters
 from nostrain.protocol.manifest import CodecSpec, OuterSpec, TensorSpec
+from nostrain.protocol.tensors import model_tensors
 from nostrain.sparseloco.aggregate import cap_weights, outer_step, step_weights
 from nostrain.sparseloco.codec import compress, decode_untrusted
 from nostrain.sparseloco.compiled import kernels_for
@@ -156,7 +157,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
-    tensors, values = initial_parameters(SIZES[options.size], 1)
+    tensors, values = model_tensors(SIZES[options.size]), initial_parameters(SIZES[options.size], 1)
     if options.values:
         values = np.load(options.values)
     else:

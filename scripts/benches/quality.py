@@ -16,14 +16,14 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nostrain.learning.data import build_shards, cut, read_shard, training_windows
-from nostrain.learning.evaluate import window_losses
-from nostrain.learning.inner import fresh_state, inner_steps
-from nostrain.learning.model import FlatModel, initial_parameters
+from nostrain.learning.engines import load_engine
+from nostrain.learning.engines.base import EngineOptions, WorkerState
+from nostrain.learning.initial import initial_parameters
 from nostrain.protocol.manifest import CodecSpec, ModelSpec, OuterSpec, TensorSpec, TrainingSpec
+from nostrain.protocol.tensors import model_tensors
 from nostrain.sparseloco.aggregate import cap_weights, outer_step, step_weights
 from nostrain.sparseloco.codec import compress
 from nostrain.sparseloco.delta import UNIT, Delta
@@ -58,27 +58,26 @@ def final_loss(quantizer: str, seed: int, options: argparse.Namespace, folder: P
     """Validation loss (nats a byte) of one run."""
     spec, codec, outer = model_of(options), CodecSpec(quantizer_bits=2 if quantizer == "two" else 1), OuterSpec()
     training = TrainingSpec(inner_steps=options.steps)
-    tensors, flat = initial_parameters(spec, seed)
+    tensors, flat = model_tensors(spec), initial_parameters(spec, seed)
     shards = [read_shard(str(path)) for path in sorted(folder.glob("shard-*.bin"))]
-    states = [fresh_state(len(flat)) for _ in range(options.workers)]
-    model = FlatModel(spec, tensors, flat)
+    states = [WorkerState.fresh(len(flat)) for _ in range(options.workers)]
+    engine = load_engine("pytorch")
     for turn in range(options.rounds):
         deltas = []
         for worker, state in enumerate(states):
-            model.flat[:] = flat
+            model = engine.open_model(spec, flat, EngineOptions())
             shard = shards[(seed + turn + worker) % len(shards)]
             offsets = training_windows(f"{seed:016x}{turn:08x}{worker:08x}", len(shard), training)
-            inner_steps(model, cut(shard, offsets, training.sequence_length), training, turn * options.steps, state)
-            total = accumulate(state.residual, flat - model.flat, codec.error_feedback_ppm)
+            model.inner_steps(cut(shard, offsets, training.sequence_length), training, turn * options.steps, state)
+            total = accumulate(state.residual, flat - model.read(), codec.error_feedback_ppm)
             sent = plain(tensors, total) if quantizer == "plain" else compress(tensors, codec, total)[1]
             state.residual = remainder(total, sent)
             deltas.append(sent)
         flat = outer_step(flat, deltas, step_weights(cap_weights(deltas), outer, options.workers))
-    model.flat[:] = flat
     held_out = read_shard(str(folder / "validation.bin"))
     count = min((len(held_out) - 1) // training.sequence_length, 512)
     windows = cut(held_out, np.arange(count) * training.sequence_length, training.sequence_length)
-    return float(window_losses(model, windows, 32).mean())
+    return float(engine.open_model(spec, flat, EngineOptions()).window_losses(windows, 32).mean())
 
 
 def main() -> None:
@@ -93,11 +92,10 @@ def main() -> None:
     parser.add_argument("--text", type=Path, default=None, help="folder of text files; default: this Python's library")
     parser.add_argument("--json", type=Path, default=None)
     options = parser.parse_args()
-    torch.set_num_threads(1)
     losses: dict[str, list[float]] = {"plain": [], "sign": [], "two": []}
     with tempfile.TemporaryDirectory() as name:
         build_shards(options.text and str(options.text), 1, 1 << 20, 1 << 18, Path(name))
-        size = plan(initial_parameters(model_of(options), 0)[0], CodecSpec()).size
+        size = plan(model_tensors(model_of(options)), CodecSpec()).size
         print(
             f"{size:,} parameters, {options.workers} workers, {options.steps} inner steps × {options.rounds} rounds, {options.seeds} seeds"
         )

@@ -11,13 +11,14 @@ from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from nostrain.learning.data import build_shards, cut, read_shard, training_windows
-from nostrain.learning.inner import fresh_state, inner_steps
-from nostrain.learning.model import FlatModel, initial_parameters
+from nostrain.learning.engines import load_engine
+from nostrain.learning.engines.base import EngineOptions, WorkerState
+from nostrain.learning.initial import initial_parameters
 from nostrain.protocol.manifest import CodecSpec, ModelSpec, TensorSpec, TrainingSpec
+from nostrain.protocol.tensors import model_tensors
 from nostrain.sparseloco.codec import compress, decode_untrusted, encode
 from nostrain.sparseloco.feedback import accumulate, remainder
 from nostrain.sparseloco.layout import plan, tensor_sizes
@@ -31,9 +32,9 @@ RATES = {"tiny": 3_000_000, "100m": 600_000}
 
 def pseudo_gradient(size: str, steps: int, rounds: int) -> tuple[tuple[TensorSpec, ...], NDArray[np.float32]]:
     """One worker's residual plus pseudo-gradient after `rounds` rounds of `steps` inner steps."""
-    tensors, flat = initial_parameters(SIZES[size], 1)
+    tensors, flat = model_tensors(SIZES[size]), initial_parameters(SIZES[size], 1)
     training = TrainingSpec(inner_steps=steps, learning_rate_ppb=RATES[size], warmup_steps=20)
-    model, state = FlatModel(SIZES[size], tensors, flat), fresh_state(len(flat))
+    engine, state = load_engine("pytorch"), WorkerState.fresh(len(flat))
     total = state.residual
     with tempfile.TemporaryDirectory() as name:
         build_shards(None, 1, 1 << 20, 1 << 18, Path(name))
@@ -41,13 +42,13 @@ def pseudo_gradient(size: str, steps: int, rounds: int) -> tuple[tuple[TensorSpe
         for turn in range(rounds):
             shard = shards[turn % len(shards)]
             windows = cut(shard, training_windows(f"{turn:016x}", len(shard), training), training.sequence_length)
-            losses = inner_steps(model, windows, training, turn * steps, state)
+            model = engine.open_model(SIZES[size], flat, EngineOptions())
+            losses = model.inner_steps(windows, training, turn * steps, state)
             print(f"round {turn + 1}: loss {losses[0]:.3f} → {losses[-1]:.3f}", flush=True)
-            total = accumulate(state.residual, flat - model.flat, CodecSpec().error_feedback_ppm)
+            total = accumulate(state.residual, flat - model.read(), CodecSpec().error_feedback_ppm)
             if turn + 1 < rounds:
                 _, sent = compress(tensors, CodecSpec(), total)
                 flat[sent.indices] -= sent.values()
-                model.flat[:] = flat
                 state.residual = remainder(total, sent)
     return tensors, total
 
@@ -67,7 +68,6 @@ def main() -> None:
     parser.add_argument("--save", type=Path, default=None)
     parser.add_argument("--load", type=Path, default=None)
     options = parser.parse_args()
-    torch.set_num_threads(1)
     tensors, flat = (
         pseudo_gradient(options.size, options.steps, options.rounds) if options.load is None else load(options.load, options.size)
     )
@@ -96,7 +96,7 @@ def main() -> None:
 
 def load(path: Path, size: str) -> tuple[tuple[TensorSpec, ...], NDArray[np.float32]]:
     """What `--save` wrote for a model of this size."""
-    return initial_parameters(SIZES[size], 1)[0], np.load(path)
+    return model_tensors(SIZES[size]), np.load(path)
 
 
 if __name__ == "__main__":

@@ -211,7 +211,7 @@ def test_unknown_keys_of_command_line_and_environment_name_their_source(tmp_path
         ("[coordinator.run]\nname = 'x'\nrounds = 1.5", "coordinator.run.rounds", "expected int, got float"),
         ("[coordinator.run]\nname = 'x'\nrounds = 1\nmodel = 'huge'", "coordinator.run.model", "not one of tiny"),
         ("log_level = 'loud'", "log_level", "not one of debug, info, warning, error"),
-        ("[engine]\nkind = 'jax'", "engine.kind", "not one of pytorch"),
+        ("[engine]\nkind = 'jax'", "engine.kind", "not one of pytorch, mlx"),
     ],
 )
 def test_wrong_type_names_key_and_types(tmp_path: Path, line: str, key: str, reason: str) -> None:

@@ -20,6 +20,7 @@ from nostrain.nostr.pool import open_pool
 from nostrain.protocol.event import Draft, Event, Filter
 from nostrain.protocol.manifest import CodecSpec, ModelSpec
 from nostrain.protocol.messages import Announcement, Commitment
+from nostrain.protocol.tensors import model_tensors
 from nostrain.units import Digest, UnixTime
 from nostrain.wire import kinds
 from nostrain.wire.messages import draft, read_message_untrusted
@@ -103,9 +104,7 @@ async def test_a_small_run_learns_agrees_and_matches_the_reference(tmp_path: Pat
 
 def deltas_read_by_the_page(folder: Path) -> int:
     """Decode every delta of the run with the decoder that was written from docs/protocol.md alone; how many there are."""
-    from nostrain.learning.model import initial_parameters
-
-    shapes = [tensor.shape for tensor in initial_parameters(ModelSpec(), 0)[0]]
+    shapes = [tensor.shape for tensor in model_tensors(ModelSpec())]
     codec, blobs = CodecSpec(), {path.read_bytes() for path in folder.rglob("*.delta")}
     for blob in blobs:
         assert len(decode(blob, shapes, codec.chunk, codec.topk, codec.quantizer_bits)) == 64 * 224 + 2 * 9
@@ -116,7 +115,7 @@ def root_of_model(folder: Path) -> str:
     """Open the exported model as anyone would; the root of what is in it."""
     from transformers import LlamaForCausalLM
 
-    from nostrain.learning.model import tensor_specs
+    from nostrain.learning.engines.pytorch.model import tensor_specs
     from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted, merkle_root
 
     model, loading = LlamaForCausalLM.from_pretrained(folder, output_loading_info=True)

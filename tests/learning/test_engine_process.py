@@ -90,7 +90,7 @@ def test_aggregation_needs_no_torch(small_run: SmallRun, tmp_path: Path) -> None
         "from nostrain.learning.dispatch import run_job\n"
         "from nostrain.protocol.jobs import AggregateJob\n"
         "result = run_job(msgspec.msgpack.decode(open(sys.argv[1], 'rb').read(), type=AggregateJob))\n"
-        "assert not {'torch', 'transformers', 'trio', 'asyncio', 'ssl'} & set(sys.modules), sorted(sys.modules)\n"
+        "assert not {'torch', 'mlx', 'transformers', 'trio', 'asyncio', 'ssl'} & set(sys.modules), sorted(sys.modules)\n"
         "sys.stdout.buffer.write(msgspec.msgpack.encode(result))\n"
     )
     done = subprocess.run(

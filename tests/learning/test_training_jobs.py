@@ -268,43 +268,6 @@ def test_a_short_validation_shard_is_refused(small_run: SmallRun) -> None:
         run_job(ValidationJob(MODEL, small_run.result.tensors, small_run.checkpoint, small_run.validation, 1 << 20, 32, 8))
 
 
-def test_transformers_opens_the_checkpoint_with_the_same_logits(small_run: SmallRun) -> None:
-    import torch
-    from transformers import LlamaForCausalLM
-
-    from nostrain.learning.model import load_model
-
-    folder = Path(small_run.checkpoint).parent
-    theirs = LlamaForCausalLM.from_pretrained(folder, local_files_only=True)
-    ours = load_model(MODEL, small_run.result.tensors, small_run.checkpoint)
-    tokens = torch.arange(64).view(2, 32)
-    with torch.inference_mode():
-        assert torch.equal(theirs(input_ids=tokens).logits, ours.module(input_ids=tokens).logits)
-    assert theirs.dtype == torch.float32
-    config = msgspec.json.decode((folder / "config.json").read_bytes())
-    assert (config["rope_theta"], config["rope_parameters"]["rope_theta"]) == (10_000.0, 10_000.0)
-
-
-def test_tied_embeddings_are_one_tensor(tmp_path: Path) -> None:
-    from nostrain.learning.model import FlatModel, initial_parameters
-
-    spec = msgspec.structs.replace(MODEL, tie_word_embeddings=True)
-    tensors, flat = initial_parameters(spec, 1)
-    assert not any(tensor.name == "lm_head.weight" for tensor in tensors)
-    model = FlatModel(spec, tensors, flat)
-    model.flat[:] = 0
-    assert not model.module.lm_head.weight.detach().any()
-
-
-def test_initial_parameters_follow_the_seed() -> None:
-    from nostrain.learning.model import initial_parameters
-
-    one, same, other = (initial_parameters(MODEL, seed)[1] for seed in (1, 1, 2))
-    assert one.tobytes() == same.tobytes()
-    assert one.tobytes() != other.tobytes()
-    assert np.isfinite(one).all()
-
-
 def test_the_wrong_tensors_for_a_model_are_named(small_run: SmallRun, tmp_path: Path) -> None:
     job = msgspec.structs.replace(small_run.train_job(tmp_path), model=msgspec.structs.replace(MODEL, num_hidden_layers=1))
     with pytest.raises(LocalProtocolError, match="not those of its model"):

@@ -1,0 +1,109 @@
+"""What an engine is: a model over one flat float32 vector that can be trained and measured. No framework is imported here.
+
+Everything else of the engine process (data, windows, codec, scores, outer step) is numpy, and the same whichever engine runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from nostrain.protocol.engines import Device, EngineKind
+from nostrain.protocol.manifest import ModelSpec, TrainingSpec
+
+Flat = NDArray[np.float32]
+"""Every parameter of a model, the tensors of `protocol.tensors.model_tensors` one after the other: [size]."""
+
+Windows = NDArray[np.int64]
+"""Tokens: [windows, n + 1]; inputs and, one further, targets."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """What the owner of the machine chose: settings of the engine process. What is trained does not depend on them, last bits apart."""
+
+    kind: EngineKind = "pytorch"
+    device: Device = "cpu"
+
+
+DEFAULT_OPTIONS: Final = EngineOptions()
+
+
+@dataclass(slots=True)
+class WorkerState:
+    """What a worker keeps between rounds: the residual and AdamW's moments (flat float32 [size] each) and the number of its own steps.
+
+    The moments are kept because starting AdamW afresh every round cost 0.3 to 0.5 bits a byte after 8 rounds of 30 steps.
+    """
+
+    residual: Flat
+    first_moment: Flat
+    second_moment: Flat
+    steps: int
+
+    @classmethod
+    def fresh(cls, size: int) -> WorkerState:
+        """The state of a worker before its first round."""
+        return cls(np.zeros(size, np.float32), np.zeros(size, np.float32), np.zeros(size, np.float32), 0)
+
+
+class Model(Protocol):
+    """A model at one point of its training, wherever its memory is."""
+
+    def read(self) -> Flat:
+        """The parameters; a copy or a view, which the next call of another method may change."""
+
+    def inner_steps(self, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState) -> list[float]:
+        """AdamW on `windows` [H · batch, n + 1], in order; the parameters, moments and steps of `state` are changed in place.
+
+        Returns the loss (nats a token) of every step. Deterministic on one machine with one number of threads.
+
+        Raises:
+            LocalProtocolError: a loss is not finite.
+        """
+
+    def window_losses(self, windows: Windows, batch: int) -> NDArray[np.float64]:
+        """Mean loss a token of every window: float32 cross-entropy, summed in float64.
+
+        Every forward pass has exactly `batch` windows (the last one repeats a window): kernels differ between shapes.
+        """
+
+    def replace(self, indices: NDArray[np.signedinteger[Any]], values: Flat) -> Flat:
+        """Write `values` at `indices` (increasing) and return what was there: replacing it again restores every bit."""
+
+
+OpenModel = Callable[[ModelSpec, Flat], Model]
+"""`Engine.open_model` with the engine and its options chosen."""
+
+
+class Engine(Protocol):
+    """One framework."""
+
+    @property
+    def kind(self) -> EngineKind:
+        """Its name in the configuration."""
+
+    @property
+    def version(self) -> str:
+        """Framework and version, for people."""
+
+    def open_model(self, spec: ModelSpec, flat: Flat, options: EngineOptions) -> Model:
+        """The model of `spec` with the values `flat` (copied) on the device of `options`.
+
+        Raises:
+            LocalProtocolError: `flat` is not of this model, or the model cannot be built.
+            ConfigError: there is no such device.
+        """
+
+
+def learning_rate(training: TrainingSpec, step: int) -> float:
+    """Linear warm-up over `warmup_steps` inner steps of the run, then constant."""
+    return training.learning_rate_ppb / 1e9 * min(1.0, (step + 1) / max(1, training.warmup_steps))
+
+
+ADAM_EPSILON = 1e-8
+"""AdamW's epsilon, in every engine."""

@@ -1,0 +1,47 @@
+"""torch as an engine: threads, determinism, devices."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+
+from nostrain.errors import ConfigError
+from nostrain.learning.engines.base import EngineOptions, Flat
+from nostrain.learning.engines.pytorch.model import TorchModel
+from nostrain.protocol.engines import Device, EngineKind
+from nostrain.protocol.manifest import ModelSpec
+
+THREADS_VARIABLE = "NOSTRAIN_ENGINE_THREADS"
+
+
+class PyTorchEngine:
+    """`base.Engine` with as many threads as the environment says (one if it does not) and deterministic kernels only.
+
+    The number of threads can change the last bit of a sum: a run that must repeat bit by bit keeps it.
+    """
+
+    def __init__(self) -> None:
+        torch.set_num_threads(int(os.environ.get(THREADS_VARIABLE, "1")))
+        torch.use_deterministic_algorithms(True)
+        self.kind: EngineKind = "pytorch"
+        self.version = f"pytorch {torch.__version__}"
+
+    def open_model(self, spec: ModelSpec, flat: Flat, options: EngineOptions) -> TorchModel:
+        """As `base.Engine.open_model`."""
+        return TorchModel(spec, flat, pick_device(options.device))
+
+
+def pick_device(wanted: Device) -> torch.device:
+    """The device that `wanted` names; `auto` prefers CUDA to MPS to the CPU.
+
+    Raises:
+        ConfigError: this machine, or this build of torch, does not have it.
+    """
+    present: dict[Device, bool] = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if wanted == "auto":
+        wanted = next(device for device, there in present.items() if there)
+    if not present.get(wanted, False):
+        there = ", ".join(device for device, found in present.items() if found)
+        raise ConfigError("engine.device", wanted, f"pytorch finds only {there} here", "Name one of these, or auto")
+    return torch.device(wanted)

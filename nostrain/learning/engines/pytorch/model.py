@@ -1,0 +1,106 @@
+"""The model: a module of `transformers` whose parameters and gradients are views of two flat float32 vectors.
+
+One flat vector is what the codec, the optimizer and the checkpoint work on: a sparse delta is applied by index, without a copy of the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from transformers.models.llama.configuration_llama import LlamaConfig
+from transformers.models.llama.modeling_llama import LlamaForCausalLM
+
+from nostrain.errors import LocalProtocolError
+from nostrain.learning.engines.base import Flat, Windows, WorkerState
+from nostrain.learning.engines.pytorch.inner import inner_steps
+from nostrain.protocol.hf_config import hf_config
+from nostrain.protocol.manifest import ModelSpec, TensorSpec, TrainingSpec
+from nostrain.protocol.tensors import model_tensors
+from nostrain.sparseloco.layout import tensor_sizes
+
+
+class TorchModel:
+    """`base.Model` over the tensor `parameters` [size], float32 on `device`."""
+
+    def __init__(self, spec: ModelSpec, flat: Flat, device: torch.device) -> None:
+        """Build the model of `spec` with the values `flat` (copied).
+
+        Raises:
+            LocalProtocolError: transformers' model has other tensors than ours, or `flat` another size.
+        """
+        module, self._tensors = build_module(spec), model_tensors(spec)
+        if tensor_specs(module) != self._tensors or flat.shape != (sum(tensor_sizes(self._tensors)),):
+            raise LocalProtocolError(
+                f"{len(flat)} parameters are not those of the model, or transformers' model has other tensors than ours"
+            )
+        # torch's allocator aligns to 64 bytes; numpy's does not, and the kernels' results may depend on alignment.
+        self.parameters = torch.empty(len(flat), dtype=torch.float32, device=device)
+        self.parameters.copy_(torch.from_numpy(flat))
+        self.module = module.to(device)
+        for parameter, part in self._views(self.parameters):
+            parameter.data = part
+
+    def read(self) -> Flat:
+        """As `base.Model.read`: a view on the CPU, else a copy."""
+        flat: Flat = self.parameters.cpu().numpy()
+        return flat
+
+    def attach_gradient(self) -> torch.Tensor:
+        """Make every parameter's gradient a view of one flat vector, and return it (zeros)."""
+        gradient = torch.zeros_like(self.parameters)
+        for parameter, part in self._views(gradient):
+            parameter.grad = part
+        return gradient
+
+    def _views(self, flat: torch.Tensor) -> Iterator[tuple[torch.nn.Parameter, torch.Tensor]]:
+        by_name = dict(self.module.named_parameters())
+        offset = 0
+        for tensor, size in zip(self._tensors, tensor_sizes(self._tensors), strict=True):
+            yield by_name[tensor.name], flat[offset : offset + size].view(tensor.shape)
+            offset += size
+
+    def token_losses(self, windows: torch.Tensor) -> torch.Tensor:
+        """Cross-entropy of every target, float32 [batch · n], of int64 windows [batch, n + 1] on the model's device."""
+        logits = self.module(input_ids=windows[:, :-1], use_cache=False).logits
+        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten(), reduction="none")
+
+    def inner_steps(self, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState) -> list[float]:
+        """As `base.Model.inner_steps`."""
+        return inner_steps(self, windows, training, steps_done, state)
+
+    def window_losses(self, windows: Windows, batch: int) -> NDArray[np.float64]:
+        """As `base.Model.window_losses`."""
+        missing = -len(windows) % batch
+        padded = torch.from_numpy(np.concatenate([windows, np.repeat(windows[-1:], missing, axis=0)])).to(self.parameters.device)
+        out = []
+        with torch.inference_mode():
+            for at in range(0, len(padded), batch):
+                losses = self.token_losses(padded[at : at + batch]).cpu()
+                out.append(losses.to(torch.float64).view(batch, -1).mean(dim=1))
+            means: NDArray[np.float64] = torch.cat(out).numpy()[: len(windows)]
+        return means
+
+    def replace(self, indices: NDArray[np.signedinteger[Any]], values: Flat) -> Flat:
+        """As `base.Model.replace`."""
+        at = torch.from_numpy(indices.astype(np.int64)).to(self.parameters.device)
+        kept: Flat = self.parameters[at].cpu().numpy()
+        self.parameters[at] = torch.from_numpy(values).to(self.parameters.device)
+        return kept
+
+
+def tensor_specs(module: torch.nn.Module) -> tuple[TensorSpec, ...]:
+    """Name and shape of every parameter, sorted by name; tied weights appear once."""
+    return tuple(TensorSpec(name, tuple(parameter.shape)) for name, parameter in sorted(module.named_parameters()))
+
+
+def build_module(spec: ModelSpec) -> torch.nn.Module:
+    """transformers' module for `spec`, with values of no meaning."""
+    if spec.hidden_size % spec.num_attention_heads or spec.num_attention_heads % spec.num_key_value_heads:
+        raise LocalProtocolError("model: heads must divide the hidden size, and key-value heads the heads")
+    module: torch.nn.Module = LlamaForCausalLM(LlamaConfig.from_dict(hf_config(spec)))
+    module.train(False)  # dropout is zero everywhere; this keeps it so whatever the defaults become
+    return module

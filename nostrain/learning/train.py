@@ -1,0 +1,68 @@
+"""A worker's part of a round: H inner steps by an engine, then the compressed pseudo-gradient (SparseLoCo, arXiv:2508.15706, algorithm 1)."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+
+from nostrain.errors import LocalProtocolError, RemoteProtocolError
+from nostrain.learning.data import cut, read_shard, training_windows
+from nostrain.learning.engines.base import OpenModel, WorkerState
+from nostrain.learning.score import nanonats
+from nostrain.protocol.jobs import TrainJob, TrainResult
+from nostrain.protocol.manifest import BlobRef, TensorSpec
+from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted, write_bytes, write_checkpoint
+from nostrain.sparseloco.codec import compress
+from nostrain.sparseloco.feedback import accumulate, remainder
+
+
+def train(job: TrainJob, open_model: OpenModel) -> TrainResult:
+    """Run the job; writes `delta_out` and then `state_out`, both atomically.
+
+    Raises:
+        RemoteProtocolError: the checkpoint or the shard is unusable.
+        LocalProtocolError: training diverged, or the state file is not one of this model.
+    """
+    begin = time.perf_counter()
+    start = load_checkpoint_untrusted(job.checkpoint, job.tensors)
+    model = open_model(job.model, start)
+    state = _load_state(job.state_in, len(start))
+    shard = read_shard(job.shard)
+    windows = cut(shard, training_windows(job.seed, len(shard), job.training), job.training.sequence_length)
+    losses = model.inner_steps(windows, job.training, job.steps_done, state)
+    trained = time.perf_counter()
+    total = accumulate(state.residual, start - model.read(), job.codec.error_feedback_ppm)
+    blob, sent = compress(job.tensors, job.codec, total)
+    state.residual = remainder(total, sent)
+    delta = write_bytes(job.delta_out, blob)
+    _save_state(job.state_out, state)
+    quarter = max(1, len(losses) // 4)
+    return TrainResult(
+        delta=delta,
+        loss_first_nanonats=nanonats(float(np.mean(losses[:quarter]))),
+        loss_last_nanonats=nanonats(float(np.mean(losses[-quarter:]))),
+        tokens=windows.shape[0] * job.training.sequence_length,
+        train_ms=round((trained - begin) * 1000),
+        encode_ms=round((time.perf_counter() - trained) * 1000),
+    )
+
+
+def _state_tensors(size: int) -> tuple[TensorSpec, ...]:
+    return tuple(TensorSpec(name, (length,)) for name, length in (("exp_avg", size), ("exp_avg_sq", size), ("residual", size), ("step", 1)))
+
+
+def _load_state(path: str | None, size: int) -> WorkerState:
+    if path is None:
+        return WorkerState.fresh(size)
+    try:
+        values = load_checkpoint_untrusted(path, _state_tensors(size))
+    except RemoteProtocolError as error:
+        raise LocalProtocolError(f"worker state {path}: {error}") from error
+    first, second, residual = (values[at * size : (at + 1) * size].copy() for at in range(3))
+    return WorkerState(residual, first, second, int(values[-1]))
+
+
+def _save_state(path: str, state: WorkerState) -> BlobRef:
+    values = np.concatenate([state.first_moment, state.second_moment, state.residual, np.array([state.steps], np.float32)])
+    return write_checkpoint(path, _state_tensors(len(state.residual)), values)
