@@ -110,6 +110,8 @@ def _check_run(run: RunConfig) -> None:
     if run.threshold > run.min_validators:
         reason = f"more than min_validators = {run.min_validators}"
         raise ConfigError(f"{key}.threshold", run.threshold, reason, "No round could ever be attested; lower it")
+    if run.text and run.dataset:
+        raise ConfigError(f"{key}.dataset", run.dataset, "a run learns from one of text and dataset", "Drop one of them")
     settlement = run.settlement
     if settlement.mode == "none" and (settlement.pool_sat or settlement.slots or settlement.fee_sat):
         reason = "amounts are given, but the run is not paid"

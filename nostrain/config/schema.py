@@ -145,11 +145,15 @@ class SettlementConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[coordinator.run]: the run that a coordinator publishes when its journal has none. `text` is a folder, empty for the standard library."""
+    """[coordinator.run]: the run that a coordinator publishes when its journal has none. `text` is a folder, empty for the standard library.
+
+    `dataset` is a folder that `nostrain-ctl data build` made; `text`, `shard_bytes` and `validation_bytes` then say nothing.
+    """
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
     rounds: Annotated[int, Meta(ge=1, le=MAX_ROUNDS)]
     text: str = ""
+    dataset: str = ""
     model: Literal["tiny"] = "tiny"
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
     min_workers: Annotated[int, Meta(ge=1, le=MAX_WORKERS)] = 4

@@ -14,9 +14,10 @@ from nostrain.core.tables import DutyState, ReplicaState, advance
 from nostrain.core.timing import fetch_by
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.assignment import assignment, shard_index, window_seed
+from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.digests import evaluation_seed, ranked
 from nostrain.protocol.jobs import Candidate, EvaluateJob, EvaluateResult
-from nostrain.protocol.manifest import BlobRef, DatasetManifest
+from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Score, Verdict
 from nostrain.units import Digest, Pubkey
 
@@ -148,6 +149,7 @@ def evaluate_job(tx: Transaction, run: Run, round_: Round, duty: Duty, revealed:
         unassigned=tuple(duty.paths[shard.sha256] for shard in unassigned_shards(round_, duty, replica.dataset)),
         seed=seed_of(round_, duty),
         earlier=earlier_deltas(tx, round_),
+        dtype=replica.dataset.dtype,
     )
 
 

@@ -28,6 +28,7 @@ class RunPlan(msgspec.Struct, frozen=True):
     timing: TimingSpec = TimingSpec()
     settlement: SettlementSpec = SettlementSpec()
     validators: tuple[Pubkey, ...] = ()
+    dataset: str | None = None
 
 
 class Identity(msgspec.Struct, frozen=True, tag="identity"):

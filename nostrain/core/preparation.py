@@ -13,9 +13,11 @@ from nostrain.core.timing import blocks_in, held_s
 from nostrain.core.transaction import Transaction
 from nostrain.errors import ConfigError, IllegalTransition
 from nostrain.protocol.jobs import BuildRunJob, BuildRunResult
-from nostrain.protocol.manifest import ModelSpec, RunManifest
+from nostrain.protocol.manifest import ModelSpec, RunManifest, TrainingSpec
 
 KEY = "preparation"
+MOST_UPLOADS: Final = 4
+"""Blobs on their way to the servers at one time: a dataset may have thousands of shards."""
 EXTRA_BLOCKS: Final = 34
 """What a hold has beside the blocks that its time may bring: 24 in which it is not settled any more, and some for delays."""
 
@@ -28,14 +30,14 @@ def decide(tx: Transaction) -> None:
     if row.manifest is None:
         tx.emit(Compute(owner=KEY, name="build", job=build_job(plan)))
         return
-    for blob, path in row.missing:
+    for blob, path in row.missing[:MOST_UPLOADS]:
         tx.emit(Upload(owner=KEY, name=f"upload:{blob.sha256}", blob=blob, path=path, servers=plan.blob_servers))
     if not row.missing:
         tx.say("manifest", row.manifest)
 
 
 def build_job(plan: RunPlan) -> BuildRunJob:
-    """The job that cuts the text and draws the first checkpoint."""
+    """The job that cuts the text, or takes a built dataset, and draws the first checkpoint."""
     return BuildRunJob(
         text=plan.text,
         model=ModelSpec(),
@@ -43,6 +45,8 @@ def build_job(plan: RunPlan) -> BuildRunJob:
         shard_bytes=plan.shard_bytes,
         validation_bytes=plan.validation_bytes,
         out_dir=f"{plan.work_dir}/run",
+        dataset=plan.dataset,
+        least_tokens=(TrainingSpec().sequence_length, plan.scoring.validation_tokens),
     )
 
 
@@ -54,7 +58,7 @@ def built(plan: RunPlan, result: BuildRunResult) -> RunManifest:
         min_workers=plan.min_workers,
         min_validators=plan.min_validators,
         threshold=plan.threshold,
-        model=ModelSpec(),
+        model=result.model,
         tensors=result.tensors,
         dataset=result.dataset,
         checkpoint=result.checkpoint,

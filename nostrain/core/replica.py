@@ -145,6 +145,7 @@ def validation_job(run: Run, replica: Replica) -> ValidationJob:
         tokens=run.manifest.scoring.validation_tokens,
         sequence_length=run.manifest.training.sequence_length,
         eval_batch=run.manifest.scoring.eval_batch,
+        dtype=replica.dataset.dtype,
     )
 
 
@@ -154,6 +155,8 @@ def done(tx: Transaction, name: str, outcome: Outcome) -> None:
     if run is None or replica is None or (replica.state is ReplicaState.DIVERGED and replica.confirming is None):
         return
     match outcome:
+        case DatasetRead(dataset=dataset) if dataset.vocab_size > run.manifest.model.vocab_size:
+            diverge(tx, replica, f"the dataset has {dataset.vocab_size} tokens, the model knows {run.manifest.model.vocab_size}")
         case DatasetRead(dataset=dataset):
             tx.put(KEY, msgspec.structs.replace(replica, dataset=dataset))
         case Fetched(path=path) if name == "checkpoint":

@@ -13,9 +13,10 @@ from nostrain.core.identity import Identity
 from nostrain.core.money.escrow_rows import Dues, OwnOffer, Payee, Payer, Share, Split, Tickets
 from nostrain.core.money.liquidity_rows import LightningNode
 from nostrain.core.tables import DutyState, EpochState, LeadState, ReplicaState, SubmissionState
+from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.event import Event
 from nostrain.protocol.jobs import AggregateResult
-from nostrain.protocol.manifest import BlobRef, DatasetManifest, RunManifest
+from nostrain.protocol.manifest import BlobRef, RunManifest
 from nostrain.protocol.messages import (
     Acknowledgement,
     Announcement,

@@ -36,7 +36,7 @@ def with_item(mapping: Mapping[K, V], key: K, value: V) -> dict[K, V]:
 def located(run: Run, blob: BlobRef) -> BlobRef:
     """`blob` with the run's own servers as further hints."""
     servers = tuple(f"{server}/{blob.sha256}" for server in run.manifest.blob_servers)
-    return msgspec.structs.replace(blob, urls=tuple(dict.fromkeys((*blob.urls, *servers))))
+    return BlobRef(blob.sha256, blob.size, tuple(dict.fromkeys((*blob.urls, *servers))))
 
 
 def fold_manifest(tx: Transaction, message: Message, manifest: RunManifest) -> None:

@@ -122,6 +122,7 @@ def prepare(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
         state_in=memory.state_path,
         delta_out=f"{stem}.delta",
         state_out=f"{stem}.state",
+        dtype=replica.dataset.dtype,
     )
     save(
         tx,

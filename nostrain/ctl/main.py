@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, cast
 import click
 
 import nostrain
+from nostrain.ctl.data import data
 
 if TYPE_CHECKING:
     from nostrain.devnet.layout import LightningKind
@@ -36,12 +37,16 @@ def main() -> None:
     """Speak to a nostrain daemon, or run a whole network on this machine."""
 
 
+main.add_command(data)
+
+
 @main.command()
 @click.option("--rounds", type=click.IntRange(1, 1000), default=8, show_default=True, help="Rounds to train.")
 @click.option("--workers", type=click.IntRange(1, 16), default=4, show_default=True, help="Daemons that train.")
 @click.option("--validators", type=click.IntRange(1, 8), default=3, show_default=True, help="Daemons that score; a majority decides.")
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True, help="Fixes keys, model and data.")
 @click.option("--text", type=FOLDER, default=None, help="Folder of text to learn from.  [default: this Python's standard library]")
+@click.option("--data", "dataset", type=FOLDER, default=None, help="Dataset to learn from instead: a folder that `data build` made.")
 @click.option("--model", type=click.Choice(["tiny"]), default="tiny", show_default=True, help="Size of the Llama.")
 @click.option("--paid/--unpaid", default=True, show_default=True, help="Pay every round over a Lightning network.")
 @click.option(
@@ -62,6 +67,7 @@ def devnet(
     validators: int,
     seed: int,
     text: Path | None,
+    dataset: Path | None,
     model: str,
     paid: bool,
     lightning: str,
@@ -87,6 +93,7 @@ def devnet(
         validators=validators,
         seed=seed,
         text=text,
+        dataset=dataset,
         model=model,
         paid=paid,
         lightning=cast("LightningKind", lightning),

@@ -48,6 +48,7 @@ from nostrain.keys.oracle import DlcOracle
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import open_root
 from nostrain.nostr.mail import GiftWrapMail
+from nostrain.protocol.dataset import MANIFEST_FILE
 from nostrain.units import Pubkey
 
 log = logging.getLogger("nostrain.daemon")
@@ -219,6 +220,9 @@ def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path) -> 
         raise ConfigError("coordinator.run.settlement.mode", run.settlement.mode, reason, 'Set lightning.socket, or mode = "none"')
     if run.text and not Path(run.text).is_dir():
         raise ConfigError("coordinator.run.text", run.text, "no such folder", "Name a folder of text, or leave it out")
+    if run.dataset and not (Path(run.dataset) / MANIFEST_FILE).is_file():
+        fix = "Name a folder that `nostrain-ctl data build` made"
+        raise ConfigError("coordinator.run.dataset", run.dataset, f"no {MANIFEST_FILE} in it", fix)
     return RunPlan(
         name=run.name,
         rounds=run.rounds,
@@ -227,6 +231,7 @@ def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path) -> 
         threshold=run.threshold,
         validators=tuple(Pubkey(key) for key in run.validators),
         text=run.text or None,
+        dataset=run.dataset or None,
         seed=run.seed,
         shard_bytes=run.shard_bytes,
         validation_bytes=run.validation_bytes,

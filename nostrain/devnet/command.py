@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import trio
 from rich.console import Console
 
@@ -20,6 +21,7 @@ from nostrain.devnet.layout import Options, cheats_of, longest_socket
 from nostrain.devnet.regtest.programs import missing
 from nostrain.devnet.supervisor import Devnet, cancelled_by_signals, open_devnet
 from nostrain.errors import ConfigError, NostrainError, Unavailable
+from nostrain.protocol.dataset import MANIFEST_FILE, DatasetManifest
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -60,6 +62,10 @@ def usage_problem(options: Options, root: Path, json_path: Path | None) -> str |
         return f"--keep {root}: {error.strerror}"
     if options.text is not None and not options.text.is_dir():
         return f"--text {options.text}: not a folder"
+    if options.dataset is not None and options.text is not None:
+        return "--data: a run learns from one of --data and --text; leave the other out"
+    if options.dataset is not None and not (options.dataset / MANIFEST_FILE).is_file():
+        return f"--data {options.dataset}: no {MANIFEST_FILE} in it; `nostrain-ctl data build` makes such a folder"
     if options.cheaters and not options.paid:
         return "--cheaters: where nobody is paid there is nothing to be gained by cheating; leave out --unpaid"
     if options.lightning == "regtest" and not options.paid:
@@ -114,6 +120,9 @@ async def main_job(options: Options, outputs: Outputs, tell: Callable[[str], Non
     root = outputs.root
     problem: str | None = None
     async with open_devnet(root, options, tell) as devnet:
+        if options.dataset is not None:
+            held_out = msgspec.json.decode((options.dataset / MANIFEST_FILE).read_bytes(), type=DatasetManifest).validation
+            devnet.observer.tokens_per_byte = held_out.tokens / held_out.text_bytes
         try:
             await devnet.wait_for(lambda: devnet.observer.over)
         except Unavailable as error:
@@ -126,11 +135,17 @@ async def main_job(options: Options, outputs: Outputs, tell: Callable[[str], Non
             extra["lightning"] = money.kind
     if outputs.with_reference and problem is None:
         tell("repeating the run in one process")
-        extra["reference"] = await reference.compare(devnet.observer, root / "coordinator" / "work" / "run", root / "reference")
+        extra["reference"] = await reference.compare(devnet.observer, data_folders(root, options), root / "reference")
     if outputs.keep:
         model = export_model(devnet.observer, root / "coordinator" / "blobs", root / "model")
         extra["model"] = None if model is None else str(model)
     return conclude(devnet, extra, problem, outputs)
+
+
+def data_folders(root: Path, options: Options) -> tuple[Path, ...]:
+    """Where the files are that the run was made of."""
+    made = root / "coordinator" / "work" / "run"
+    return (made,) if options.dataset is None else (made, options.dataset)
 
 
 async def statuses(devnet: Devnet) -> dict[str, Any]:

@@ -38,6 +38,7 @@ class Options:
     validators: int = 3
     seed: int = 0
     text: Path | None = None
+    dataset: Path | None = None
     model: str = "tiny"
     threads: int = 1
     paid: bool = True
@@ -194,6 +195,7 @@ def config_text(participant: Participant, options: Options, relay: str, blobs: s
             'name = "devnet"',
             f"rounds = {options.rounds}",
             f"text = {quoted(str(options.text.absolute()) if options.text else '')}",
+            f"dataset = {quoted(str(options.dataset.absolute()) if options.dataset else '')}",
             f"model = {quoted(options.model)}",
             f"seed = {options.seed}",
             f"min_workers = {options.workers}",

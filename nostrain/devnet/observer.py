@@ -61,6 +61,8 @@ class Observer:
         self.counters: Counter[str] = Counter()
         self.faults: list[str] = []
         self.events = 0
+        self.tokens_per_byte = 1.0
+        """Of the held-out text; 1 where a token is a byte."""
         self._print = tell
         self._started = time.monotonic()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -15,14 +16,15 @@ from nostrain.core.rounds.scoring import pinned
 from nostrain.core.rows import Run
 from nostrain.devnet.observer import Observer
 from nostrain.errors import Unavailable
+from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.digests import ranked
-from nostrain.protocol.manifest import DatasetManifest
 
 
-def spec(observer: Observer, run_dir: Path, work_dir: Path) -> dict[str, Any]:
+def spec(observer: Observer, folders: Sequence[Path], work_dir: Path) -> dict[str, Any]:
     """What the loop is told: manifest, dataset, who took part in each round in order of slot, whose delta was used. No state and no digest."""
     run = cast("Run", observer.run)
-    blobs = {hashlib.sha256(path.read_bytes()).hexdigest(): str(path) for path in sorted(run_dir.rglob("*")) if path.is_file()}
+    files = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
+    blobs = {hashlib.sha256(path.read_bytes()).hexdigest(): str(path) for path in files}
     dataset = msgspec.json.decode(Path(blobs[run.manifest.dataset.sha256]).read_bytes(), type=DatasetManifest)
     rounds = []
     for number, watched in sorted(observer.rounds.items()):
@@ -41,16 +43,16 @@ def spec(observer: Observer, run_dir: Path, work_dir: Path) -> dict[str, Any]:
     return {"manifest": run.manifest, "dataset": dataset, "blobs": blobs, "rounds": rounds, "work_dir": str(work_dir)}
 
 
-def write_spec(observer: Observer, run_dir: Path, path: Path) -> None:
+def write_spec(observer: Observer, folders: Sequence[Path], path: Path) -> None:
     """Write what the loop is told; makes the folder, which is also the loop's work folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.encode(spec(observer, run_dir, path.parent)))
+    path.write_bytes(msgspec.json.encode(spec(observer, folders, path.parent)))
 
 
-async def compare(observer: Observer, run_dir: Path, work_dir: Path) -> dict[str, Any]:
+async def compare(observer: Observer, folders: Sequence[Path], work_dir: Path) -> dict[str, Any]:
     """Run the loop in a process of its own; `{"match": bool, "rounds": [{round, root, state_id, match}]}`. Raises Unavailable if it fails."""
     spec_path, out_path = work_dir / "spec.json", work_dir / "out.json"
-    write_spec(observer, run_dir, spec_path)
+    write_spec(observer, folders, spec_path)
     command = [sys.executable, "-m", "nostrain.learning.reference", str(spec_path), str(out_path)]
     done = await trio.run_process(command, capture_stderr=True, stdin=subprocess.DEVNULL, check=False)
     if done.returncode != 0:

@@ -21,10 +21,10 @@ from nostrain.protocol.messages import Confirmation
 SCHEMA = 1
 
 
-def bits_per_byte(confirmations: list[Confirmation]) -> float | None:
-    """Median over the validators of the loss on the held-out shard, in bits; tokens are bytes."""
+def bits_per_byte(confirmations: list[Confirmation], tokens_per_byte: float) -> float | None:
+    """Median over the validators of the loss on the held-out shard, in bits a byte of its text."""
     losses = [c.validation_nanonats for c in confirmations if c.validation_nanonats is not None]
-    return median(losses) / 1e9 / math.log(2) if losses else None
+    return median(losses) / 1e9 / math.log(2) * tokens_per_byte if losses else None
 
 
 def build(observer: Observer, participants: list[Participant], extra: dict[str, Any]) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def build(observer: Observer, participants: list[Participant], extra: dict[str, 
     return {
         "schema": SCHEMA,
         "paid": observer.run is not None and observer.run.manifest.settlement.mode == "hold",
-        "initial_val_bpb": bits_per_byte(list(observer.initial.values())),
+        "initial_val_bpb": bits_per_byte(list(observer.initial.values()), observer.tokens_per_byte),
         "final_val_bpb": rounds[-1]["val_bpb"] if rounds else None,
         "utilization": utilization(observer),
         "rounds": rounds,
@@ -55,7 +55,7 @@ def one_round(observer: Observer, watched: Watched) -> dict[str, Any]:
     confirmations = sorted(watched.confirmations.items(), key=lambda item: observer.name(item[0]))
     return {
         "round": watched.number,
-        "val_bpb": bits_per_byte(list(watched.confirmations.values())),
+        "val_bpb": bits_per_byte(list(watched.confirmations.values()), observer.tokens_per_byte),
         "ratio_fp32": 4 * parameters * len(sizes) / sum(sizes) if sizes else None,
         "bytes": sum(sizes),
         "fee_msat": run.manifest.settlement.fee_msat if run.manifest.settlement.mode == "hold" else 0,

@@ -5,33 +5,72 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from nostrain.errors import RemoteProtocolError
+import msgspec
+
+from nostrain.errors import LocalProtocolError, RemoteProtocolError
+from nostrain.hashes import sha256_hex
 from nostrain.learning.data import build_shards
 from nostrain.learning.files import read_delta_untrusted
 from nostrain.learning.initial import initial_parameters
+from nostrain.protocol.dataset import MANIFEST_FILE, DatasetManifest, dataset_problem, files_of
 from nostrain.protocol.digests import next_state_id
 from nostrain.protocol.hf_config import config_json
 from nostrain.protocol.jobs import AggregateJob, AggregateResult, BuildRunJob, BuildRunResult, InspectJob, InspectResult
+from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.tensors import model_tensors
 from nostrain.sparseloco.aggregate import cap_weights, outer_step, step_weights
 from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted, merkle_root, write_checkpoint
+from nostrain.units import Digest
 
 
 def build_run(job: BuildRunJob) -> BuildRunResult:
-    """Shards, validation shard, dataset manifest and initial checkpoint, all under `out_dir` (made if need be).
+    """Shards, validation shard, dataset manifest (of a built dataset: as they are) and, under `out_dir` (made if need be), the first checkpoint.
 
     Raises:
-        LocalProtocolError: too little text, or a model that cannot be built.
+        LocalProtocolError: too little text, a folder that is no dataset, or a model that cannot be built.
         OSError: the disk is full or a file unreadable.
     """
     out = Path(job.out_dir)
     out.mkdir(parents=True, exist_ok=True)
-    dataset, _, blobs, total = build_shards(job.text, job.seed, job.shard_bytes, job.validation_bytes, out)
-    tensors, flat = model_tensors(job.model), initial_parameters(job.model, job.seed)
+    if job.dataset is None:
+        dataset, manifest, blobs, total = build_shards(job.text, job.seed, job.shard_bytes, job.validation_bytes, out)
+    else:
+        dataset, manifest, blobs, total = open_dataset(Path(job.dataset), job.least_tokens)
+    model = msgspec.structs.replace(job.model, vocab_size=manifest.vocab_size)
+    tensors, flat = model_tensors(model), initial_parameters(model, job.seed)
     path = out / "model.safetensors"
     checkpoint = write_checkpoint(path, tensors, flat)
-    (out / "config.json").write_text(config_json(job.model))
-    return BuildRunResult(dataset, checkpoint, tensors, merkle_root(tensors, flat), (*blobs, (checkpoint, str(path))), total)
+    (out / "config.json").write_text(config_json(model))
+    return BuildRunResult(dataset, checkpoint, tensors, merkle_root(tensors, flat), (*blobs, (checkpoint, str(path))), total, model)
+
+
+def open_dataset(folder: Path, least: tuple[int, int]) -> tuple[BlobRef, DatasetManifest, list[tuple[BlobRef, str]], int]:
+    """A built dataset as `build_shards` gives it. Sizes are compared here, digests when the files are taken into the store.
+
+    `least`: tokens that a shard, and the validation shard, must have more of.
+
+    Raises:
+        LocalProtocolError: the folder is not a dataset, a file is missing or of another size, or there are too few tokens.
+    """
+    path = folder / MANIFEST_FILE
+    try:
+        data = path.read_bytes()
+        manifest = msgspec.json.decode(data, type=DatasetManifest)
+        problem = dataset_problem(manifest)
+        files = [(blob, folder / name) for name, blob in files_of(manifest)]
+        problem = problem or next((f"{file.name} has another size" for blob, file in files if file.stat().st_size != blob.size), None)
+    except (OSError, msgspec.DecodeError) as error:
+        raise LocalProtocolError(f"{folder}: not a dataset that `nostrain-ctl data build` made: {error}") from error
+    shortest, wanted = min(shard.tokens for shard in manifest.shards), least
+    if problem is None and (shortest <= wanted[0] or manifest.validation.tokens <= wanted[1]):
+        problem = (
+            f"shards of {shortest} and validation of {manifest.validation.tokens} tokens; more than {wanted[0]} and {wanted[1]} are needed"
+        )
+    if problem is not None:
+        raise LocalProtocolError(f"{path}: {problem}")
+    blob = BlobRef(Digest(sha256_hex(data)), len(data))
+    blobs = [(BlobRef(blob.sha256, blob.size), str(file.absolute())) for blob, file in files]
+    return blob, manifest, [*blobs, (blob, str(path.absolute()))], sum(shard.text_bytes for shard in manifest.shards)
 
 
 def inspect(job: InspectJob) -> InspectResult:

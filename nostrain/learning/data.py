@@ -1,6 +1,6 @@
-"""Text as byte tokens: shards made from files, and the windows that a seed draws from them (design section 12, "Did they train on their data?").
+"""Shards of tokens: made from a folder of text, a byte a token, and the windows that a seed draws from them (design section 12, "Did they train on their data?").
 
-A window of n tokens is n + 1 consecutive bytes of one shard: inputs and, one further, targets.
+A window of n tokens is n + 1 consecutive tokens of one shard: inputs and, one further, targets.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import hashlib
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -17,15 +18,13 @@ from numpy.typing import NDArray
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.hashes import tagged_hash
 from nostrain.learning.stream import choose, numbers
-from nostrain.protocol.manifest import BlobRef, DatasetManifest, TrainingSpec
+from nostrain.protocol.dataset import MANIFEST_FILE, SEPARATOR, VALIDATION_FILE, DatasetManifest, Dtype, Shard, shard_file
+from nostrain.protocol.manifest import BlobRef, TrainingSpec
 from nostrain.sparseloco.checkpoint import write_bytes
-
-SEPARATOR = b"\x00"
-"""Between two files; it occurs in no text."""
 
 _SKIPPED_FOLDERS = {"site-packages", "dist-packages", "__pycache__"}
 
-Tokens = NDArray[np.uint8]
+Tokens = NDArray[np.unsignedinteger[Any]]
 
 
 def text_files(text: str | None) -> list[tuple[str, Path]]:
@@ -54,26 +53,34 @@ def build_shards(
     """
     named = text_files(text)
     named.sort(key=lambda entry: hashlib.sha256(f"{seed}/{entry[0]}".encode()).digest())
-    joined = SEPARATOR.join(path.read_bytes() for _, path in named)
+    joined = bytes([SEPARATOR]).join(path.read_bytes() for _, path in named)
     count = (len(joined) - validation_bytes) // shard_bytes
     if count < 2:
         needed = 2 * shard_bytes + validation_bytes
         raise LocalProtocolError(f"{len(joined)} bytes of text in {len(named)} files; two shards and validation need {needed}")
     blobs = []
     for at in range(count):
-        path = out_dir / f"shard-{at:04d}.bin"
-        blobs.append((write_bytes(path, joined[at * shard_bytes : (at + 1) * shard_bytes]), str(path)))
-    path = out_dir / "validation.bin"
-    blobs.append((write_bytes(path, joined[len(joined) - validation_bytes :]), str(path)))
-    manifest = DatasetManifest(shards=tuple(ref for ref, _ in blobs[:-1]), validation=blobs[-1][0])
-    path = out_dir / "dataset.json"
-    blobs.append((write_bytes(path, msgspec.json.encode(manifest)), str(path)))
-    return blobs[-1][0], manifest, blobs, len(joined)
+        path = out_dir / shard_file(at)
+        blobs.append((_write_shard(path, joined[at * shard_bytes : (at + 1) * shard_bytes]), str(path)))
+    path = out_dir / VALIDATION_FILE
+    validation = _write_shard(path, joined[len(joined) - validation_bytes :])
+    manifest = DatasetManifest(shards=tuple(shard for shard, _ in blobs), validation=validation)
+    written = write_bytes(out_dir / MANIFEST_FILE, msgspec.json.encode(manifest))
+    made: list[tuple[BlobRef, str]] = [*blobs, (validation, str(path)), (written, str(out_dir / MANIFEST_FILE))]
+    return written, manifest, made, len(joined)
 
 
-def read_shard(path: str) -> Tokens:
-    """The tokens of a shard, memory-mapped."""
-    return np.memmap(path, np.uint8, mode="r")
+def _write_shard(path: Path, data: bytes) -> Shard:
+    ref = write_bytes(path, data)
+    return Shard(ref.sha256, ref.size, tokens=len(data), text_bytes=len(data))
+
+
+def read_shard(path: str, dtype: Dtype = "uint8") -> Tokens:
+    """The tokens of a shard, memory-mapped. Raises RemoteProtocolError when the file does not end with a whole token."""
+    try:
+        return np.memmap(path, np.dtype(dtype).newbyteorder("<"), mode="r")
+    except ValueError as error:
+        raise RemoteProtocolError("shard", f"not made of {dtype} tokens: {error}") from None
 
 
 def training_windows(seed: str, shard_length: int, training: TrainingSpec) -> NDArray[np.int64]:
@@ -113,6 +120,13 @@ def cut(shard: Tokens, offsets: Sequence[int] | NDArray[np.int64], sequence_leng
     at = np.asarray(offsets, np.int64)[:, None] + np.arange(sequence_length + 1)
     tokens: NDArray[np.int64] = shard[at].astype(np.int64)
     return tokens
+
+
+def known(windows: NDArray[np.int64], vocab_size: int) -> NDArray[np.int64]:
+    """The windows as they are. Raises RemoteProtocolError when they have a token that no model with that vocabulary knows."""
+    if windows.size and int(windows.max()) >= vocab_size:
+        raise RemoteProtocolError("shard", f"has the token {int(windows.max())}, the model knows {vocab_size}")
+    return windows
 
 
 def _offsets(seed: str, shard_length: int, count: int, sequence_length: int) -> NDArray[np.int64]:

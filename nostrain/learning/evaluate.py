@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
-from nostrain.learning.data import assigned_sample, cut, read_shard, unassigned_windows
+from nostrain.learning.data import assigned_sample, cut, known, read_shard, unassigned_windows
 from nostrain.learning.engines.base import Flat, Model, OpenModel, Windows
 from nostrain.learning.files import read_delta_untrusted
 from nostrain.learning.score import batch_losses, largest_overlaps, nanonats, provenance
@@ -76,11 +76,11 @@ def validate(job: ValidationJob, open_model: OpenModel) -> ValidationResult:
         RemoteProtocolError: the checkpoint is unusable or the shard is too short.
     """
     model = open_model(job.model, load_checkpoint_untrusted(job.checkpoint, job.tensors))
-    shard = read_shard(job.shard)
+    shard = read_shard(job.shard, job.dtype)
     count = job.tokens // job.sequence_length
     if count < 1 or len(shard) <= count * job.sequence_length:
-        raise RemoteProtocolError("validation shard", f"{len(shard)} bytes are too few for {job.tokens} tokens")
-    windows = cut(shard, np.arange(count) * job.sequence_length, job.sequence_length)
+        raise RemoteProtocolError("validation shard", f"{len(shard)} tokens are too few for {job.tokens} tokens")
+    windows = known(cut(shard, np.arange(count) * job.sequence_length, job.sequence_length), job.model.vocab_size)
     loss = float(model.window_losses(windows, job.eval_batch).mean())
     return ValidationResult(nanonats(loss), count * job.sequence_length)
 
@@ -104,19 +104,19 @@ def _bench(job: EvaluateJob, candidates: Sequence[Candidate]) -> _Bench:
     if not job.unassigned:
         raise LocalProtocolError("evaluate: there is no unassigned shard")
     length = job.training.sequence_length
-    shards = [read_shard(path) for path in job.unassigned]
+    shards = [read_shard(path, job.dtype) for path in job.unassigned]
     pairs = unassigned_windows(job.seed, [len(shard) for shard in shards], job.scoring.unassigned_tokens // length, length)
     parts = [cut(shards[at], [offset], length) for at, offset in pairs]
     assigned = []
     end = len(pairs)
     for candidate in candidates:
-        shard = read_shard(candidate.shard)
+        shard = read_shard(candidate.shard, job.dtype)
         count = job.scoring.assigned_tokens // length
         offsets = assigned_sample(job.seed, candidate.window_seed, len(shard), job.training, count)
         parts.append(cut(shard, offsets, length))
         assigned.append(slice(end, end + len(offsets)))
         end += len(offsets)
-    return _Bench(np.concatenate(parts), slice(0, len(pairs)), assigned)
+    return _Bench(known(np.concatenate(parts), job.model.vocab_size), slice(0, len(pairs)), assigned)
 
 
 def _scores(

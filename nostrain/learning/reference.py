@@ -16,9 +16,10 @@ from nostrain.errors import LocalProtocolError
 from nostrain.hashes import sha256_hex
 from nostrain.learning.dispatch import run_job
 from nostrain.protocol.assignment import assignment, shard_index, window_seed
+from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.digests import initial_state_id
 from nostrain.protocol.jobs import AggregateJob, AggregateResult, TrainJob, TrainResult
-from nostrain.protocol.manifest import BlobRef, DatasetManifest, RunManifest
+from nostrain.protocol.manifest import BlobRef, RunManifest
 from nostrain.units import Digest, Pubkey
 
 
@@ -97,6 +98,7 @@ def _train(
             state_in=state_in,
             delta_out=str(folder / f"{slot}.delta"),
             state_out=str(folder / f"{slot}.state"),
+            dtype=spec.dataset.dtype,
         )
     )
     assert isinstance(result, TrainResult)

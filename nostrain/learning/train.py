@@ -7,7 +7,7 @@ import time
 import numpy as np
 
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
-from nostrain.learning.data import cut, read_shard, training_windows
+from nostrain.learning.data import cut, known, read_shard, training_windows
 from nostrain.learning.engines.base import OpenModel, WorkerState
 from nostrain.learning.score import nanonats
 from nostrain.protocol.jobs import TrainJob, TrainResult
@@ -28,8 +28,8 @@ def train(job: TrainJob, open_model: OpenModel) -> TrainResult:
     start = load_checkpoint_untrusted(job.checkpoint, job.tensors)
     model = open_model(job.model, start)
     state = _load_state(job.state_in, len(start))
-    shard = read_shard(job.shard)
-    windows = cut(shard, training_windows(job.seed, len(shard), job.training), job.training.sequence_length)
+    shard = read_shard(job.shard, job.dtype)
+    windows = known(cut(shard, training_windows(job.seed, len(shard), job.training), job.training.sequence_length), job.model.vocab_size)
     losses = model.inner_steps(windows, job.training, job.steps_done, state)
     trained = time.perf_counter()
     total = accumulate(state.residual, start - model.read(), job.codec.error_feedback_ppm)

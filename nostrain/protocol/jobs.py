@@ -7,12 +7,17 @@ from __future__ import annotations
 
 import msgspec
 
+from nostrain.protocol.dataset import Dtype
 from nostrain.protocol.manifest import BlobRef, CodecSpec, ModelSpec, OuterSpec, ScoringSpec, TensorSpec, TrainingSpec
 from nostrain.units import Digest, Ppm, Pubkey
 
 
 class BuildRunJob(msgspec.Struct, frozen=True, tag="build_run"):
-    """Cut text into shards and make the initial checkpoint. `text` is a folder, or None for this Python's standard library."""
+    """Cut text into shards, or take the built `dataset` (a folder), and make the initial checkpoint of `model`.
+
+    `text` is a folder, or None for this Python's standard library. A dataset's shards and its validation shard must have more tokens than `least_tokens` of
+    each; its vocabulary becomes the model's.
+    """
 
     text: str | None
     model: ModelSpec
@@ -20,6 +25,8 @@ class BuildRunJob(msgspec.Struct, frozen=True, tag="build_run"):
     shard_bytes: int
     validation_bytes: int
     out_dir: str
+    dataset: str | None = None
+    least_tokens: tuple[int, int] = (0, 0)
 
 
 class BuildRunResult(msgspec.Struct, frozen=True, tag="build_run_result"):
@@ -31,6 +38,7 @@ class BuildRunResult(msgspec.Struct, frozen=True, tag="build_run_result"):
     root: Digest
     blobs: tuple[tuple[BlobRef, str], ...]
     total_bytes: int
+    model: ModelSpec
 
 
 class InspectJob(msgspec.Struct, frozen=True, tag="inspect"):
@@ -65,6 +73,7 @@ class TrainJob(msgspec.Struct, frozen=True, tag="train"):
     state_in: str | None
     delta_out: str
     state_out: str
+    dtype: Dtype = "uint8"
 
 
 class TrainResult(msgspec.Struct, frozen=True, tag="train_result"):
@@ -107,6 +116,7 @@ class EvaluateJob(msgspec.Struct, frozen=True, tag="evaluate"):
     unassigned: tuple[str, ...]
     seed: str
     earlier: tuple[tuple[Digest, str], ...] = ()
+    dtype: Dtype = "uint8"
 
 
 class CandidateScore(msgspec.Struct, frozen=True):
@@ -147,10 +157,11 @@ class ValidationJob(msgspec.Struct, frozen=True, tag="validation"):
     tokens: int
     sequence_length: int
     eval_batch: int
+    dtype: Dtype = "uint8"
 
 
 class ValidationResult(msgspec.Struct, frozen=True, tag="validation_result"):
-    """Nanonats a token; with byte tokens, bits per byte = loss / ln 2."""
+    """Nanonats a token; bits per byte = loss / ln 2 · tokens / bytes of text of the shard, which with byte tokens are the same."""
 
     loss_nanonats: int
     tokens: int

@@ -1,4 +1,4 @@
-"""What a run is: the content of the run manifest (kind 8650) and of the dataset manifest blob. Every number is an integer.
+"""What a run is: the content of the run manifest (kind 8650). Every number is an integer.
 
 The defaults are those of design section 12 and of the `tiny` devnet run.
 """
@@ -159,13 +159,3 @@ class RunManifest(msgspec.Struct, frozen=True, tag_field="type", tag="run"):
     def places(self) -> int:
         """How many workers a round may list: in a paid run no more than its pool is meant for."""
         return min(self.settlement.slots, MAX_WORKERS) if self.settlement.mode == "hold" else MAX_WORKERS
-
-
-class DatasetManifest(msgspec.Struct, frozen=True):
-    """The dataset manifest blob (JSON): byte-level tokens in raw uint8 shards, each a blob of its own; validation is held out."""
-
-    shards: tuple[BlobRef, ...]
-    validation: BlobRef
-    tokenizer: Literal["bytes"] = "bytes"
-    dtype: Literal["uint8"] = "uint8"
-    v: int = 1

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +27,11 @@ _LENGTH_BYTES: Final = 8
 
 
 def write_bytes(path: str | os.PathLike[str], *parts: bytes | memoryview) -> BlobRef:
+    """As `write_parts`, of what is at hand."""
+    return write_parts(path, parts)
+
+
+def write_parts(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]) -> BlobRef:
     """Write `parts` to a temporary name, fsync, rename to `path`, fsync the folder. Returns the digest and size of the whole.
 
     Raises:

@@ -16,6 +16,8 @@ import trio
 
 from nostrain.errors import LocalProtocolError, Unavailable
 from nostrain.hashes import tagged_hash
+from nostrain.protocol.dataset import DatasetManifest
+from nostrain.protocol.dataset import Shard as DataShard
 from nostrain.protocol.digests import next_state_id
 from nostrain.protocol.jobs import (
     AggregateJob,
@@ -35,7 +37,7 @@ from nostrain.protocol.jobs import (
     ValidationJob,
     ValidationResult,
 )
-from nostrain.protocol.manifest import BlobRef, DatasetManifest, TensorSpec
+from nostrain.protocol.manifest import BlobRef, TensorSpec
 from nostrain.units import Digest, Ppm, Pubkey
 
 GAIN: Final = 1_000_000
@@ -166,7 +168,8 @@ def _build_run(job: BuildRunJob) -> BuildRunResult:
     for number in range(_SHARDS + 1):
         path = folder / f"shard-{number:03}"
         blobs.append((_write(path, Shard(tagged_hash("nostrain/stub/shard", seed, bytes([number])).hex())), str(path)))
-    dataset = DatasetManifest(shards=tuple(ref for ref, _ in blobs[:-1]), validation=blobs[-1][0])
+    shards = [DataShard(ref.sha256, ref.size, tokens=ref.size, text_bytes=ref.size) for ref, _ in blobs]
+    dataset = DatasetManifest(shards=tuple(shards[:-1]), validation=shards[-1])
     path = folder / "dataset.json"
     blobs.append((_write_bytes(path, msgspec.json.encode(dataset)), str(path)))
     path = folder / "checkpoint"
@@ -179,6 +182,7 @@ def _build_run(job: BuildRunJob) -> BuildRunResult:
         root=_root(start),
         blobs=tuple(blobs),
         total_bytes=sum(ref.size for ref, _ in blobs),
+        model=job.model,
     )
 
 

@@ -45,7 +45,7 @@ def for_type(kind: Any) -> Check:
         return one_of(tuple(for_type(option) for option in get_args(kind) if option is not type(None)), get_args(kind))
     if origin is tuple:
         return items(get_args(kind))
-    if kind is BlobRef:
+    if isinstance(kind, type) and issubclass(kind, BlobRef):
         return blob
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return fields(kind)

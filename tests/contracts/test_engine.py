@@ -14,6 +14,7 @@ import pytest
 from nostrain.engine import EngineProcess, EngineSettings
 from nostrain.errors import LocalProtocolError, Unavailable
 from nostrain.ports.engine import Engine
+from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.digests import initial_state_id
 from nostrain.protocol.jobs import (
     AggregateJob,
@@ -30,7 +31,7 @@ from nostrain.protocol.jobs import (
     ValidationJob,
     ValidationResult,
 )
-from nostrain.protocol.manifest import BlobRef, CodecSpec, DatasetManifest, ModelSpec, OuterSpec, ScoringSpec, TensorSpec, TrainingSpec
+from nostrain.protocol.manifest import BlobRef, CodecSpec, ModelSpec, OuterSpec, ScoringSpec, TensorSpec, TrainingSpec
 from nostrain.testing.engine import StubEngine
 from nostrain.units import Digest, Pubkey
 

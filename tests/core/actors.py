@@ -16,7 +16,7 @@ from nostrain.core.rows import NodeState, Outbox, Replica, Round, Row, Run
 from nostrain.core.tables import ReplicaState
 from nostrain.core.transaction import Note
 from nostrain.protocol import messages as m
-from nostrain.protocol.manifest import DatasetManifest
+from nostrain.protocol.dataset import DatasetManifest, Shard
 from nostrain.units import BlockHeight, Digest, Msat, UnixTime
 from nostrain.wire.messages import read_message_untrusted
 from tests.docs.examples import START, WORKERS, Examples, Party, blob
@@ -26,7 +26,15 @@ MESSAGES: dict[str, m.Message] = {label: read_message_untrusted(event) for label
 LABELS = list(EXAMPLES.events)
 ROUND = [MESSAGES[label] for label in LABELS]
 LIMITS = EXAMPLES.deadlines
-DATASET = DatasetManifest(shards=tuple(blob(f"shard {n}", 1000) for n in range(8)), validation=blob("validation", 1000))
+
+
+def shard(name: str, size: int) -> Shard:
+    """A shard of byte tokens."""
+    ref = blob(name, size)
+    return Shard(ref.sha256, ref.size, ref.urls, tokens=size, text_bytes=size)
+
+
+DATASET = DatasetManifest(shards=tuple(shard(f"shard {n}", 1000) for n in range(8)), validation=shard("validation", 1000))
 HEIGHT = BlockHeight(800_000)
 RICH = NodeChanged("ready", None, (Peer("hub", True, Msat(1 << 50), Msat(1 << 50), 483, 483),))
 """A Lightning node that can settle any round."""

@@ -53,18 +53,19 @@ from nostrain.errors import LocalProtocolError
 from nostrain.hashes import sha256_hex
 from nostrain.learning.score import MOST, nanonats
 from nostrain.protocol import messages as m
+from nostrain.protocol.dataset import DatasetManifest, Shard
 from nostrain.protocol.digests import endorsed_text, initial_state_id
 from nostrain.protocol.jobs import AggregateJob, AggregateResult, InspectJob, InspectResult, ValidationJob, ValidationResult
 from nostrain.protocol.limits import MAX_BLOB_BYTES, MAX_LEVELS, MAX_WORKERS
-from nostrain.protocol.manifest import BlobRef, DatasetManifest
+from nostrain.protocol.manifest import BlobRef
 from nostrain.units import Digest, EventId, Pubkey, UnixTime
 from nostrain.wire.messages import draft, read_message_untrusted
 from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS, Examples, Party
 
 EXAMPLES = Examples()
 MESSAGES = {label: read_message_untrusted(event) for label, event in EXAMPLES.events.items()}
-SHARDS = tuple(BlobRef(Digest(sha256_hex(b"shard %d" % n)), 9_000) for n in range(9))
-DATASET = DatasetManifest(shards=SHARDS, validation=BlobRef(Digest(sha256_hex(b"validation")), 9_000))
+SHARDS = tuple(Shard(Digest(sha256_hex(b"shard %d" % n)), 9_000, tokens=9_000, text_bytes=9_000) for n in range(9))
+DATASET = DatasetManifest(shards=SHARDS, validation=Shard(Digest(sha256_hex(b"validation")), 9_000, tokens=9_000, text_bytes=9_000))
 LATER = UnixTime(START + 1_000)
 MOST_EFFECTS = 500
 BodyT = TypeVar("BodyT", bound=m.Body)

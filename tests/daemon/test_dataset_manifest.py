@@ -15,15 +15,20 @@ from trio.testing import MockClock
 
 from nostrain.core.effects import DatasetRead, Failed, FetchDataset, Upload, Uploaded
 from nostrain.daemon.runners import perform
-from nostrain.daemon.runners.files import MAX_DATASET_BYTES, read_dataset_untrusted
 from nostrain.errors import RemoteProtocolError
 from nostrain.hashes import sha256_hex
-from nostrain.protocol.manifest import BlobRef, DatasetManifest
+from nostrain.protocol.dataset import DatasetManifest, Shard
+from nostrain.protocol.manifest import BlobRef
 from nostrain.units import Digest
+from nostrain.wire.dataset import MAX_DATASET_BYTES, read_dataset_untrusted
 from tests.daemon.world import make_ports
 
 SOUND = DatasetManifest(
-    shards=tuple(BlobRef(Digest(f"{index:064x}"), 4096, ("http://x/y",)) for index in range(3)), validation=BlobRef(Digest("f" * 64), 512)
+    shards=tuple(Shard(Digest(f"{index:064x}"), 4096, ("http://x/y",), tokens=2048, text_bytes=9000) for index in range(3)),
+    validation=Shard(Digest("f" * 64), 512, tokens=256, text_bytes=1000),
+    dtype="uint16",
+    vocab_size=300,
+    tokenizer=BlobRef(Digest("e" * 64), 777),
 )
 DATA = msgspec.json.encode(SOUND)
 
@@ -59,7 +64,17 @@ SHARD = json.loads(DATA)["shards"][0]
         changed(validation={**SHARD, "size": 1 << 70}),
         changed(validation={**SHARD, "urls": ["x" * 10_000]}),
         changed(tokenizer="bpe"),
-        changed(dtype="uint16"),
+        changed(dtype="uint8"),
+        changed(dtype="float32"),
+        changed(vocab_size=256),
+        changed(vocab_size=1 << 40),
+        changed(separator=300),
+        changed(separator=-1),
+        changed(v=1),
+        changed(v=3),
+        changed(shards=[{**SHARD, "tokens": 4096}]),
+        changed(shards=[{**SHARD, "text_bytes": 0}]),
+        changed(tokenizer={"sha256": "x", "size": 1}),
     ],
 )
 def test_what_is_wrong_is_one_line(data: bytes) -> None:

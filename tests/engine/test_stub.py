@@ -10,8 +10,9 @@ import trio
 import trio.testing
 
 from nostrain.errors import LocalProtocolError, Unavailable
+from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.jobs import BuildRunJob, BuildRunResult, Candidate, EvaluateJob, EvaluateResult, TrainJob
-from nostrain.protocol.manifest import CodecSpec, DatasetManifest, ModelSpec, OuterSpec, ScoringSpec, TrainingSpec
+from nostrain.protocol.manifest import CodecSpec, ModelSpec, OuterSpec, ScoringSpec, TrainingSpec
 from nostrain.testing.engine import GAIN, StubEngine
 from nostrain.units import Pubkey
 

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
-from nostrain.learning.data import SEPARATOR, assigned_sample, build_shards, cut, text_files, training_windows, unassigned_windows
+from nostrain.learning.data import assigned_sample, build_shards, cut, text_files, training_windows, unassigned_windows
 from nostrain.learning.stream import choose, numbers
 from nostrain.protocol.assignment import shard_index, window_seed
-from nostrain.protocol.manifest import DatasetManifest, TrainingSpec
+from nostrain.protocol.dataset import SEPARATOR, DatasetManifest
+from nostrain.protocol.manifest import TrainingSpec
 from nostrain.units import Digest
 
 SEED = "ab" * 32
@@ -46,7 +47,7 @@ def test_shards_hold_every_byte_once(tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     reference, manifest, blobs, total = build_shards(str(tmp_path), 3, 1500, 700, out)
-    assert total == 5 * 1000 + 4 * len(SEPARATOR)
+    assert total == 5 * 1000 + 4 * 1
     assert [ref.size for ref in manifest.shards] == [1500, 1500]
     assert manifest.validation.size == 700
     for ref, path in blobs:
@@ -54,7 +55,7 @@ def test_shards_hold_every_byte_once(tmp_path: Path) -> None:
     assert blobs[-1][0] == reference
     assert msgspec.json.decode(Path(blobs[-1][1]).read_bytes(), type=DatasetManifest) == manifest
     joined = b"".join(Path(path).read_bytes() for _, path in blobs[:2])
-    assert sorted(set(joined.split(SEPARATOR)), key=len)[-1] in {bytes([65 + number]) * 1000 for number in range(5)}
+    assert sorted(set(joined.split(bytes([SEPARATOR]))), key=len)[-1] in {bytes([65 + number]) * 1000 for number in range(5)}
 
 
 def test_shards_depend_on_the_seed_only(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from nostrain.learning import reference
 from nostrain.learning.dispatch import run_job
 from nostrain.learning.reference import ReferenceSpec, RoundSpec, RoundState
 from nostrain.protocol.assignment import window_seed
+from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.jobs import (
     AggregateJob,
     AggregateResult,
@@ -29,7 +30,7 @@ from nostrain.protocol.jobs import (
     ValidationJob,
     ValidationResult,
 )
-from nostrain.protocol.manifest import BlobRef, DatasetManifest, RunManifest
+from nostrain.protocol.manifest import BlobRef, RunManifest
 from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted, write_bytes
 from nostrain.units import Digest, Pubkey
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import msgspec
 
 from nostrain.core.effects.base import EffectBase
+from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.event import Event
 from nostrain.protocol.jobs import Job, JobResult
-from nostrain.protocol.manifest import BlobRef, DatasetManifest
+from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Body, Message
 from nostrain.units import Digest, EventId, Pubkey, UnixTime
 

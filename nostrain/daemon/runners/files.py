@@ -10,22 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from nostrain.core.effects import DatasetRead, Discard, Failed, Fetch, FetchDataset, Fetched, Ok, Outcome, Upload, Uploaded
 from nostrain.daemon.ports import Ports
 from nostrain.errors import LocalProtocolError, RemoteProtocolError, Unavailable
-from nostrain.protocol.limits import MAX_BLOB_BYTES
-from nostrain.protocol.manifest import DatasetManifest
-from nostrain.wire.check import check_values
+from nostrain.wire.dataset import MAX_DATASET_BYTES, read_dataset_untrusted
 
 log = logging.getLogger("nostrain.files")
 
 _OF_ROUND: Final = re.compile(r"(?:state-|lead-)?(\d{5,6})[-.]")
 """How the machines name what belongs to a round: checkpoints of the replica and of the coordinator, a worker's delta and private state."""
-
-MAX_DATASET_BYTES: Final = 4 << 20
-"""The largest dataset manifest that is fetched and parsed: 4096 shards with room to spare."""
 
 
 async def run(effect: Fetch | FetchDataset | Upload | Discard, ports: Ports) -> Outcome:
@@ -96,18 +89,3 @@ def own_disk() -> Iterator[None]:
         raise Unavailable(f"our own disk: {error}") from error
     except sqlite3.OperationalError as error:
         raise Unavailable(f"our own index of blobs: {error}") from error
-
-
-def read_dataset_untrusted(data: bytes) -> DatasetManifest:
-    """Raises RemoteProtocolError when it is no dataset manifest."""
-    try:
-        dataset = msgspec.json.decode(data, type=DatasetManifest)
-    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-        raise RemoteProtocolError("dataset manifest", str(error)) from None
-    check_values(dataset)
-    if not dataset.shards:
-        raise RemoteProtocolError("dataset manifest", "has no shards")
-    for shard in (*dataset.shards, dataset.validation):
-        if not 1 <= shard.size <= MAX_BLOB_BYTES:
-            raise RemoteProtocolError("dataset manifest", f"has a shard of {shard.size} bytes")
-    return dataset

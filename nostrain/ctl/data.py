@@ -1,0 +1,130 @@
+"""`nostrain-ctl data`: datasets on disk. Tokenizing runs in a process of its own, which alone loads what that needs."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from nostrain.protocol.dataset import DatasetManifest
+    from nostrain.protocol.manifest import BlobRef
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+BYTES = "bytes"
+
+
+@click.group()
+def data() -> None:
+    """Make and check datasets."""
+
+
+@data.command()
+@click.argument("inputs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
+@click.option("--out", required=True, type=FOLDER, help="Empty folder to make the dataset in.")
+@click.option("--tokenizer", default=BYTES, show_default=True, metavar="FILE", help="A tokenizer.json (Hugging Face tokenizers), or bytes.")
+@click.option("--separator", default=None, metavar="TOKEN", help="The token that ends a document.  [default: the tokenizer's end of text]")
+@click.option("--field", default="text", show_default=True, help="Field of JSONL, or column of Parquet, that holds the text.")
+@click.option("--shard-tokens", type=click.IntRange(1), default=1 << 20, show_default=True, help="Tokens of a shard, at least.")
+@click.option("--validation-tokens", type=click.IntRange(1), default=1 << 18, show_default=True, help="Tokens held out.")
+@click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True, help="Fixes the shuffle and what is held out.")
+@click.option("--strict", is_flag=True, help="Stop at the first bad row instead of leaving it out.")
+@click.option("--json", "as_json", is_flag=True, help="Print what was built as JSON.")
+def build(
+    inputs: tuple[Path, ...],
+    out: Path,
+    tokenizer: str,
+    separator: str | None,
+    field: str,
+    shard_tokens: int,
+    validation_tokens: int,
+    seed: int,
+    strict: bool,
+    as_json: bool,
+) -> None:
+    """Tokenize INPUTS into shards: .jsonl, .parquet (with the extra `data`), anything else as text; .gz and .zst too; folders with all in them."""
+    import msgspec
+
+    from nostrain.protocol.dataset import BuildDataset
+
+    spec = BuildDataset(
+        inputs=tuple(map(str, inputs)),
+        out=str(out),
+        tokenizer=None if tokenizer == BYTES else tokenizer,
+        separator=separator,
+        field=field,
+        shard_tokens=shard_tokens,
+        validation_tokens=validation_tokens,
+        seed=seed,
+        strict=strict,
+    )
+    command = [sys.executable, "-P", "-m", "nostrain.learning.corpus", msgspec.json.encode(spec).decode()]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        sys.exit(done.returncode)
+    if as_json:
+        click.echo(done.stdout, nl=False)
+        return
+    made = msgspec.json.decode(done.stdout)
+    click.echo(f"{made['documents']:,} documents, {made['text_bytes']:,} bytes of text; {made['left_out']:,} bad rows left out")
+    click.echo(
+        f"{made['tokens']:,} tokens of {made['vocab_size']:,} in {made['dtype']}; {made['cut_off']:,} do not fill a shard and are cut off"
+    )
+    click.echo(f"{made['shards']:,} shards of {made['shard_tokens']:,} tokens, {made['validation_tokens']:,} held out")
+    click.echo(f"dataset {made['dataset']['sha256']}")
+    click.echo(
+        f"in the configuration of a coordinator, under [coordinator.run]: dataset = {msgspec.json.encode(str(out.absolute())).decode()}"
+    )
+
+
+@data.command()
+@click.argument("folder", type=FOLDER)
+def verify(folder: Path) -> None:
+    """Check every file of a dataset against the digests in its manifest. Exit code 1 when something is wrong."""
+    manifest, digest = read(folder)
+    wrong = [line for line in (fault(folder / name, blob) for name, blob in files(manifest)) if line is not None]
+    for line in wrong:
+        click.echo(line)
+    if wrong:
+        raise click.ClickException(f"{folder}: not the dataset {digest}")
+    text = sum(shard.text_bytes for shard in manifest.shards)
+    click.echo(
+        f"dataset {digest}: {len(manifest.shards)} shards, {sum(shard.tokens for shard in manifest.shards):,} tokens, {text:,} bytes of text"
+    )
+
+
+def read(folder: Path) -> tuple[DatasetManifest, str]:
+    """The manifest in a dataset's folder, and its digest. Raises ClickException."""
+    from nostrain.errors import RemoteProtocolError
+    from nostrain.protocol.dataset import MANIFEST_FILE
+    from nostrain.wire.dataset import read_dataset_untrusted
+
+    path = folder / MANIFEST_FILE
+    try:
+        content = path.read_bytes()
+        return read_dataset_untrusted(content), hashlib.sha256(content).hexdigest()
+    except OSError as error:
+        raise click.ClickException(f"{path}: {error.strerror}") from error
+    except RemoteProtocolError as error:
+        raise click.ClickException(f"{path}: {error}") from error
+
+
+def files(manifest: DatasetManifest) -> list[tuple[str, BlobRef]]:
+    """Name and blob of what the manifest lists."""
+    from nostrain.protocol.dataset import files_of
+
+    return files_of(manifest)
+
+
+def fault(path: Path, blob: BlobRef) -> str | None:
+    """What is wrong with a file, or None."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        return f"{path.name}: {error.strerror}"
+    return None if found == blob.sha256 else f"{path.name}: has the SHA-256 {found}, the manifest says {blob.sha256}"

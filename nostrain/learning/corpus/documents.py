@@ -1,0 +1,166 @@
+"""Documents out of JSONL (also .gz, .zst), Parquet and text, one after the other: no file is ever held in memory as a whole.
+
+A document is UTF-8 and not empty. A text file is one, or several if it is longer than `PIECE`, cut at line ends.
+"""
+
+from __future__ import annotations
+
+import gzip
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any, BinaryIO, Final
+
+import msgspec
+
+from nostrain.learning.corpus.errors import Complaints, CorpusError
+
+PIECE: Final = 1 << 16
+"""Bytes of the longest document made from a text file."""
+BLOCK: Final = 1 << 20
+"""Bytes read at once."""
+MAX_LINE: Final = 16 << 20
+"""Bytes of the longest row of JSONL."""
+PARQUET_ROWS: Final = 64
+
+_JSONL: Final = (".jsonl", ".ndjson", ".json")
+_PACKED: Final = {".gz": "gzip", ".zst": "zstd"}
+
+
+def documents(inputs: tuple[str, ...], field: str, complaints: Complaints) -> Iterator[bytes]:
+    """Every document of every input, in the order given; the files of a folder by name. What the name ends with decides how a file is read.
+
+    Raises CorpusError when an input does not exist, is cut short, or lacks the column `field`; OSError when it cannot be read.
+    """
+    for path in files(inputs):
+        try:
+            yield from _documents_of(path, field, complaints)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise CorpusError(f"{path}: not readable to its end, is it cut short? {error}") from error
+
+
+def files(inputs: tuple[str, ...]) -> Iterator[Path]:
+    """The files that the inputs name; folders with everything under them but hidden files. Raises CorpusError."""
+    for name in inputs:
+        root = Path(name)
+        if root.is_file():
+            yield root
+        elif root.is_dir():
+            found = (path for path in root.rglob("*") if path.is_file())
+            yield from sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
+        else:
+            raise CorpusError(f"{root}: no such file or folder")
+
+
+def _documents_of(path: Path, field: str, complaints: Complaints) -> Iterator[bytes]:
+    packing = _PACKED.get(path.suffix)
+    kind = path.with_suffix("").suffix if packing else path.suffix
+    if kind == ".parquet":
+        return _parquet(path, field, complaints)
+    return _rows(path, packing, field, complaints) if kind in _JSONL else _text(path, packing, complaints)
+
+
+def _open(path: Path, packing: str | None) -> BinaryIO:
+    if packing == "gzip":
+        return gzip.open(path)  # type: ignore[return-value]
+    if packing == "zstd":
+        stream: BinaryIO = _arrow(path).input_stream(str(path), compression="zstd")
+        return stream
+    return path.open("rb")
+
+
+def _arrow(path: Path) -> Any:
+    try:
+        import pyarrow
+    except ImportError:
+        raise CorpusError(f"{path}: reading it needs pyarrow; install nostraind[data]") from None
+    return pyarrow
+
+
+def _rows(path: Path, packing: str | None, field: str, complaints: Complaints) -> Iterator[bytes]:
+    row = msgspec.defstruct("Row", [("text", str)], rename={"text": field})
+    decode: Callable[[bytes], Any] = msgspec.json.Decoder(row).decode
+    with closing(_open(path, packing)) as file:
+        for number, line in enumerate(_lines(file), 1):
+            if line is None:
+                complaints.bad(f"{path}:{number}", f"a row of more than {MAX_LINE} bytes")
+            elif line.strip():
+                try:
+                    text = decode(line).text.encode()
+                except (msgspec.DecodeError, UnicodeError) as error:
+                    complaints.bad(f"{path}:{number}", str(error))
+                    continue
+                if text:
+                    yield text
+                else:
+                    complaints.bad(f"{path}:{number}", f"`{field}` is empty")
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes | None]:
+    """Lines; None for one that is too long, of which nothing more is kept."""
+    buffered, tail = b"", False
+    while block := file.read(BLOCK):
+        *whole, rest = (buffered + block).split(b"\n")
+        for line in whole:
+            yield None if tail or len(line) > MAX_LINE else line
+            tail = False
+        tail = tail or len(rest) > MAX_LINE
+        buffered = b"" if tail else rest
+    if buffered or tail:
+        yield None if tail else buffered
+
+
+def _text(path: Path, packing: str | None, complaints: Complaints) -> Iterator[bytes]:
+    at = 0
+    with closing(_open(path, packing)) as file:
+        for piece in _pieces(file):
+            try:
+                piece.decode()
+            except UnicodeDecodeError as error:
+                complaints.bad(str(path), f"not UTF-8 at byte {at + error.start}")
+            else:
+                yield piece
+            at += len(piece)
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    rest = b""
+    while block := file.read(BLOCK):
+        rest += block
+        start = 0
+        while len(rest) - start > PIECE:
+            cut = rest.rfind(b"\n", start, start + PIECE) + 1 or _character_end(rest, start + PIECE)
+            yield rest[start:cut]
+            start = cut
+        rest = rest[start:]
+    if rest:
+        yield rest
+
+
+def _character_end(text: bytes, limit: int) -> int:
+    """The last place up to `limit` that is not within a character of UTF-8."""
+    return next((cut for cut in range(limit, limit - 4, -1) if text[cut] & 0xC0 != 0x80), limit)
+
+
+def _parquet(path: Path, field: str, complaints: Complaints) -> Iterator[bytes]:
+    """Memory: one row group's column, as its writer cut them."""
+    arrow = _arrow(path)
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            column = next((one for one in file.schema_arrow if one.name == field), None)
+            if column is None or not (arrow.types.is_string(column.type) or arrow.types.is_large_string(column.type)):
+                has = ", ".join(f"{one.name} ({one.type})" for one in file.schema_arrow)
+                raise CorpusError(f"{path}: no column `{field}` of text; it has {has}. Name another with --field")
+            number = 0
+            for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=[field]):
+                for value in batch.column(0).to_pylist():
+                    number += 1
+                    if value:
+                        yield value.encode()
+                    else:
+                        complaints.bad(f"{path}: row {number}", f"`{field}` is empty")
+    except arrow.ArrowException as error:
+        raise CorpusError(f"{path}: not readable as Parquet: {error}") from error
