@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from nostrain.testing.simulation import Simulation
 
 Role = Literal["coordinator", "worker", "validator"]
-DURATIONS: dict[type[Job], float] = {BuildRunJob: 5, TrainJob: 20, EvaluateJob: 10, AggregateJob: 1}
+DURATIONS: dict[type[Job], float] = {BuildRunJob: 5, EvaluateJob: 10, AggregateJob: 1}
 EngineMaker = Callable[[StubEngine], Engine]
 PAY_TOLD = Step("lightning", "pay", "told")
 """The HTLC is sent, and its sender waits for what becomes of it."""
@@ -103,9 +103,9 @@ class Participant:
             if self.role == "validator"
             else None
         )
-        stub = StubEngine(sim.quality, DURATIONS)
+        stub = StubEngine(sim.quality, DURATIONS | {TrainJob: sim.plan.train_s})
         try:
-            async with sim.relays.open(self.name) as relays:
+            async with sim.relays_of(self) as relays:
                 ports = Ports(
                     clock=sim.clock,
                     entropy=over("entropy", self.entropy),

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
 
 from nostrain.daemon.runners import Perform
+from nostrain.ports.relays import Relays
 from nostrain.protocol.event import Event
 from nostrain.protocol.limits import MAX_WORKERS
 from nostrain.protocol.manifest import ScoringSpec, SettlementSpec, TimingSpec
@@ -31,6 +32,7 @@ from nostrain.units import EventId, Msat, Ppm, Pubkey
 from nostrain.wire.messages import read_message_untrusted
 
 BLOCK_S = 600
+TRAIN_S = 20.0
 FIRST_BLOCK = 800_000
 TIMING = TimingSpec(commit_s=240, acknowledge_s=120, reveal_s=120, verdict_s=240, attest_s=120, grace_s=10)
 SCORING = ScoringSpec()
@@ -45,7 +47,7 @@ class Plan:
 
     `deaths` are when participants die, to start again after `restart_after_s`. `absent` are not started with the others, or never. `on_disk`
     keep their journal in SQLite, the others in memory. `engines` wraps the stub engine of a participant, `runners` perform its effects (a
-    cheater's). The pool is what makes a level pay `level_msat`. With a fee, every worker has just enough for a ticket of each round.
+    cheater's). Training takes `train_s`. The pool is what makes a level pay `level_msat`. With a fee, every worker has just enough for a ticket of each round.
     """
 
     seed: int = 0
@@ -77,6 +79,7 @@ class Plan:
     validator_share_ppm: Ppm = SettlementSpec().validator_share_ppm
     ticket_faults: TicketFaults = field(default_factory=TicketFaults)
     block_s: int = BLOCK_S
+    train_s: float = TRAIN_S
 
 
 class Simulation:
@@ -119,6 +122,10 @@ class Simulation:
                     self.start(name)
             yield
             nursery.cancel_scope.cancel()
+
+    def relays_of(self, one: Participant) -> AbstractAsyncContextManager[Relays]:
+        """The relays as a participant sees them, for one life of its runtime."""
+        return self.relays.open(one.name)
 
     def start(self, name: str) -> None:
         """Bring a participant to life that was absent or stopped."""
