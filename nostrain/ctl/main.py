@@ -117,6 +117,40 @@ def status(control: Path, as_json: bool) -> None:
         show_status(answer.status, as_json=as_json)
 
 
+@main.group()
+def run() -> None:
+    """Find training runs on relays."""
+
+
+RELAYS = click.option(
+    "--relay", "relays", multiple=True, metavar="URL", help="Ask this relay; may be given more than once.  [default: those of the daemon]"
+)
+
+
+@run.command("list")
+@SOCKET
+@RELAYS
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, amounts in msat.")
+def run_list(control: Path, relays: tuple[str, ...], as_json: bool) -> None:
+    """Which runs there are: model, pay, coordinator, where they stand."""
+    from nostrain.ctl.runs import list_runs
+
+    list_runs(relays, control, as_json=as_json)
+
+
+@run.command("show")
+@click.argument("run")
+@SOCKET
+@RELAYS
+@click.option("--listen", type=click.FloatRange(0, 300), default=5.0, show_default=True, help="Seconds to listen for who is online.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, amounts in msat.")
+def run_show(run: str, control: Path, relays: tuple[str, ...], listen: float, as_json: bool) -> None:
+    """Everything that relays say of RUN: the id of its manifest, an nevent or an naddr."""
+    from nostrain.ctl.runs import show_run
+
+    show_run(run, relays, control, listen, as_json=as_json)
+
+
 @main.group(invoke_without_command=True)
 @SOCKET
 @JSON

@@ -36,6 +36,8 @@ def show_status(status: Status, *, as_json: bool = False) -> None:
     lines += [("duty", status.duty)] if status.duty else []
     if run is not None:
         lines.append(("waiting for", ", ".join(effect.rpartition("#")[2] for effect in status.outstanding) or "the others"))
+    if status.online:
+        lines.append(("online", ", ".join(f"{one.name} ({one.doing or one.role})" for one in status.online)))
     lines += [("", f"{name}: {count}") for name, count in sorted(status.counters.items())]
     for label, text in lines:
         click.echo(f"{label:>12}  {printable(text)}")

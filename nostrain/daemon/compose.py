@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import random
 import sqlite3
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -25,6 +26,7 @@ from nostrain.config.schema import BlobsConfig, DaemonConfig, EngineConfig, Pric
 from nostrain.core.bounds import manifest_problem
 from nostrain.core.identity import Identity, RunPlan
 from nostrain.core.rows import NodeState, Run
+from nostrain.daemon.billboard import Billboard
 from nostrain.daemon.clock import OsEntropy, SystemClock
 from nostrain.daemon.meeting import open_relays
 from nostrain.daemon.money import Money, Office
@@ -107,6 +109,7 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
             ports = Ports(clock, OsEntropy(), signer, oracle, pool, client, engine, journal, mail, money.lightning, tickets)
             runtime = composed.runtime = Runtime(ports, identity(config, signer.pubkey, servers, work_dir), state=state, runner=runner)
             policy.state = lambda: runtime.state
+            composed.billboard = Billboard(runtime, config.relays, random.Random())
         yield composed
 
 

@@ -105,6 +105,8 @@ async def run(config: DaemonConfig, runner: Perform | None = None) -> None:
             if node.runtime is not None:
                 nursery.start_soon(node.runtime.run)
                 nursery.start_soon(run_feeds, node.runtime)
+                if node.billboard is not None:
+                    nursery.start_soon(node.billboard.run)
                 if any(role in NODE_ROLES[1:] for role in config.roles):
                     nursery.start_soon(node.engine.warm)
             log.info("%s (%s) runs as %s", config.name, node.pubkey[:8], ", ".join(config.roles))

@@ -13,6 +13,7 @@ from nostrain.core.money.liquidity import KEY, held_up, warnings
 from nostrain.core.money.liquidity_rows import LightningNode
 from nostrain.core.rounds.round import phase
 from nostrain.core.rows import Duty, NodeState, Replica, Round, Run, Submission
+from nostrain.daemon.billboard import Billboard
 from nostrain.daemon.channel_plan import channel_plan
 from nostrain.daemon.runtime import Runtime, outstanding_ids
 from nostrain.daemon.wallet import earnings, read_wallet
@@ -36,6 +37,7 @@ class Node:
     pool: RelayPool | None = None
     runtime: Runtime | None = None
     blobs_url: str | None = None
+    billboard: Billboard | None = None
 
     def status(self) -> Status:
         """What `nostrain-ctl status` shows."""
@@ -59,6 +61,7 @@ class Node:
             engine_starts=self.engine.starts,
             blobs_url=self.blobs_url,
             lightning=lightning_status(state) if self.config.lightning.socket else None,
+            online=self.billboard.online() if self.billboard else (),
         )
 
     async def wallet(self) -> Wallet:

@@ -47,8 +47,20 @@ class LightningStatus(msgspec.Struct, frozen=True):
     warnings: tuple[str, ...]
 
 
+class Online(msgspec.Struct, frozen=True):
+    """Somebody who was heard `seconds` ago; all but the key is its own word."""
+
+    pubkey: Pubkey
+    name: str
+    role: str
+    round: int
+    doing: str
+    seconds: int
+
+
 class Status(msgspec.Struct, frozen=True):
-    """Everything `nostrain-ctl status` shows. `engine_starts` above 1 means that the engine process had to be replaced."""
+    """Everything `nostrain-ctl status` shows. `engine_starts` above 1 means that the engine process had to be replaced. `online`: who was heard of
+    those that take part in the run."""
 
     name: str
     pubkey: Pubkey
@@ -65,6 +77,7 @@ class Status(msgspec.Struct, frozen=True):
     engine_starts: int
     blobs_url: str | None
     lightning: LightningStatus | None = None
+    online: tuple[Online, ...] = ()
 
 
 class WalletChannel(msgspec.Struct, frozen=True):

@@ -21,6 +21,11 @@ OFFER: Final = 8680
 OPENING: Final = 8681
 INVOICES: Final = 8682
 GIFT_WRAP: Final = 1059
+PRESENCE: Final = 28650
+POINTER: Final = 38650
+RELAY_LIST: Final = 10002
+INBOX_RELAYS: Final = 10050
+HANDLER: Final = 31990
 
 KINDS: Final[dict[int, str]] = {
     MANIFEST: "run manifest",
@@ -45,8 +50,11 @@ KINDS: Final[dict[int, str]] = {
     OFFER: "offer",
     OPENING: "choice and openings",
     INVOICES: "invoices",
-    28650: "presence",
-    38650: "run pointer",
+    RELAY_LIST: "relay list",
+    INBOX_RELAYS: "inbox relays",
+    PRESENCE: "presence",
+    HANDLER: "handler information",
+    POINTER: "run pointer",
     38660: "bounty pointer",
     GIFT_WRAP: "gift wrap",
 }
@@ -68,3 +76,6 @@ PUBLIC: Final = (
     DISPUTE,
 )
 """Kinds that this version reads from relays."""
+
+ADVERTS: Final = (POINTER, PRESENCE, RELAY_LIST, INBOX_RELAYS, HANDLER)
+"""Kinds by which runs and participants are found. Nothing hangs on them, and no machine reads them."""

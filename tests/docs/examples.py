@@ -36,6 +36,7 @@ from nostrain.protocol.digests import (
     receipt_time,
     verdict_digest,
 )
+from nostrain.protocol.discovery import Pointer, Presence
 from nostrain.protocol.event import Event
 from nostrain.protocol.manifest import (
     BlobRef,
@@ -52,12 +53,14 @@ from nostrain.protocol.manifest import (
 from nostrain.units import Digest, EventId, Msat, Ppm, Pubkey, UnixTime
 from nostrain.wire import dlc
 from nostrain.wire.bolt12_offer import encode_offer
+from nostrain.wire.discovery import draft_advert, draft_handler, draft_inbox_list, draft_relay_list
 from nostrain.wire.event import encode_event
-from nostrain.wire.messages import attestation_item_untrusted, draft, oracle_item_untrusted, payout_untrusted, read_message_untrusted
+from nostrain.wire.messages import attestation_item_untrusted, draft, oracle_item_untrusted, payout_untrusted
 
 PAGE: Final = Path(__file__).parents[2] / "docs" / "protocol.md"
 START: Final = UnixTime(1_767_225_600)
 BLOBS: Final = "https://blobs.example"
+RELAYS: Final = ("wss://relay.example", "wss://other.example")
 MODEL: Final = ModelSpec(hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2)
 TENSORS: Final = (
     TensorSpec("lm_head.weight", (256, 64)),
@@ -336,6 +339,18 @@ class Examples:
         body = m.Dispute(self.run, "equivocation", VALIDATORS[2].pubkey, evidence)
         self.claims = {"dispute": WORKERS[0].says(body, START + 75)}
 
+    def adverts(self) -> dict[str, Event]:
+        """By what the run and its participants are found."""
+        pointer = Pointer(self.run, "example", ROUNDS, 1, "running", len(WORKERS), len(VALIDATORS), RELAYS)
+        presence = Presence(self.run, "worker", WORKERS[0].name, 1, "training")
+        return {
+            "run pointer": COORDINATOR.signer.sign(draft_advert(pointer, UnixTime(START + 71))),
+            "presence": WORKERS[0].signer.sign(draft_advert(presence, UnixTime(START + 80))),
+            "relay list": WORKERS[0].signer.sign(draft_relay_list(RELAYS, START)),
+            "inbox relays": WORKERS[0].signer.sign(draft_inbox_list(RELAYS, START)),
+            "handler information": COORDINATOR.signer.sign(draft_handler(START)),
+        }
+
 
 SHOWN: Final = {
     "manifest": "manifest",
@@ -356,6 +371,11 @@ SHOWN: Final = {
     "result": "result",
     "confirmation": "confirmation 0",
     "dispute": "dispute",
+    "run pointer": "run pointer",
+    "presence": "presence",
+    "relay list": "relay list",
+    "inbox relays": "inbox relays",
+    "handler information": "handler information",
 }
 """Example on the page → event of the round."""
 
@@ -364,9 +384,10 @@ MARKED: Final = re.compile(r"<!-- example: ([a-z ]+) -->\n.*?<!-- end -->", re.D
 
 def rendered(event: Event) -> str:
     """The event as the page shows it: its content readable, then the whole event as it travels."""
-    read_message_untrusted(event)
-    content = msgspec.json.format(event.content.encode(), indent=2).decode()
     whole = encode_event(event).decode()
+    if not event.content:
+        return f"```json event\n{whole}\n```\n"
+    content = msgspec.json.format(event.content.encode(), indent=2).decode()
     return (
         f"Content:\n\n```json content\n{content}\n```\n\n<details><summary>The signed event</summary>\n\n"
         f"```json event\n{whole}\n```\n\n</details>\n"
@@ -376,7 +397,7 @@ def rendered(event: Event) -> str:
 def filled(page: str) -> str:
     """`page` with every example between its markers replaced by the one made here."""
     examples = Examples()
-    everything = examples.events | examples.private | examples.claims
+    everything = examples.events | examples.private | examples.claims | examples.adverts()
 
     def replaced(found: re.Match[str]) -> str:
         return f"<!-- example: {found[1]} -->\n{rendered(everything[SHOWN[found[1]]])}<!-- end -->"
