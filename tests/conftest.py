@@ -14,6 +14,7 @@ SEED_VARIABLE = "NOSTRAIN_TEST_SEED"
 IN_CI = os.environ.get("CI") == "true"
 
 _SEED = pytest.StashKey[int]()
+_LONGEST = ("tests/e2e", "tests/regtest", "tests/sim", "tests/sim_paid")
 
 settings.register_profile("dev", deadline=None, print_blob=True)
 settings.register_profile("ci", deadline=None, print_blob=True, derandomize=True)
@@ -23,6 +24,27 @@ settings.load_profile("ci" if IN_CI else "dev")
 def pytest_configure(config: pytest.Config) -> None:
     """Choose the seed of this run once, so that the header and every test agree on it."""
     config.stash[_SEED] = int(os.environ.get(SEED_VARIABLE) or random.SystemRandom().randrange(1 << 32))
+    os.environ[SEED_VARIABLE] = str(config.stash[_SEED])  # pytest-xdist's processes are started later, and inherit it
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Longest folders first, so that no process of pytest-xdist is left with a whole network to run when the others are done."""
+    items.sort(key=lambda item: _LONGEST.index(_folder(item.nodeid)) if _folder(item.nodeid) in _LONGEST else len(_LONGEST))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object:
+    """With `-n`: a file stays in one process, and so do all of tests/e2e, because every one of them starts a dozen processes of its own."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return "tests/e2e" if _folder(nodeid) == "tests/e2e" else super()._split_scope(nodeid)
+
+    return Scheduling(config, log)
+
+
+def _folder(nodeid: str) -> str:
+    return "/".join(nodeid.split("::")[0].split("/")[:2])
 
 
 def _seed_line(config: pytest.Config) -> str:
@@ -61,7 +83,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     for reports in terminalreporter.stats.values():
         for report in reports:
             if isinstance(report, pytest.TestReport):
-                seconds["/".join(report.nodeid.split("::")[0].split("/")[:2])] += report.duration
+                seconds[_folder(report.nodeid)] += report.duration
     if seconds:
         longest = sorted(seconds.items(), key=lambda item: -item[1])
         terminalreporter.write_line("seconds: " + ", ".join(f"{folder} {spent:.1f}" for folder, spent in longest))
