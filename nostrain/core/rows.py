@@ -117,9 +117,14 @@ class Replica(msgspec.Struct, frozen=True, tag="replica"):
 
 
 class WorkerMemory(msgspec.Struct, frozen=True, tag="worker_memory"):
-    """Row `worker`: the private training state (residual, moments) after the last round that used our delta."""
+    """Row `worker`: the private training state (residual, moments) after the last round that used our delta.
+
+    `in_vain` tickets in a row bought no lock, so that `pass_over` rounds are let pass before another is bought (`core.money.patience`).
+    """
 
     state_path: str | None = None
+    in_vain: int = 0
+    pass_over: int = 0
 
 
 class Submission(msgspec.Struct, frozen=True, tag="submission"):

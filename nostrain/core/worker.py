@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from nostrain.core.effects import Compute, Computed, Draw, Drawn, Failed, Fetch, Fetched, Outcome, TicketBought, Upload, Uploaded
-from nostrain.core.money import ticket
+from nostrain.core.money import patience, ticket
 from nostrain.core.money.liquidity import able
 from nostrain.core.money.payee import locked
 from nostrain.core.rounds.epoch import opens
@@ -54,7 +54,12 @@ def begin(tx: Transaction, run: Run) -> None:
     # Once an epoch is open, no more escrows are: who has none would work for nothing.
     ready = ready and (opens(run, round_) or locked(tx, run, round_))
     if ready and tx.me.pubkey in round_.announcement.workers and tx.now <= round_.announcement.deadlines.commit_by:
-        tx.put(f"work/{round_.id}", Submission(announcement=round_.id))
+        passed = patience.exhausted(tx, run)
+        mine = Submission(announcement=round_.id)
+        tx.put(
+            f"work/{round_.id}",
+            msgspec.structs.replace(mine, state=S.REFUSED, reason="let pass: earlier tickets bought no lock") if passed else mine,
+        )
 
 
 def step(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
@@ -171,7 +176,9 @@ def close(tx: Transaction, round_: Round, mine: Submission) -> None:
     tx.withdraw(f"work/{round_.id}")
     if any(item.worker == tx.me.pubkey for item in result.accepted) and mine.state is S.REVEALED:
         save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.ACCEPTED)))
-        tx.put("worker", WorkerMemory(state_path=mine.state_out))
+        patience.remember(tx, round_, mine)
+        memory = tx.get("worker", WorkerMemory) or WorkerMemory()
+        tx.put("worker", msgspec.structs.replace(memory, state_path=mine.state_out))
         return
     reasons = {item.worker: item.reason for item in result.refused}
     refuse(tx, mine, reasons.get(tx.me.pubkey, "the round closed without our delta"))
@@ -181,6 +188,7 @@ def refuse(tx: Transaction, mine: Submission, reason: str) -> None:
     """End the submission without use."""
     tx.withdraw(f"work/{mine.announcement}")
     save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.REFUSED), reason=reason))
+    patience.remember(tx, tx.need(f"round/{mine.announcement}", Round), mine)
     tx.note("warning", "submissions_refused", f"our submission was not used: {reason}")
 
 
