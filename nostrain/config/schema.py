@@ -82,6 +82,12 @@ class BlobsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     rates: RatesConfig = RatesConfig()
 
 
+class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[data]: how many MB (2²⁰ bytes) of a run's shards a worker or validator keeps; with the role `blobs`, all of them are kept."""
+
+    cache_mb: Annotated[int, Meta(ge=1, le=1 << 30)] = 4096
+
+
 class LightningConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[lightning]: the lightningd (or simnet node) of this daemon; `socket` empty: none, then only runs that are not paid can be joined.
 
@@ -199,6 +205,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     private_addresses: bool = False
     engine: EngineConfig = EngineConfig()
     blobs: BlobsConfig = BlobsConfig()
+    data: DataConfig = DataConfig()
     lightning: LightningConfig = LightningConfig()
     join: JoinConfig = JoinConfig()
     coordinator: CoordinatorConfig | None = None

@@ -6,6 +6,7 @@ from hashlib import sha256
 
 import msgspec
 
+from nostrain.core.cache import leaving
 from nostrain.core.effects import Compute, Fetch
 from nostrain.core.rounds.scoring import MAX_REASON, pinned
 from nostrain.core.rows import Duty, Replica, Round, Run
@@ -66,10 +67,10 @@ def fetch(tx: Transaction, run: Run, round_: Round, duty: Duty, dataset: Dataset
     key = f"duty/{round_.id}"
     for worker in revealed:
         blob = round_.reveals[worker].blob
-        if blob.sha256 not in duty.paths:
+        if blob.sha256 not in duty.paths and not leaving(tx, blob.sha256):
             tx.emit(Fetch(owner=key, name=f"delta:{blob.sha256}", blob=located(run, blob), whose=worker[:8]))
     for shard in shards_needed(round_, duty, dataset, revealed) if revealed else ():
-        if shard.sha256 not in duty.paths:
+        if shard.sha256 not in duty.paths and not leaving(tx, shard.sha256):
             tx.emit(Fetch(owner=key, name=f"shard:{shard.sha256}", blob=located(run, shard), whose="the dataset", must=True))
 
 

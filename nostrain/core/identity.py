@@ -32,7 +32,10 @@ class RunPlan(msgspec.Struct, frozen=True):
 
 
 class Identity(msgspec.Struct, frozen=True, tag="identity"):
-    """Row `node`: who we are and which roles we play, set at every start. An `archive` keeps deltas for those who come later."""
+    """Row `node`: who we are and which roles we play, set at every start. An `archive` keeps deltas for those who come later.
+
+    `cache_bytes` of shards are kept at most, where no more are in use; 0: all of them.
+    """
 
     pubkey: Pubkey
     name: str
@@ -44,3 +47,4 @@ class Identity(msgspec.Struct, frozen=True, tag="identity"):
     join_coordinator: Pubkey | None = None
     plan: RunPlan | None = None
     archive: bool = False
+    cache_bytes: int = 0

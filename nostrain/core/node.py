@@ -6,7 +6,7 @@ from typing import Final, assert_never
 
 import msgspec
 
-from nostrain.core import coordinator, enrolment, epoch_duty, outbox, preparation, replica, retention, validator, worker
+from nostrain.core import cache, coordinator, enrolment, epoch_duty, outbox, preparation, replica, retention, validator, worker
 from nostrain.core.effects import Effect, Outcome
 from nostrain.core.fraud import disputes
 from nostrain.core.fraud.evidence import remember
@@ -171,7 +171,7 @@ def finish(tx: Transaction, effect_id: str, outcome: Outcome) -> None:
             payee.done(tx, owner, effect.name, outcome)
         case "suspicion" | "complaint":
             disputes.done(tx, owner, effect.name, outcome)
-        case retention.KEY:
+        case retention.KEY | cache.KEY:
             pass
         case "share":
             share.done(tx, owner, effect.name, outcome)
@@ -198,6 +198,7 @@ def settle(tx: Transaction) -> None:
             disputes,
             outbox,
             retention,
+            cache,
         ):
             machine.decide(tx)
         prune(tx)

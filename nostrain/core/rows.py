@@ -127,6 +127,12 @@ class WorkerMemory(msgspec.Struct, frozen=True, tag="worker_memory"):
     pass_over: int = 0
 
 
+class Cache(msgspec.Struct, frozen=True, tag="cache"):
+    """Row `cache`: the shards that we keep, with their sizes, the least recently used first."""
+
+    held: tuple[tuple[Digest, int], ...] = ()
+
+
 class Submission(msgspec.Struct, frozen=True, tag="submission"):
     """Row `work/<announcement id>`: our submission in a round."""
 
@@ -134,6 +140,7 @@ class Submission(msgspec.Struct, frozen=True, tag="submission"):
     state: SubmissionState = SubmissionState.PREPARING
     salt: Digest | None = None
     ticket: Digest | None = None
+    shard: Digest | None = None
     shard_path: str | None = None
     delta: BlobRef | None = None
     delta_path: str | None = None
@@ -231,6 +238,7 @@ Row = (
     | Round
     | Replica
     | WorkerMemory
+    | Cache
     | Submission
     | Duty
     | EpochDuty

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from nostrain.core import evaluation
+from nostrain.core.cache import used
 from nostrain.core.effects import (
     ChainLink,
     Computed,
@@ -23,7 +24,7 @@ from nostrain.core.effects import (
 )
 from nostrain.core.rounds.epoch import rounds_of
 from nostrain.core.rounds.scoring import pinned, provenance_refusals, standings, thermometer
-from nostrain.core.rows import Duty, Round, Run
+from nostrain.core.rows import Duty, Replica, Round, Run
 from nostrain.core.run import with_item
 from nostrain.core.tables import DutyState, advance
 from nostrain.core.transaction import Transaction
@@ -212,6 +213,9 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
         case LinkRead(link=link):
             save(tx, msgspec.structs.replace(duty, link=link))
         case Fetched(path=path):
+            replica = tx.need("replica", Replica)
+            if name.startswith("shard:") and replica.dataset is not None:
+                used(tx, replica.dataset, Digest(name.partition(":")[2]))
             save(tx, msgspec.structs.replace(duty, paths=with_item(duty.paths, Digest(name.partition(":")[2]), path)))
         case Failed(reason=reason) if name.startswith("delta:"):
             told = evaluation.plain(f"its blob cannot be had: {reason}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from nostrain.core.cache import leaving, used
 from nostrain.core.effects import Compute, Computed, Draw, Drawn, Failed, Fetch, Fetched, Outcome, TicketBought, Upload, Uploaded
 from nostrain.core.money import patience, ticket
 from nostrain.core.money.liquidity import able
@@ -109,7 +110,10 @@ def prepare(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
     shard = replica.dataset.shards[shard_index(basis, slot, len(replica.dataset.shards))]
     if mine.salt is None:
         tx.emit(Draw(owner=key, name="salt", size=32))
-    if mine.shard_path is None:
+    if mine.shard is None:
+        mine = msgspec.structs.replace(mine, shard=shard.sha256)
+        save(tx, mine)
+    if mine.shard_path is None and not leaving(tx, shard.sha256):
         tx.emit(Fetch(owner=key, name="shard", blob=located(run, shard), whose="the dataset", must=True))
     if mine.salt is None or mine.shard_path is None:
         return
@@ -207,6 +211,9 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
             save(tx, msgspec.structs.replace(mine, salt=data))
         case Fetched(path=path):
             save(tx, msgspec.structs.replace(mine, shard_path=path))
+            replica = tx.need("replica", Replica)
+            if replica.dataset is not None and mine.shard is not None:
+                used(tx, replica.dataset, mine.shard)
         case Computed(result=TrainResult(delta=delta) as trained):
             save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.TRAINED), delta=delta))
             losses = f"loss {trained.loss_first_nanonats / 1e9:.3f} → {trained.loss_last_nanonats / 1e9:.3f}"

@@ -134,7 +134,9 @@ class Participant:
         work_dir = self.folder / "work"
         work_dir.mkdir(exist_ok=True)
         plan = self._run_plan(work_dir) if self.role == "coordinator" else None
-        return Identity(pubkey=self.pubkey, name=self.name, roles=(self.role,), work_dir=str(work_dir), plan=plan)
+        return Identity(
+            pubkey=self.pubkey, name=self.name, roles=(self.role,), work_dir=str(work_dir), plan=plan, cache_bytes=self.sim.plan.cache_bytes
+        )
 
     def _run_plan(self, work_dir: Path) -> RunPlan:
         plan = self.sim.plan

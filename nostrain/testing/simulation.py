@@ -80,6 +80,7 @@ class Plan:
     ticket_faults: TicketFaults = field(default_factory=TicketFaults)
     block_s: int = BLOCK_S
     train_s: float = TRAIN_S
+    cache_bytes: int = 0
 
 
 class Simulation:

@@ -24,6 +24,7 @@ from nostrain.core.effects import (
     Draw,
     Drawn,
     Effect,
+    Evict,
     Failed,
     Fetch,
     FetchDataset,
@@ -115,7 +116,7 @@ class Node:
                 event = party.signer.sign(draft(effect.body, effect.created_at))
                 self.said.append(read_message_untrusted(event))
                 return Signed(event, self.said[-1])
-            case Send() | Discard():
+            case Send() | Discard() | Evict():
                 return Ok()
             case Draw():
                 return Drawn("cd" * effect.size)

@@ -44,6 +44,7 @@ from nostrain.core.effects.work import (
     Discard,
     Draw,
     Drawn,
+    Evict,
     Fetch,
     FetchDataset,
     Fetched,
@@ -72,6 +73,7 @@ __all__ = [
     "Drawn",
     "Effect",
     "EffectBase",
+    "Evict",
     "Failed",
     "Fetch",
     "FetchDataset",
@@ -119,6 +121,7 @@ Effect = (
     | FetchDataset
     | Upload
     | Discard
+    | Evict
     | Compute
     | Credentials
     | ChainLink
@@ -182,6 +185,7 @@ RETRY: Final[dict[type[EffectBase], Retry]] = {
     FetchDataset: Retry.IDEMPOTENT,
     Upload: Retry.IDEMPOTENT,
     Discard: Retry.IDEMPOTENT,
+    Evict: Retry.IDEMPOTENT,
     Compute: Retry.RECOMPUTE,
     Credentials: Retry.RECOMPUTE,
     ChainLink: Retry.RECOMPUTE,

@@ -66,6 +66,12 @@ class Discard(EffectBase, frozen=True, tag="discard"):
     keep: tuple[str, ...]
 
 
+class Evict(EffectBase, frozen=True, tag="evict"):
+    """Remove our own copy of a blob that is to be had elsewhere."""
+
+    blob: Digest
+
+
 class Compute(EffectBase, frozen=True, tag="compute"):
     """Run a job in the engine process."""
 

@@ -25,6 +25,7 @@ from nostrain.core.effects import (
     Draw,
     DrawLocks,
     Effect,
+    Evict,
     Failed,
     Fetch,
     FetchDataset,
@@ -87,7 +88,7 @@ async def once(effect: Effect, ports: Ports) -> Outcome:
     match effect:
         case Sign() | Send():
             return await speech.run(effect, ports)
-        case Fetch() | FetchDataset() | Upload() | Discard():
+        case Fetch() | FetchDataset() | Upload() | Discard() | Evict():
             return await files.run(effect, ports)
         case Compute() | Draw():
             return await compute.run(effect, ports)

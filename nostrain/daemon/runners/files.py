@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from nostrain.core.effects import DatasetRead, Discard, Failed, Fetch, FetchDataset, Fetched, Ok, Outcome, Upload, Uploaded
+from nostrain.core.effects import DatasetRead, Discard, Evict, Failed, Fetch, FetchDataset, Fetched, Ok, Outcome, Upload, Uploaded
 from nostrain.daemon.ports import Ports
 from nostrain.errors import LocalProtocolError, RemoteProtocolError, Unavailable
 from nostrain.wire.dataset import MAX_DATASET_BYTES, read_dataset_untrusted
@@ -21,7 +21,7 @@ _OF_ROUND: Final = re.compile(r"(?:state-|lead-)?(\d{5,6})[-.]")
 """How the machines name what belongs to a round: checkpoints of the replica and of the coordinator, a worker's delta and private state."""
 
 
-async def run(effect: Fetch | FetchDataset | Upload | Discard, ports: Ports) -> Outcome:
+async def run(effect: Fetch | FetchDataset | Upload | Discard | Evict, ports: Ports) -> Outcome:
     """Raises Unavailable, also when our own disk is full or unreadable; RemoteProtocolError when a source serves something else.
 
     What the digest already decides is final and `Failed`: no other source could serve other bytes.
@@ -31,6 +31,9 @@ async def run(effect: Fetch | FetchDataset | Upload | Discard, ports: Ports) -> 
             return await upload(effect, ports)
         if isinstance(effect, Discard):
             return await discard(effect, ports)
+        if isinstance(effect, Evict):
+            await ports.blobs.discard(effect.blob)
+            return Ok()
         if isinstance(effect, FetchDataset) and effect.blob.size > MAX_DATASET_BYTES:
             return Failed(f"a dataset manifest of {effect.blob.size} bytes, at most {MAX_DATASET_BYTES} are read")
         return await fetch(effect, ports)
