@@ -88,7 +88,6 @@ def _train(
     result = run_job(
         TrainJob(
             model=manifest.model,
-            tensors=manifest.tensors,
             training=manifest.training,
             codec=manifest.codec,
             checkpoint=checkpoint,
@@ -111,7 +110,7 @@ def _aggregate(
     manifest = spec.manifest
     result = run_job(
         AggregateJob(
-            tensors=manifest.tensors,
+            model=manifest.model,
             codec=manifest.codec,
             outer=manifest.outer,
             state_id=state_id,
