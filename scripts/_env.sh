@@ -1,6 +1,6 @@
 # Sourced by the scripts beside it: makes and updates the one environment, .venv in the repository root.
 #
-#   ensure_env EXTRAS    install this project editable with the given extras (`torch` or `torch,dev`), if that has not been done yet
+#   ensure_env EXTRAS    install this project editable with the given extras (`torch`, `torch,mlx` or `torch,dev`), if that has not been done yet
 #
 # The stamp .venv/.nostrain-EXTRAS holds a hash of pyproject.toml, the Python version and this folder's path: the environment is reused
 # until one of them changes. PYTHON=/path/to/python picks the interpreter. Standard output stays free for the program that follows.
@@ -43,10 +43,10 @@ is_stamped() {
     [ -f ".venv/.nostrain-$1" ] && [ "$(cat ".venv/.nostrain-$1")" = "$(stamp_of "$1")" ]
 }
 
-# The environment is good for $1 if it was installed with $1 or with more.
+# The environment is good for $1 if it was installed with $1 or with more; `dev` has the extra `mlx` in it.
 is_current() {
     supported_python .venv/bin/python || return 1
-    is_stamped "$1" || { [ "$1" = torch ] && is_stamped torch,dev; }
+    is_stamped "$1" || is_stamped torch,dev || { [ "$1" = torch ] && is_stamped torch,mlx; }
 }
 
 install_env() {

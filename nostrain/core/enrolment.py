@@ -24,7 +24,7 @@ def decide(tx: Transaction) -> None:
             return
         tx.emit(Credentials(owner=KEY, name="credentials", run=run.id, chain_length=run.manifest.rounds))
     elif "worker" in tx.me.roles and tx.said(f"{KEY}/0") is None:
-        tx.say(f"{KEY}/0", Enrolment(run=run.id, role="worker", name=tx.me.name, engine="pytorch"))
+        tx.say(f"{KEY}/0", Enrolment(run=run.id, role="worker", name=tx.me.name, engine=tx.me.engine))
     elif tx.me.pubkey in run.enrolled:
         repeat(tx, run)
 
@@ -70,7 +70,7 @@ def enrolment_of(tx: Transaction, run: Run, credentials: CredentialsRead) -> Enr
         run=run.id,
         role="validator",
         name=tx.me.name,
-        engine="pytorch",
+        engine=tx.me.engine,
         oracle=credentials.oracle,
         endorsement=credentials.endorsement,
         chain_end=credentials.chain_end,

@@ -48,3 +48,4 @@ class Identity(msgspec.Struct, frozen=True, tag="identity"):
     plan: RunPlan | None = None
     archive: bool = False
     cache_bytes: int = 0
+    engine: str = "pytorch"

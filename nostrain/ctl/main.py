@@ -29,6 +29,7 @@ CHEATERS = (
     "Make some of the last participants cheat, and see what it earns them: noise, copy-digest, copy-previous, twin (two workers), no-reveal, "
     "bad-payer, silent-validator."
 )
+ENGINES = "What the workers and validators train and score with, in turn: pytorch, mlx."
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -57,6 +58,7 @@ main.add_command(data)
     help="That network: simulated, or bitcoind and a lightningd for each participant, from PATH, on a regtest chain.",
 )
 @click.option("--epoch-rounds", type=click.IntRange(1, 8), default=1, show_default=True, help="Rounds that are escrowed and paid together.")
+@click.option("--engines", default="pytorch", show_default=True, metavar="NAME,…", help=ENGINES)
 @click.option("--cheaters", default="", metavar="NAME,…", help=CHEATERS)
 @click.option("--keep", type=FOLDER, default=None, help="Empty folder to keep everything in: configs, logs, journals, checkpoints.")
 @click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write the report here.")
@@ -72,6 +74,7 @@ def devnet(
     paid: bool,
     lightning: str,
     epoch_rounds: int,
+    engines: str,
     cheaters: str,
     keep: Path | None,
     json_path: Path | None,
@@ -80,11 +83,11 @@ def devnet(
     """Train on this machine: a relay, a coordinator, validators and workers as separate processes on loopback."""
     from nostrain.devnet.cheaters import parse_cheats
     from nostrain.devnet.command import run
-    from nostrain.devnet.layout import Options
+    from nostrain.devnet.layout import Options, parse_engines
     from nostrain.errors import ConfigError
 
     try:
-        cheats = parse_cheats(cheaters)
+        cheats, kinds = parse_cheats(cheaters), parse_engines(engines)
     except ConfigError as error:
         raise click.UsageError(str(error)) from None
     options = Options(
@@ -98,6 +101,7 @@ def devnet(
         paid=paid,
         lightning=cast("LightningKind", lightning),
         epoch_rounds=epoch_rounds,
+        engines=kinds,
         cheaters=cheats,
     )
     sys.exit(run(options, keep=keep, json_path=json_path, with_reference=reference))

@@ -211,6 +211,7 @@ def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], wor
         plan=run_plan(config, servers, work_dir),
         archive="blobs" in config.roles and config.blobs.keep_deltas,
         cache_bytes=0 if "blobs" in config.roles else config.data.cache_mb << 20,
+        engine=config.engine.kind,
     )
 
 

@@ -8,8 +8,9 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 import trio
@@ -22,11 +23,14 @@ from nostrain.devnet.regtest.programs import missing
 from nostrain.devnet.supervisor import Devnet, cancelled_by_signals, open_devnet
 from nostrain.errors import ConfigError, NostrainError, Unavailable
 from nostrain.protocol.dataset import MANIFEST_FILE, DatasetManifest
+from nostrain.protocol.engines import EngineKind
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 MAX_SOCKET_PATH = 107
+ENGINE_MODULES: Final[dict[EngineKind, str]] = {"pytorch": "torch", "mlx": "mlx"}
+"""What an engine needs: modules, and extras, of this name."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,9 @@ def usage_problem(options: Options, root: Path, json_path: Path | None) -> str |
         return "--lightning regtest: where nobody is paid no Lightning node is needed; leave out --unpaid"
     if options.lightning == "regtest" and (absent := missing()):
         return f"--lightning regtest: {', '.join(absent)} not found on PATH; --lightning simnet needs no programs"
+    for kind in options.engines:
+        if find_spec(ENGINE_MODULES[kind]) is None:
+            return f"--engines {kind}: {ENGINE_MODULES[kind]} is not installed; the extra {ENGINE_MODULES[kind]} brings it"
     try:
         cheats_of(options)
     except ConfigError as error:

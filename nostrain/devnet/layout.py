@@ -17,6 +17,7 @@ from nostrain.errors import ConfigError
 from nostrain.hashes import tagged_hash
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import open_root
+from nostrain.protocol.engines import DEVICES, EngineKind
 from nostrain.protocol.manifest import SAT, ScoringSpec, TimingSpec
 from nostrain.units import Pubkey
 
@@ -51,6 +52,8 @@ class Options:
     """Deadlines of the run's phases, when not the defaults."""
     stall_s: float | None = None
     """Longest silence on the relay, when not what follows from the deadlines."""
+    engines: tuple[EngineKind, ...] = ("pytorch",)
+    """What the participants of each role train and score with, in turn."""
     cheaters: tuple[Cheat, ...] = ()
     """Cheats to be played, each by the last participants of its role that play none yet."""
 
@@ -109,6 +112,23 @@ def cheats_of(options: Options) -> dict[str, Cheat]:
     if "silent-validator" in found.values() and len(free["validator"]) < threshold(options):
         raise ConfigError("--cheaters", "silent-validator", "too few validators are left to attest", "Ask for more validators")
     return found
+
+
+def parse_engines(text: str) -> tuple[EngineKind, ...]:
+    """Names separated by commas. Raises ConfigError."""
+    found: list[EngineKind] = []
+    for name in (part.strip() for part in text.split(",")):
+        known = next((kind for kind in DEVICES if kind == name), None)
+        if known is None:
+            raise ConfigError("--engines", name, "no such engine", f"Choose from {','.join(DEVICES)}")
+        found.append(known)
+    return tuple(found)
+
+
+def engine_of(options: Options, name: str) -> EngineKind:
+    """The engine of the participant `name`: the first of a role has the first of `options.engines`, the second the second, and so on round."""
+    number = name.rpartition("-")[2]
+    return options.engines[(int(number) - 1 if number.isdigit() else 0) % len(options.engines)]
 
 
 def threshold(options: Options) -> int:
@@ -178,6 +198,7 @@ def config_text(participant: Participant, options: Options, relay: str, blobs: s
         "private_addresses = true",
         "",
         "[engine]",
+        f"kind = {quoted(engine_of(options, participant.name))}",
         'device = "cpu"',
         f"threads = {options.threads}",
     ]

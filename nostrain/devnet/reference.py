@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -15,13 +16,18 @@ import trio
 from nostrain.core.rounds.scoring import pinned
 from nostrain.core.rows import Run
 from nostrain.devnet.observer import Observer
+from nostrain.engine.child import engine_environment
 from nostrain.errors import Unavailable
 from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.digests import ranked
+from nostrain.protocol.engines import DEVICES
 
 
 def spec(observer: Observer, folders: Sequence[Path], work_dir: Path) -> dict[str, Any]:
-    """What the loop is told: manifest, dataset, who took part in each round in order of slot, whose delta was used. No state and no digest."""
+    """What the loop is told: manifest, dataset, who took part in each round in order of slot, whose delta was used, what each trains with.
+
+    No state and no digest.
+    """
     run = cast("Run", observer.run)
     files = [path for folder in folders for path in sorted(folder.rglob("*")) if path.is_file()]
     blobs = {hashlib.sha256(path.read_bytes()).hexdigest(): str(path) for path in files}
@@ -40,7 +46,15 @@ def spec(observer: Observer, folders: Sequence[Path], work_dir: Path) -> dict[st
                 "attempt": watched.round.attempt,
             }
         )
-    return {"manifest": run.manifest, "dataset": dataset, "blobs": blobs, "rounds": rounds, "work_dir": str(work_dir)}
+    engines = {pubkey: enrolment.engine for pubkey, (_, _, enrolment) in run.enrolled.items() if enrolment.engine in DEVICES}
+    return {
+        "manifest": run.manifest,
+        "dataset": dataset,
+        "blobs": blobs,
+        "rounds": rounds,
+        "engines": engines,
+        "work_dir": str(work_dir),
+    }
 
 
 def write_spec(observer: Observer, folders: Sequence[Path], path: Path) -> None:
@@ -50,11 +64,15 @@ def write_spec(observer: Observer, folders: Sequence[Path], path: Path) -> None:
 
 
 async def compare(observer: Observer, folders: Sequence[Path], work_dir: Path) -> dict[str, Any]:
-    """Run the loop in a process of its own; `{"match": bool, "rounds": [{round, root, state_id, match}]}`. Raises Unavailable if it fails."""
+    """Run the loop in a process of its own, in the environment of an engine; `{"match": bool, "rounds": [{round, root, state_id, match}]}`.
+
+    Raises Unavailable if it fails.
+    """
     spec_path, out_path = work_dir / "spec.json", work_dir / "out.json"
     write_spec(observer, folders, spec_path)
     command = [sys.executable, "-m", "nostrain.learning.reference", str(spec_path), str(out_path)]
-    done = await trio.run_process(command, capture_stderr=True, stdin=subprocess.DEVNULL, check=False)
+    environment = engine_environment(os.environ, threads=1)  # variables like OPENBLAS_CORETYPE change last bits, and with them digests
+    done = await trio.run_process(command, capture_stderr=True, stdin=subprocess.DEVNULL, check=False, env=environment)
     if done.returncode != 0:
         last = (done.stderr or b"").decode(errors="replace").strip().splitlines()[-1:]
         raise Unavailable(f"the reference loop failed: {' '.join(last)}")

@@ -28,6 +28,8 @@ def main() -> int:
     """Serve until stdin closes; the exit status, 2 for a wrong command line. A broken frame ends the process with 1: the daemon, which wrote it, starts a fresh one."""
     options = _options(sys.argv[1:])
     _settle()
+    if options.kind == "mlx":
+        _speed_up_mlx()
     try:
         with _take_stdout() as frames:
             while (body := read_frame(sys.stdin.buffer)) is not None:
@@ -82,6 +84,16 @@ def _settle() -> None:
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = threads
     os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def _speed_up_mlx() -> None:
+    """Give mlx a better matrix product than its wheel's, which has to be done before it is imported."""
+    from nostrain.learning.engines.mlx.blas import use_openblas
+
+    if not use_openblas():
+        print(
+            "engine: no libopenblas.so.0 found: mlx multiplies matrices many times slower than it could (docs/engines.md)", file=sys.stderr
+        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import BinaryIO, Final
+from typing import IO, Final
 
 import msgspec
 
@@ -34,7 +34,7 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     error: Failure | None = None
 
 
-def read_frame(stream: BinaryIO) -> bytes | None:
+def read_frame(stream: IO[bytes]) -> bytes | None:
     """The next frame's body, or None at the end of the stream.
 
     Raises:
@@ -52,7 +52,7 @@ def read_frame(stream: BinaryIO) -> bytes | None:
     return body
 
 
-def write_frame(stream: BinaryIO, body: bytes) -> None:
+def write_frame(stream: IO[bytes], body: bytes) -> None:
     """Write one frame and flush.
 
     Raises:

@@ -8,17 +8,21 @@ state of the round before.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
 
 import msgspec
 
 from nostrain.errors import LocalProtocolError
 from nostrain.hashes import sha256_hex
+from nostrain.learning.beside import EngineBeside
 from nostrain.learning.dispatch import run_job
 from nostrain.protocol.assignment import assignment, shard_index, window_seed
 from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.digests import initial_state_id
-from nostrain.protocol.jobs import AggregateJob, AggregateResult, TrainJob, TrainResult
+from nostrain.protocol.engines import EngineKind
+from nostrain.protocol.jobs import AggregateJob, AggregateResult, Job, JobResult, TrainJob, TrainResult
 from nostrain.protocol.manifest import BlobRef, RunManifest
 from nostrain.units import Digest, Pubkey
 
@@ -34,13 +38,14 @@ class RoundSpec(msgspec.Struct, frozen=True):
 
 
 class ReferenceSpec(msgspec.Struct, frozen=True):
-    """A run to repeat: `blobs` maps the digests of shards and initial checkpoint to files."""
+    """A run to repeat: `blobs` maps the digests of shards and initial checkpoint to files, `engines` workers to what they train with."""
 
     manifest: RunManifest
     dataset: DatasetManifest
     blobs: dict[Digest, str]
     rounds: tuple[RoundSpec, ...]
     work_dir: str
+    engines: dict[Pubkey, EngineKind] = {}
 
 
 class RoundState(msgspec.Struct, frozen=True):
@@ -52,14 +57,25 @@ class RoundState(msgspec.Struct, frozen=True):
     checkpoint: BlobRef
 
 
+RunJob = Callable[[Job], JobResult]
+
+
 def repeat_run(spec: ReferenceSpec) -> list[RoundState]:
-    """Repeat every round of `spec`, in order.
+    """Repeat every round of `spec`, in order. What is not trained by pytorch, in this process, is trained by an engine process of its kind.
 
     Raises:
         LocalProtocolError: a blob is missing or another than its digest says, or an accepted delta cannot be used.
         RemoteProtocolError: the initial checkpoint is not one of the manifest's model.
         OSError: a file cannot be read or written.
     """
+    with ExitStack() as stack:
+        engines: dict[EngineKind, RunJob] = {"pytorch": run_job}
+        for kind in set(spec.engines.values()) - set(engines):
+            engines[kind] = stack.enter_context(EngineBeside(kind)).run
+        return _repeat(spec, {worker: engines[spec.engines.get(worker, "pytorch")] for turn in spec.rounds for worker in turn.workers})
+
+
+def _repeat(spec: ReferenceSpec, engines: Mapping[Pubkey, RunJob]) -> list[RoundState]:
     state_id = initial_state_id(spec.manifest.root)
     checkpoint = checked_blob(spec.blobs, spec.manifest.checkpoint.sha256)
     states: dict[Pubkey, str] = {}
@@ -67,10 +83,11 @@ def repeat_run(spec: ReferenceSpec) -> list[RoundState]:
     for turn in spec.rounds:
         folder = Path(spec.work_dir) / f"round-{turn.round:05d}"
         folder.mkdir(parents=True, exist_ok=True)
-        made = {
-            worker: (_train(spec, turn, slot, state_id, checkpoint, states.get(worker), folder), str(folder / f"{slot}.state"))
-            for slot, worker in enumerate(turn.workers)
-        }
+        made = {}
+        for slot, worker in enumerate(turn.workers):
+            result = engines[worker](_train_job(spec, turn, slot, state_id, checkpoint, states.get(worker), folder))
+            assert isinstance(result, TrainResult)
+            made[worker] = (result, str(folder / f"{slot}.state"))
         chosen = tuple((made[worker][0].delta.sha256, str(folder / f"{turn.workers.index(worker)}.delta")) for worker in turn.accepted)
         after = _aggregate(spec, turn, state_id, checkpoint, chosen, folder)
         states |= {worker: made[worker][1] for worker in turn.accepted}
@@ -79,29 +96,26 @@ def repeat_run(spec: ReferenceSpec) -> list[RoundState]:
     return history
 
 
-def _train(
+def _train_job(
     spec: ReferenceSpec, turn: RoundSpec, slot: int, state_id: Digest, checkpoint: str, state_in: str | None, folder: Path
-) -> TrainResult:
+) -> TrainJob:
     manifest = spec.manifest
     basis = assignment(state_id, turn.attempt)
     shard = spec.dataset.shards[shard_index(basis, slot, len(spec.dataset.shards))]
-    result = run_job(
-        TrainJob(
-            model=manifest.model,
-            training=manifest.training,
-            codec=manifest.codec,
-            checkpoint=checkpoint,
-            shard=checked_blob(spec.blobs, shard.sha256),
-            seed=window_seed(basis, slot),
-            steps_done=(turn.round - 1) * manifest.training.inner_steps,
-            state_in=state_in,
-            delta_out=str(folder / f"{slot}.delta"),
-            state_out=str(folder / f"{slot}.state"),
-            dtype=spec.dataset.dtype,
-        )
+    return TrainJob(
+        model=manifest.model,
+        tensors=manifest.tensors,
+        training=manifest.training,
+        codec=manifest.codec,
+        checkpoint=checkpoint,
+        shard=checked_blob(spec.blobs, shard.sha256),
+        seed=window_seed(basis, slot),
+        steps_done=(turn.round - 1) * manifest.training.inner_steps,
+        state_in=state_in,
+        delta_out=str(folder / f"{slot}.delta"),
+        state_out=str(folder / f"{slot}.state"),
+        dtype=spec.dataset.dtype,
     )
-    assert isinstance(result, TrainResult)
-    return result
 
 
 def _aggregate(
@@ -110,7 +124,7 @@ def _aggregate(
     manifest = spec.manifest
     result = run_job(
         AggregateJob(
-            model=manifest.model,
+            tensors=manifest.tensors,
             codec=manifest.codec,
             outer=manifest.outer,
             state_id=state_id,

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from nostrain.config.load import load_config
-from nostrain.devnet.layout import FEE_MSAT, LEVEL_MSAT, Options, lay_out, lightning_socket, longest_socket, roles_of
+from nostrain.devnet.layout import FEE_MSAT, LEVEL_MSAT, Options, lay_out, lightning_socket, longest_socket, parse_engines, roles_of
+from nostrain.errors import ConfigError
 from nostrain.protocol.manifest import TimingSpec
 
 RELAY = "ws://127.0.0.1:4242"
@@ -52,6 +53,15 @@ def test_every_configuration_is_one_that_the_daemon_reads(tmp_path: Path, name: 
         assert run.timing.spec() == TimingSpec()
         spec = run.settlement.spec("http://127.0.0.1:1", "regtest")
         assert (spec.mode, spec.level_msat(4), spec.fee_msat, spec.slots) == ("hold", LEVEL_MSAT, FEE_MSAT, 2)
+
+
+def test_engines_go_round_within_each_role(tmp_path: Path) -> None:
+    options = Options(workers=3, validators=2, engines=parse_engines("pytorch, mlx"))
+    engines = {one.name: load_config(one.config).engine for one in lay_out(tmp_path, options, RELAY)}
+    assert {name for name, engine in engines.items() if engine.kind == "mlx"} == {"worker-2", "validator-2"}
+    assert {engine.device for engine in engines.values()} == {"cpu"}
+    with pytest.raises(ConfigError, match="no such engine"):
+        parse_engines("pytorch,tensorflow")
 
 
 @pytest.mark.parametrize(("validators", "threshold"), [(1, 1), (2, 2), (3, 2), (4, 3), (8, 5)])

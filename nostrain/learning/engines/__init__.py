@@ -25,6 +25,10 @@ def load_engine(kind: EngineKind) -> Engine:
                 raise ConfigError("engine.kind", kind, f"is not installed: {error}", "Install the extra `torch`") from error
             return PyTorchEngine()
         case "mlx":
-            raise ConfigError("engine.kind", kind, "mlx is not installed", "Use pytorch")
+            try:
+                from nostrain.learning.engines.mlx.engine import MlxEngine
+            except ImportError as error:
+                raise ConfigError("engine.kind", kind, f"is not installed: {error}", "Install the extra `mlx`") from error
+            return MlxEngine()
         case _:
             assert_never(kind)

@@ -1,0 +1,205 @@
+"""The engine `mlx` beside `pytorch`: the same checkpoint, the same logits, losses, steps and verdicts within float32's tolerance."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+
+from nostrain.errors import ConfigError, LocalProtocolError
+from nostrain.learning.beside import EngineBeside
+from nostrain.learning.dispatch import run_job
+from nostrain.learning.engines import load_engine
+from nostrain.learning.engines.base import EngineOptions, Model, WorkerState
+from nostrain.learning.initial import initial_parameters
+from nostrain.learning.reference import ReferenceSpec, RoundSpec, repeat_run
+from nostrain.protocol.dataset import DatasetManifest
+from nostrain.protocol.engines import EngineKind
+from nostrain.protocol.jobs import EvaluateResult, TrainResult
+from nostrain.protocol.manifest import ModelSpec, RunManifest, TrainingSpec
+from nostrain.units import Ppm, Pubkey
+
+from .conftest import CODEC, MODEL, OUTER, TRAINING, SmallRun
+from .test_training_jobs import NAMES, Trained, candidates, evaluate_job
+
+mx = pytest.importorskip("mlx.core", reason="mlx is not installed (extra `mlx`): THE MLX ENGINE IS NOT TESTED")
+
+MLX = EngineOptions("mlx")
+TIED = msgspec.structs.replace(MODEL, tie_word_embeddings=True)
+SPECS = [MODEL, TIED]
+KINDS: tuple[EngineKind, ...] = ("pytorch", "mlx")
+
+
+def opened(kind: EngineKind, spec: ModelSpec = MODEL) -> Model:
+    flat = initial_parameters(spec, 3)
+    # Larger than a fresh model's, so that attention and gates are far from the middle of their curves.
+    flat[flat != 1] *= 10
+    return load_engine(kind).open_model(spec, flat, EngineOptions(kind))
+
+
+def windows_of(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
+    return np.random.default_rng(5).integers(0, MODEL.vocab_size, (count, 33))
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=["llama", "tied"])
+def test_logits_are_those_of_transformers(spec: ModelSpec) -> None:
+    import torch
+
+    from nostrain.learning.engines.mlx.model import MlxModel
+    from nostrain.learning.engines.mlx.network import logits
+    from nostrain.learning.engines.pytorch.model import TorchModel
+
+    theirs, ours, tokens = opened("pytorch", spec), opened("mlx", spec), windows_of(4)[:, :-1]
+    assert isinstance(theirs, TorchModel)
+    assert isinstance(ours, MlxModel)
+    with torch.inference_mode():
+        expected = theirs.module(input_ids=torch.from_numpy(tokens)).logits.numpy()
+    assert np.abs(expected).max() > 1
+    np.testing.assert_allclose(np.array(logits(spec, ours.tensors(), mx.array(tokens))), expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("spec", SPECS, ids=["llama", "tied"])
+def test_losses_and_steps_are_those_of_pytorch(spec: ModelSpec) -> None:
+    """One clipped step of AdamW, then four more from the state that the other engine left: losses, parameters, moments."""
+    models = {kind: opened(kind, spec) for kind in KINDS}
+    states = {kind: WorkerState.fresh(len(models[kind].read())) for kind in KINDS}
+    training, windows = msgspec.structs.replace(TRAINING, clip_ppm=100_000), windows_of(10)
+    np.testing.assert_allclose(models["mlx"].window_losses(windows, 3), models["pytorch"].window_losses(windows, 3), atol=1e-5, rtol=0)
+
+    first = {kind: models[kind].inner_steps(windows[:2], training, 2, states[kind]) for kind in KINDS}
+    np.testing.assert_allclose(first["mlx"], first["pytorch"], atol=1e-5)
+    np.testing.assert_allclose(models["mlx"].read(), models["pytorch"].read(), atol=1e-4)
+    for name in ("first_moment", "second_moment"):
+        one, other = (getattr(states[kind], name) for kind in KINDS)
+        assert one.dtype == other.dtype == np.float32
+        np.testing.assert_allclose(one, other, atol=1e-5 * np.abs(one).max(), rtol=0)
+
+    swapped: dict[EngineKind, EngineKind] = {"mlx": "pytorch", "pytorch": "mlx"}
+    losses = {kind: models[kind].inner_steps(windows[2:], training, 3, states[swapped[kind]]) for kind in KINDS}
+    np.testing.assert_allclose(losses["mlx"], losses["pytorch"], atol=1e-3)
+    assert states["mlx"].steps == states["pytorch"].steps == 5
+
+
+def test_adamw_is_that_of_torch(rng: random.Random) -> None:
+    """The same gradients, of every magnitude, clipped or not: the same parameters, a few last bits apart."""
+    import torch
+
+    from nostrain.learning.engines.mlx.adamw import Trajectory, clipped
+
+    draw = np.random.default_rng(rng.getrandbits(64))
+    begin = draw.standard_normal(600).astype(np.float32)
+    ours = Trajectory(mx.array(begin), mx.zeros(600), mx.zeros(600), 0)
+    theirs = torch.nn.Parameter(torch.from_numpy(begin.copy()))
+    spec = TrainingSpec(weight_decay_ppm=Ppm(100_000))
+    optimizer = torch.optim.AdamW([theirs], lr=3e-3, betas=(0.9, 0.95), eps=1e-8, weight_decay=0.1, foreach=False)
+    for scale in (1e-9, 1e-3, 1.0, 1e4, 1e-6):
+        gradient = (draw.standard_normal(600) * scale).astype(np.float32)
+        theirs.grad = torch.from_numpy(gradient.copy())
+        torch.nn.utils.clip_grad_norm_([theirs], 1.0)
+        optimizer.step()
+        halves = [mx.array(gradient[:200]).reshape(10, 20), mx.array(gradient[200:])]
+        ours.step(clipped(halves, 1.0), spec, 3e-3)
+        np.testing.assert_allclose(np.array(ours.flat), theirs.detach().numpy(), rtol=2e-6, atol=2e-7)
+
+
+def test_training_repeats_bit_for_bit_and_is_useful_to_the_other_engine(small_run: SmallRun, tmp_path: Path) -> None:
+    """Deltas of both engines, scored by both: gains differ by far less than a level."""
+    kinds: tuple[EngineKind, ...] = ("pytorch", "mlx", "mlx")
+    results = [run_job(small_run.train_job(tmp_path, slot), EngineOptions(kind)) for slot, kind in enumerate(kinds)]
+    again = run_job(msgspec.structs.replace(small_run.train_job(tmp_path, 1), delta_out=str(tmp_path / "again")), MLX)
+    assert isinstance(again, TrainResult)
+    assert isinstance(results[1], TrainResult)
+    assert again.delta == results[1].delta
+    offered = candidates(small_run, Trained(tmp_path, ()))
+    one, other = (run_job(evaluate_job(small_run, offered), EngineOptions(kind)) for kind in ("pytorch", "mlx"))
+    assert isinstance(one, EvaluateResult)
+    assert isinstance(other, EvaluateResult)
+    np.testing.assert_allclose(other.losses_before, one.losses_before, atol=2_000)
+    for mine, theirs in zip(one.scores, other.scores, strict=True):
+        assert mine.gain > 0
+        assert abs(mine.gain - theirs.gain) < 2_000
+        assert abs(mine.provenance - theirs.provenance) < 5_000
+        assert mine.overlap_round_ppm == theirs.overlap_round_ppm
+        assert mine.weight == theirs.weight
+
+
+def test_the_reference_trains_each_worker_with_its_engine(small_run: SmallRun, tmp_path: Path) -> None:
+    """Two rounds of a worker of each kind are what the two engine processes make of the same jobs."""
+    built, workers = small_run.result, NAMES[:2]
+    dataset = msgspec.json.decode(Path(small_run.paths[built.dataset.sha256]).read_bytes(), type=DatasetManifest)
+    manifest = RunManifest(
+        name="test",
+        rounds=2,
+        min_workers=1,
+        min_validators=1,
+        threshold=1,
+        model=MODEL,
+        tensors=built.tensors,
+        dataset=built.dataset,
+        checkpoint=built.checkpoint,
+        root=built.root,
+        blob_servers=(),
+        training=TRAINING,
+        codec=CODEC,
+        outer=OUTER,
+    )
+    turns = tuple(RoundSpec(number, workers, workers, 2) for number in (1, 2))
+    mixed: dict[Pubkey, EngineKind] = {workers[0]: "pytorch", workers[1]: "mlx"}
+    alike: dict[Pubkey, EngineKind] = {workers[0]: "pytorch", workers[1]: "pytorch"}
+    histories = {}
+    for name, engines in (("mixed", mixed), ("again", mixed), ("alike", alike)):
+        spec = ReferenceSpec(manifest, dataset, small_run.paths, turns, str(tmp_path / name), engines)
+        histories[name] = repeat_run(spec)
+    assert histories["mixed"] == histories["again"]
+    # Deltas are coarse: those of the two engines can be equal. The moments of AdamW, float32, are not.
+    states = {name: [(tmp_path / name / "round-00001" / f"{slot}.state").read_bytes() for slot in (0, 1)] for name in histories}
+    assert states["mixed"][0] == states["alike"][0]
+    assert states["mixed"][1] == states["again"][1] != states["alike"][1]
+    with EngineBeside("mlx") as engine:
+        done = engine.run(small_run.train_job(tmp_path, 1))
+        assert isinstance(done, TrainResult)
+        assert (tmp_path / "1.state").read_bytes() == states["mixed"][1]
+        with pytest.raises(LocalProtocolError, match="No such file"):
+            engine.run(msgspec.structs.replace(small_run.train_job(tmp_path, 1), checkpoint=str(tmp_path / "missing")))
+
+
+def test_what_is_no_number_is_refused(small_run: SmallRun, tmp_path: Path) -> None:
+    wild = msgspec.structs.replace(small_run.train_job(tmp_path), training=msgspec.structs.replace(TRAINING, learning_rate_ppb=10**30))
+    with pytest.raises(LocalProtocolError, match="training diverged"):
+        run_job(wild, MLX)
+    with pytest.raises(LocalProtocolError, match="not those of the model"):
+        load_engine("mlx").open_model(MODEL, initial_parameters(TIED, 1), MLX)
+
+
+def test_devices_that_are_not_there_are_named() -> None:
+    from nostrain.learning.engines.mlx.engine import pick_device
+
+    with pytest.raises(ConfigError, match=r"engine\.device = 'cuda': mlx finds only"):
+        pick_device("cuda")
+    assert pick_device("cpu") == mx.Device(mx.cpu)
+    assert pick_device("auto") in (mx.Device(mx.cpu), mx.Device(mx.gpu))
+
+
+def test_the_engine_needs_no_torch() -> None:
+    """A Mac without torch can take part; and the process is up in a fraction of a second."""
+    code = "import sys; from nostrain.learning.engines import load_engine; load_engine('mlx'); assert not {'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+
+
+def test_matrix_products_are_openblas_own_where_there_is_one(tmp_path: Path) -> None:
+    """The dynamic linker says to which library it bound the call, in a process that does what the engine's does."""
+    here = "from nostrain.learning.engines.mlx.blas import use_openblas; import sys; found = use_openblas(); import mlx.core as mx; "
+    code = here + "mx.eval(mx.ones((8, 8)) @ mx.ones((8, 8))); sys.exit(0 if found else 3)"
+    traced = {**os.environ, "LD_DEBUG": "bindings", "LD_DEBUG_OUTPUT": str(tmp_path / "bindings")}
+    status = subprocess.run([sys.executable, "-c", code], env=traced, timeout=60, check=False).returncode
+    if status == 3 or sys.platform != "linux":
+        pytest.skip("no libopenblas.so.0 on this machine: MLX MULTIPLIES SLOWLY HERE (apt install libopenblas0)")
+    assert status == 0
+    lines = [line for path in tmp_path.iterdir() for line in path.read_text().splitlines() if "symbol `cblas_sgemm'" in line]
+    assert any("libmlx.so" in line and "libopenblas" in line for line in lines), lines
