@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from nostrain.config.runs import joined_run
 from nostrain.config.schema import DaemonConfig, EngineConfig, PricesConfig, RunConfig, SettlementConfig
 from nostrain.errors import ConfigError
 from nostrain.protocol.engines import DEVICES
+from nostrain.protocol.limits import MAX_RELAYS
 from nostrain.protocol.manifest import ScoringSpec
 from nostrain.units import is_hex32
 
@@ -26,12 +28,11 @@ def check(config: DaemonConfig) -> None:
     _check_bind(config.blobs.bind)
     _check_roles(config)
     _check_engine(config.engine)
-    if not is_hex32(config.join.run) and config.join.run != "any":
-        raise ConfigError("join.run", config.join.run, "neither `any` nor an event id", "Write 64 lowercase hex digits, or any")
     if config.join.coordinator is not None and not is_hex32(config.join.coordinator):
         raise ConfigError(
             "join.coordinator", config.join.coordinator, "not a public key", "Write it as npub1…, or as 64 lowercase hex digits"
         )
+    joined_run(config)
     if config.blobs.max_bytes > config.blobs.quota:
         raise ConfigError(
             "blobs.max_bytes", config.blobs.max_bytes, f"above blobs.quota = {config.blobs.quota}", "Raise the quota or lower it"
@@ -40,6 +41,7 @@ def check(config: DaemonConfig) -> None:
         reason = "prices or payments need a Lightning node"
         raise ConfigError("lightning.socket", "", reason, "Set it, or drop [blobs.prices] and blobs.pay_sat")
     if config.coordinator is not None:
+        _check_relays(config.coordinator.run.relays)
         _check_run(config.coordinator.run)
 
 
@@ -72,6 +74,12 @@ def _check_urls(key: str, urls: Iterable[str], schemes: tuple[str, ...]) -> None
         if url.rstrip("/") in seen:
             raise ConfigError(key, url, "named twice", "Remove one of them")
         seen.add(url.rstrip("/"))
+
+
+def _check_relays(relays: tuple[str, ...]) -> None:
+    _check_urls("coordinator.run.relays", relays, ("ws", "wss"))
+    if len(relays) > MAX_RELAYS:
+        raise ConfigError("coordinator.run.relays", list(relays), f"{len(relays)} relays", f"Name {MAX_RELAYS} at most")
 
 
 def _check_bind(bind: str) -> None:

@@ -100,7 +100,8 @@ class LightningConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class JoinConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[join]: which run a worker or validator enrols in: its id, or `any`; with `coordinator`, only runs of that public key."""
+    """[join]: which run a worker or validator enrols in: its id, its nevent or naddr, whose relays are dialled too, or `any`; with `coordinator`, only
+    runs of that public key."""
 
     run: str = "any"
     coordinator: str | None = None
@@ -151,7 +152,7 @@ class SettlementConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[coordinator.run]: the run that a coordinator publishes when its journal has none. `text` is a folder, empty for the standard library.
+    """[coordinator.run]: the run that a coordinator publishes when its journal has none. `relays`: where its participants meet, empty for the daemon's own. `text` is a folder, empty for the standard library.
 
     `dataset` is a folder that `nostrain-ctl data build` made; `text`, `shard_bytes` and `validation_bytes` then say nothing.
     """
@@ -165,6 +166,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_workers: Annotated[int, Meta(ge=1, le=MAX_WORKERS)] = 4
     min_validators: Annotated[int, Meta(ge=1, le=MAX_VALIDATORS)] = 3
     threshold: Annotated[int, Meta(ge=1, le=MAX_VALIDATORS)] = 2
+    relays: tuple[str, ...] = ()
     validators: tuple[Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     shard_bytes: Annotated[int, Meta(ge=4096)] = 512 * 1024
     validation_bytes: Annotated[int, Meta(ge=4096)] = 256 * 1024

@@ -11,8 +11,10 @@ from nostrain.protocol.limits import (
     MAX_EPOCH_ROUNDS,
     MAX_LEVELS,
     MAX_PARAMETERS,
+    MAX_RELAYS,
     MAX_ROUNDS,
     MAX_TENSORS,
+    MAX_URL,
     MAX_VALIDATORS,
     MAX_WORKERS,
 )
@@ -127,4 +129,6 @@ def _room(manifest: RunManifest) -> str | None:
         return f"{batches} batches of losses, a verdict has room for {MAX_BATCHES}"
     if len(manifest.blob_servers) > MAX_SERVERS:
         return f"{len(manifest.blob_servers)} blob servers"
+    if len(manifest.relays) > MAX_RELAYS or any(len(url) > MAX_URL for url in manifest.relays):
+        return f"{len(manifest.relays)} relays, or an address of more than {MAX_URL} characters"
     return None

@@ -28,6 +28,7 @@ class RunPlan(msgspec.Struct, frozen=True):
     timing: TimingSpec = TimingSpec()
     settlement: SettlementSpec = SettlementSpec()
     validators: tuple[Pubkey, ...] = ()
+    relays: tuple[str, ...] = ()
     dataset: str | None = None
 
 

@@ -64,6 +64,7 @@ def built(plan: RunPlan, result: BuildRunResult) -> RunManifest:
         checkpoint=result.checkpoint,
         root=result.root,
         blob_servers=plan.blob_servers,
+        relays=plan.relays,
         scoring=plan.scoring,
         timing=plan.timing,
         settlement=plan.settlement,

@@ -87,7 +87,7 @@ def as_object(run: FoundRun) -> dict[str, Any]:
 
 def address_of(run: FoundRun) -> RunAddress:
     """How the run is handed on."""
-    return RunAddress(run.id, run.coordinator, run.pointer.relays if run.pointer else ())
+    return RunAddress(run.id, run.coordinator, run.manifest.relays or (run.pointer.relays if run.pointer else ()))
 
 
 def parameters(manifest: RunManifest) -> int:

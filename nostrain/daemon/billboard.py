@@ -18,8 +18,9 @@ from nostrain.core.rounds.round import phase
 from nostrain.core.rows import Duty, NodeState, Round, Run, Submission
 from nostrain.daemon.runtime import Runtime
 from nostrain.errors import RemoteProtocolError, Unavailable
-from nostrain.protocol.discovery import MAX_RELAYS, Pointer, Presence
+from nostrain.protocol.discovery import Pointer, Presence
 from nostrain.protocol.event import Draft, Filter
+from nostrain.protocol.limits import MAX_RELAYS
 from nostrain.units import Pubkey, UnixTime
 from nostrain.wire import kinds
 from nostrain.wire.control import Online
@@ -158,4 +159,4 @@ def pointer(run: Run, relays: tuple[str, ...]) -> Pointer:
     if run.halted is not None or run.finished:
         state = "finished" if run.halted is None else "halted"
     counted = roles.count("worker"), roles.count("validator")
-    return Pointer(run.id, run.manifest.name, run.manifest.rounds, run.round, state, *counted, relays)
+    return Pointer(run.id, run.manifest.name, run.manifest.rounds, run.round, state, *counted, run.manifest.relays or relays)

@@ -22,13 +22,14 @@ from nostrain.blobs.client import BlossomClient
 from nostrain.blobs.download import connections
 from nostrain.blobs.policy import BlobLimits
 from nostrain.blobs.tuning import Tuning
+from nostrain.config.runs import joined_run
 from nostrain.config.schema import BlobsConfig, DaemonConfig, EngineConfig, PriceConfig
 from nostrain.core.bounds import manifest_problem
 from nostrain.core.identity import Identity, RunPlan
 from nostrain.core.rows import NodeState, Run
 from nostrain.daemon.billboard import Billboard
 from nostrain.daemon.clock import OsEntropy, SystemClock
-from nostrain.daemon.meeting import open_relays
+from nostrain.daemon.meeting import open_mail, open_relays
 from nostrain.daemon.money import Money, Office
 from nostrain.daemon.ports import Ports
 from nostrain.daemon.runners import Perform
@@ -49,8 +50,8 @@ from nostrain.keys.mailbox import GiftWraps
 from nostrain.keys.oracle import DlcOracle
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import open_root
-from nostrain.nostr.mail import GiftWrapMail
 from nostrain.protocol.dataset import MANIFEST_FILE
+from nostrain.protocol.limits import MAX_RELAYS
 from nostrain.units import Pubkey
 
 log = logging.getLogger("nostrain.daemon")
@@ -105,7 +106,7 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
             if oracle is not None:
                 stack.callback(oracle.close)
             pool = composed.pool = await stack.enter_async_context(open_relays(config, signer, data))
-            mail = GiftWrapMail(pool, GiftWraps(root, clock), clock) if money.escrows else None
+            mail = await stack.enter_async_context(open_mail(pool, GiftWraps(root, clock), clock)) if money.escrows else None
             ports = Ports(clock, OsEntropy(), signer, oracle, pool, client, engine, journal, mail, money.lightning, tickets)
             runtime = composed.runtime = Runtime(ports, identity(config, signer.pubkey, servers, work_dir), state=state, runner=runner)
             policy.state = lambda: runtime.state
@@ -199,6 +200,7 @@ def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], wor
     for role in config.roles:
         if role != "blobs":
             roles.append(role)
+    joined = joined_run(config)
     return Identity(
         pubkey=pubkey,
         name=config.name,
@@ -206,8 +208,8 @@ def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], wor
         work_dir=str(work_dir),
         network=config.lightning.network,
         pays=bool(config.lightning.socket),
-        join_run=None if config.join.run == "any" else config.join.run,  # type: ignore[arg-type]
-        join_coordinator=config.join.coordinator,  # type: ignore[arg-type]
+        join_run=joined.run if joined else None,
+        join_coordinator=joined.coordinator if joined else config.join.coordinator,  # type: ignore[arg-type]
         plan=run_plan(config, servers, work_dir),
         archive="blobs" in config.roles and config.blobs.keep_deltas,
         cache_bytes=0 if "blobs" in config.roles else config.data.cache_mb << 20,
@@ -241,6 +243,7 @@ def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path) -> 
         shard_bytes=run.shard_bytes,
         validation_bytes=run.validation_bytes,
         blob_servers=servers,
+        relays=(run.relays or config.relays)[:MAX_RELAYS],
         work_dir=str(work_dir),
         timing=run.timing.spec(),
         settlement=run.settlement.spec(servers[0] if servers else "", config.lightning.network),

@@ -49,6 +49,7 @@ async def relay_feed(runtime: Runtime) -> None:
             await runtime.changed.wait()
         nursery.cancel_scope.cancel()
     assert isinstance(run, Run)
+    runtime.ports.relays.meet(run.manifest.relays)
     await follow(runtime, Filter(kinds=kinds.PUBLIC, tags=(("d", (run.id,)),)))
 
 

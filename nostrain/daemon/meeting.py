@@ -9,11 +9,17 @@ from pathlib import Path
 from typing import Final
 
 import httpx
+import trio
 
+from nostrain.config.runs import joined_run
 from nostrain.config.schema import DaemonConfig
-from nostrain.http.outbound import outbound
+from nostrain.http.outbound import outbound, public_stream
+from nostrain.nostr.directory import Directory
 from nostrain.nostr.information import TIMEOUT_S, http_information
+from nostrain.nostr.mail import GiftWrapMail, Mailbox
 from nostrain.nostr.pool import RelayPool, open_pool
+from nostrain.nostr.transport import websockets
+from nostrain.ports.clock import Clock
 from nostrain.ports.signer import Signer
 
 DOCUMENTS: Final = 4
@@ -22,11 +28,29 @@ DOCUMENTS: Final = 4
 
 @asynccontextmanager
 async def open_relays(config: DaemonConfig, signer: Signer, data: Path) -> AsyncIterator[RelayPool]:
-    """The pool of the configured relays, with its archive in `data`. Raises as `open_pool`."""
+    """The pool of the configured relays, with its archive in `data`, and of those that the run to join is said to be found on. Raises as `open_pool`.
+
+    Relays that others name are dialled on public addresses only, unless `private_addresses` allows all.
+    """
+    strangers = websockets(trio.open_tcp_stream if config.private_addresses else public_stream)
+    joined = joined_run(config)
     trusted = [f"http{url.removeprefix('ws')}" for url in config.relays]
     transport = outbound(config.private_addresses, DOCUMENTS, trusted)
     async with httpx.AsyncClient(transport=transport, timeout=TIMEOUT_S, trust_env=False) as client:
         inform = http_information(client)
         archive = data / "published.sqlite"
-        async with open_pool(config.relays, signer=signer, rng=random.Random(), inform=inform, archive=archive) as pool:
+        async with open_pool(
+            config.relays, signer=signer, rng=random.Random(), inform=inform, strangers=strangers, archive=archive
+        ) as pool:
+            pool.meet(joined.relays if joined else ())
             yield pool
+
+
+@asynccontextmanager
+async def open_mail(pool: RelayPool, mailbox: Mailbox, clock: Clock) -> AsyncIterator[GiftWrapMail]:
+    """Mail over the pool, brought also to the relays where its recipients read."""
+    directory = Directory(pool)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(directory.run)
+        yield GiftWrapMail(pool, mailbox, clock, forward=directory.forward)
+        nursery.cancel_scope.cancel()

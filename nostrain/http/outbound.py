@@ -21,6 +21,8 @@ _NAT64: Final = IPv6Network("64:ff9b::/96")
 _TUNNELS: Final = (IPv6Network("2001::/32"), IPv6Network("64:ff9b:1::/48"))
 """Teredo, and translation prefixes of local use: what they lead to cannot be told from the address."""
 
+PRIVATE: Final = "leads into a private network, which private_addresses = false forbids"
+
 Option = Any
 """httpcore's type of a socket option, which it does not export."""
 
@@ -61,7 +63,7 @@ class PublicBackend(httpcore.AsyncNetworkBackend):
             addresses = await _resolve(host, port)
             public = [address for address in addresses if is_public(address)]
             if not public:
-                raise RemoteProtocolError("URL", "leads into a private network, which private_addresses = false forbids", whose=host)
+                raise RemoteProtocolError("URL", PRIVATE, whose=host)
             failure: Exception | None = None
             for address in public:
                 try:
@@ -96,6 +98,22 @@ class PublicTransport(httpx.AsyncHTTPTransport):
             max_connections=connections,
             network_backend=PublicBackend(trusted),
         )
+
+
+async def public_stream(host: str, port: int) -> trio.SocketStream:
+    """A TCP connection to the first public address of `host` that answers, for what is not HTTP. Raises OSError; RemoteProtocolError: it has none."""
+    try:
+        addresses = [address for address in await _resolve(host, port) if is_public(address)]
+    except httpcore.ConnectError as error:
+        raise OSError(str(error)) from error
+    if not addresses:
+        raise RemoteProtocolError("URL", PRIVATE, whose=host)
+    for address in addresses[:-1]:
+        try:
+            return await trio.open_tcp_stream(address, port)
+        except OSError:
+            continue
+    return await trio.open_tcp_stream(addresses[-1], port)
 
 
 def outbound(allow_private: bool, connections: int, trusted: Iterable[str] = ()) -> httpx.AsyncHTTPTransport:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import random
 from typing import Final
 
@@ -35,8 +36,12 @@ INFORMATION_S: Final = 3600.0
 class Link:
     """One relay, connected or not."""
 
-    def __init__(self, member: Member, connect: Connect, rng: random.Random, archive: Archive, inform: Inform | None = None) -> None:
+    def __init__(
+        self, member: Member, connect: Connect, rng: random.Random, archive: Archive, inform: Inform | None = None, *, guest: bool = False
+    ) -> None:
         self._member, self._connect, self._rng, self._archive, self._inform = member, connect, rng, archive, inform
+        self._guest = guest
+        """A guest is given what is meant for it, and not asked about the rest."""
         self.url = member.url
         self.owing = trio.Event()
         """Set when the archive has something for this relay."""
@@ -158,7 +163,7 @@ class Link:
             await self._connected.wait()
             self.owing = trio.Event()
             try:
-                if trio.current_time() >= stocktaking:
+                if trio.current_time() >= stocktaking and not self._guest:
                     stocktaking = trio.current_time() + STOCKTAKING_S
                     await self._take_stock()
                 while (event := self._archive.owed(self.url)) is not None:
@@ -168,7 +173,7 @@ class Link:
             except Unavailable as error:
                 log.info("relay %s: archive: %s", self.url, error)
                 await trio.sleep(self._member.settings.backoff_last_s)
-            with trio.move_on_at(stocktaking):
+            with trio.move_on_at(math.inf if self._guest else stocktaking):
                 await self.owing.wait()
 
     async def _take_stock(self) -> None:

@@ -23,6 +23,7 @@ REMEMBERED: Final = 65_536
 """Inner ids that an inbox remembers: a letter that is sent again within that many others is handed out once."""
 
 T = TypeVar("T")
+Forward = Callable[[Event, Pubkey], None]
 
 
 class Mailbox(Protocol):
@@ -43,10 +44,11 @@ class Mailbox(Protocol):
 
 
 class GiftWrapMail:
-    """Mail over `relays`. With `threads=False` (simulations) the cryptography runs inline."""
+    """Mail over `relays`. `forward` also brings a wrap to where its recipient reads, and does not wait for that. With `threads=False` (simulations) the
+    cryptography runs inline."""
 
-    def __init__(self, relays: Relays, mailbox: Mailbox, clock: Clock, *, threads: bool = True) -> None:
-        self._relays, self._mailbox, self._clock, self._threads = relays, mailbox, clock, threads
+    def __init__(self, relays: Relays, mailbox: Mailbox, clock: Clock, *, threads: bool = True, forward: Forward | None = None) -> None:
+        self._relays, self._mailbox, self._clock, self._threads, self._forward = relays, mailbox, clock, threads, forward
         self.counts: Counter[str] = Counter()
         """How often what happened since the start: `bad letter`, `duplicate letter`."""
 
@@ -56,6 +58,8 @@ class GiftWrapMail:
         Raises Unavailable; RemoteProtocolError: every relay refused the wrap for good; LocalProtocolError: not our event, or too large.
         """
         wrap = await self._offload(lambda: self._mailbox.wrap(event, recipient))
+        if self._forward is not None:
+            self._forward(wrap, recipient)
         await self._relays.publish(wrap)
 
     @asynccontextmanager

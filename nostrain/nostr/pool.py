@@ -11,16 +11,19 @@ import logging
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from typing import Final
 
+import msgspec
 import trio
 
 from nostrain.errors import ConfigError, LocalProtocolError, RemoteProtocolError, Unavailable
 from nostrain.nostr.archive import Archive
 from nostrain.nostr.information import Inform
 from nostrain.nostr.link import Link
+from nostrain.nostr.strangers import Strangers
 from nostrain.nostr.subscription import Subscription
 from nostrain.nostr.transport import Connect, open_websocket
 from nostrain.nostr.watch import Member, Settings
@@ -30,23 +33,30 @@ from nostrain.units import UnixTime
 
 log = logging.getLogger("nostrain.nostr")
 
+STRANGERS_BACKOFF_S: Final = 300.0
+"""A relay that others named and that is not there is dialled so rarely in the end."""
+
 
 class RelayPool:
     """The relays as one: see `ports.relays.Relays`. Made by `open_pool`."""
 
     def __init__(
         self,
-        links: Sequence[Link],
+        links: list[Link],
         nursery: trio.Nursery,
         settings: Settings,
         counts: Counter[str],
         archive: Archive,
         now: Callable[[], UnixTime],
+        strangers: Strangers | None,
     ) -> None:
         self._links, self._nursery, self._settings = links, nursery, settings
         self._archive, self._now = archive, now
+        self._home = tuple(links)
+        self._strangers = strangers
         self._quorum = min(settings.quorum or (len(links) + 1) // 2, len(links))
         self._numbers = itertools.count(1)
+        self._subscriptions: dict[int, Subscription] = {}
         self.counts = counts
         """How often what happened, over all relays since the start: `bad event`, `duplicate`, `connection lost`, …"""
 
@@ -69,7 +79,7 @@ class RelayPool:
                 taken.add(link.url)
             else:
                 refusals[link.url] = refusal
-            if len(taken) >= self._quorum or len(refusals) > len(self._links) - self._quorum:
+            if len(taken) >= self._quorum or not self._possible(refusals):
                 nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:
@@ -80,9 +90,28 @@ class RelayPool:
             self._keep(event, [link for link in self._links if link.url not in taken and link.url not in refusals])
             return
         reasons = "; ".join(f"{url}: {reason}" for url, reason in refusals.items())
-        if len(refusals) > len(self._links) - self._quorum:
+        if not self._possible(refusals):
             raise RemoteProtocolError(f"event {event.id}", f"refused: {reasons}")
         raise Unavailable(f"event {event.id}: {len(taken)} of {self._quorum} relays took it{f'; refused: {reasons}' if reasons else ''}")
+
+    def _possible(self, refusals: Collection[str]) -> bool:
+        """Whether a quorum may still be had. Of relays that others named only those count that are there."""
+        left = [link for link in self._links if link.url not in refusals and (link in self._home or link.is_connected)]
+        return len(left) >= self._quorum
+
+    def meet(self, urls: Sequence[str]) -> None:
+        """See `Relays.meet`. At most MAX_RELAYS in all; without `strangers` (see `open_pool`), none."""
+        for link in self._strangers.join(urls, self._nursery) if self._strangers is not None else ():
+            log.info("relay %s: the run meets there too", link.url)
+            self._links.append(link)
+            for subscription in self._subscriptions.values():
+                link.watch(subscription)
+
+    def forward(self, event: Event, urls: Sequence[str]) -> None:
+        """Bring `event` to relays where its recipient reads, as far as they are not ours; later, while they are away. Never waits."""
+        guests = self._strangers.guests(urls, self._nursery) if self._strangers is not None else ()
+        if guests:
+            self._keep(event, guests)
 
     def _keep(self, event: Event, owed: Sequence[Link]) -> None:
         try:
@@ -104,6 +133,7 @@ class RelayPool:
         sizes = {"queue_size": self._settings.queue_size, "dedupe_size": self._settings.dedupe_size}
         subscription = Subscription(next(self._numbers), tuple(filters), **sizes)
         scope = trio.CancelScope()
+        self._subscriptions[subscription.number] = subscription
         self._nursery.start_soon(subscription.pump, scope)
         for link in self._links:
             link.watch(subscription)
@@ -111,6 +141,7 @@ class RelayPool:
             yield subscription.events
         finally:
             scope.cancel()
+            del self._subscriptions[subscription.number]
             for link in self._links:
                 link.unwatch(subscription)
             subscription.events.close()
@@ -139,12 +170,14 @@ async def open_pool(
     now: Callable[[], UnixTime] = _wall_clock,
     connect: Connect = open_websocket,
     inform: Inform | None = None,
+    strangers: Connect | None = None,
     archive: Path | None = None,
 ) -> AsyncIterator[RelayPool]:
     """A pool of the relays at `urls`, connecting in the background until the context is left.
 
     `signer` answers NIP-42 challenges (None: never authenticate). `rng` only jitters delays; `connect` dials one URL, `inform`
-    reads what a relay says of itself (None: nobody is asked). `archive` is the file of what was published (None: in memory).
+    reads what a relay says of itself (None: nobody is asked). `strangers` dials relays that others named, and has to look where that leads
+    (None: they are not dialled). `archive` is the file of what was published (None: in memory).
     Raises ConfigError: no URL, or one that is not ws:// or wss://, or a damaged archive; Unavailable: the archive's disk fails. As around any nursery, what the body raises leaves in an ExceptionGroup.
     """
     settings = settings or Settings()
@@ -152,12 +185,18 @@ async def open_pool(
     counts: Counter[str] = Counter()
     links: list[Link] = []
     with closing(Archive(archive)) as kept:
-        for url in _check_urls(urls):
-            links.append(Link(Member(url, settings, signer, now, counts, _spare(links, url)), connect, rng, kept, inform))
+
+        def link_to(url: str, dial: Connect, guest: bool = False) -> Link:
+            treated = settings if dial is connect else msgspec.structs.replace(settings, backoff_last_s=STRANGERS_BACKOFF_S)
+            member = Member(url, treated, signer, now, counts, _spare(links, url))
+            return Link(member, dial, rng, kept, inform, guest=guest)
+
+        links += [link_to(url, connect) for url in _check_urls(urls)]
+        others = None if strangers is None else Strangers(lambda url, guest: link_to(url, strangers, guest), links)
         async with trio.open_nursery() as nursery:
             for link in links:
                 nursery.start_soon(link.run)
-            yield RelayPool(links, nursery, settings, counts, kept, now)
+            yield RelayPool(links, nursery, settings, counts, kept, now, others)
             nursery.cancel_scope.cancel()
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import email.utils
 import math
+import ssl
 import urllib.parse
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Final, Protocol
 
 import trio
@@ -47,6 +49,9 @@ class Transport(Protocol):
 
 Connect = Callable[[str], AbstractAsyncContextManager[Transport]]
 """Dials a relay's URL; raises Unavailable. Leaving the context closes the connection."""
+
+Dial = Callable[[str, int], Awaitable[trio.SocketStream]]
+"""Opens a TCP connection to a host and port; for addresses of strangers, one that looks where they lead."""
 
 
 class WebSocketTransport:
@@ -91,11 +96,12 @@ def _closing(error: trio_websocket.ConnectionClosed) -> str:
     return "the connection was lost" if reason is None else f"closed with {reason.code} {reason.name}"
 
 
-async def _dial(url: urllib.parse.SplitResult) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+async def _dial(url: urllib.parse.SplitResult, tcp: Dial) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
     host = url.hostname or ""
     if url.scheme == "ws":
-        return await trio.open_tcp_stream(host, url.port or 80)
-    stream = await trio.open_ssl_over_tcp_stream(host, url.port or 443, https_compatible=True)
+        return await tcp(host, url.port or 80)
+    plain = await tcp(host, url.port or 443)
+    stream = trio.SSLStream(plain, ssl.create_default_context(), server_hostname=host, https_compatible=True)
     try:
         await stream.do_handshake()
     except BaseException:
@@ -104,8 +110,13 @@ async def _dial(url: urllib.parse.SplitResult) -> trio.SocketStream | trio.SSLSt
     return stream
 
 
+def websockets(dial: Dial) -> Connect:
+    """`open_websocket` over connections that `dial` opens."""
+    return partial(open_websocket, dial=dial)
+
+
 @asynccontextmanager
-async def open_websocket(url: str) -> AsyncIterator[Transport]:
+async def open_websocket(url: str, *, dial: Dial = trio.open_tcp_stream) -> AsyncIterator[Transport]:
     """Connect to `url` (ws:// or wss://), close on leaving.
 
     Raises Unavailable whatever goes wrong below us: beside its documented errors, trio-websocket lets through exceptions of wsproto, h11
@@ -113,7 +124,7 @@ async def open_websocket(url: str) -> AsyncIterator[Transport]:
     """
     failure: BaseException | None = None
     try:
-        async with trio.open_nursery() as nursery, _websocket(url, nursery) as websocket:
+        async with trio.open_nursery() as nursery, _websocket(url, nursery, dial) as websocket:
             try:
                 yield WebSocketTransport(websocket)
             except BaseException as error:
@@ -129,14 +140,14 @@ async def open_websocket(url: str) -> AsyncIterator[Transport]:
 
 
 @asynccontextmanager
-async def _websocket(url: str, nursery: trio.Nursery) -> AsyncIterator[trio_websocket.WebSocketConnection]:
+async def _websocket(url: str, nursery: trio.Nursery, dial: Dial) -> AsyncIterator[trio_websocket.WebSocketConnection]:
     """The connection, on a stream that we own: trio-websocket's own dialling leaves the socket open whenever the other side fails first.
 
     It also waits in silence when the other side hangs up during the handshake: hence the time limit.
     """
     parts = urllib.parse.urlsplit(url)
     with trio.fail_after(CONNECT_TIMEOUT_S) as connecting:
-        stream = await _dial(parts)
+        stream = await _dial(parts, dial)
         try:
             websocket = await trio_websocket.wrap_client_stream(
                 nursery,

@@ -29,3 +29,10 @@ class Relays(Protocol):
         Survives reconnections (asks again from its cursor with overlap). Closing the context ends it.
         """
         ...
+
+    def meet(self, urls: Sequence[str]) -> None:
+        """Read and publish on these relays as well: others meet there, and a stranger may have named them.
+
+        What is no address, or too many, is left out; where connections may lead is for the adapter to guard. A quorum never depends on them.
+        """
+        ...

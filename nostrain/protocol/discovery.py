@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Literal
 
 import msgspec
 
-from nostrain.protocol.limits import MAX_URL
 from nostrain.units import EventId, Pubkey
-
-MAX_RELAYS: Final = 8
-"""Relays that a run, a list or an address may name; readers dial no more than that."""
-
-MAX_RELAY_URL: Final = MAX_URL
 
 
 class Pointer(msgspec.Struct, frozen=True, tag_field="type", tag="pointer"):

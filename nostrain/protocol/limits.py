@@ -14,6 +14,8 @@ MAX_EPOCH_ROUNDS: Final = 8
 """What an epoch's pay follows from must still be known to everyone when it ends: so many rounds are kept (`core.pruning`)."""
 MAX_URLS: Final = 4
 MAX_URL: Final = 256
+MAX_RELAYS: Final = 8
+"""Relays that a run, a list or an address may name; readers dial no more than that."""
 MAX_OFFER: Final = 1024
 """Characters of a BOLT 12 offer in an enrolment: about six hops of blinded paths."""
 MAX_ORACLE_ITEMS: Final = 25

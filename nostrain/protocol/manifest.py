@@ -128,7 +128,7 @@ class SettlementSpec(msgspec.Struct, frozen=True):
 
 
 class RunManifest(msgspec.Struct, frozen=True, tag_field="type", tag="run"):
-    """Content of kind 8650. `d` tag: the run id. Immutable: everything later refers to this event's id."""
+    """Content of kind 8650. `d` tag: the run id. Immutable: everything later refers to this event's id. `relays`: where participants meet."""
 
     name: str
     rounds: int
@@ -141,6 +141,7 @@ class RunManifest(msgspec.Struct, frozen=True, tag_field="type", tag="run"):
     checkpoint: BlobRef
     root: Digest
     blob_servers: tuple[str, ...]
+    relays: tuple[str, ...] = ()
     training: TrainingSpec = TrainingSpec()
     codec: CodecSpec = CodecSpec()
     outer: OuterSpec = OuterSpec()

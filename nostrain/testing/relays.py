@@ -147,6 +147,9 @@ class FakeRelays:
             reader.send.close()
             reader.events.close()
 
+    def meet(self, urls: Sequence[str]) -> None:
+        """See `Relays.meet`: here all relays are one."""
+
     def notice(self, event: Event) -> None:
         """A new event is on the relays."""
         for reader in self._readers.values():

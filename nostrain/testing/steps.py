@@ -15,7 +15,7 @@ from nostrain.errors import NostrainError
 from nostrain.testing.journal import SimulatedCrash, When
 
 T = TypeVar("T")
-FEEDS: Final = frozenset({"block_height", "funds", "holds", "inbox", "subscribe"})
+FEEDS: Final = frozenset({"block_height", "funds", "holds", "inbox", "meet", "subscribe"})
 """What only listens: to die there is to die before the next commit."""
 
 

@@ -10,9 +10,9 @@ from typing import Final
 import msgspec
 
 from nostrain.errors import RemoteProtocolError
-from nostrain.protocol.discovery import MAX_RELAYS, Advert, Pointer, Presence
+from nostrain.protocol.discovery import Advert, Pointer, Presence
 from nostrain.protocol.event import Draft, Event, Tags
-from nostrain.protocol.limits import MAX_EVENT_BYTES
+from nostrain.protocol.limits import MAX_EVENT_BYTES, MAX_RELAYS
 from nostrain.units import UnixTime
 from nostrain.wire import kinds
 from nostrain.wire.check import check_values

@@ -7,7 +7,8 @@ from typing import Final
 from pynostr import bech32
 
 from nostrain.errors import RemoteProtocolError
-from nostrain.protocol.discovery import MAX_RELAYS, RunAddress
+from nostrain.protocol.discovery import RunAddress
+from nostrain.protocol.limits import MAX_RELAYS
 from nostrain.units import EventId, Pubkey, is_hex32
 from nostrain.wire import kinds
 from nostrain.wire.relay_url import relay_urls_untrusted

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from urllib.parse import urlsplit
 
 from nostrain.errors import RemoteProtocolError
-from nostrain.protocol.discovery import MAX_RELAY_URL
+from nostrain.protocol.limits import MAX_URL
 
 
 def relay_url_untrusted(text: str) -> str:
@@ -14,7 +14,7 @@ def relay_url_untrusted(text: str) -> str:
 
     Users, passwords, queries and fragments are refused: what is dialled should be what a person reads. Where the host leads is judged when it is dialled.
     """
-    if len(text) > MAX_RELAY_URL or not text.isascii() or not text.isprintable() or " " in text:
+    if len(text) > MAX_URL or not text.isascii() or not text.isprintable() or " " in text:
         raise RemoteProtocolError("relay address", "too long, or has characters that no URL has")
     try:
         parts = urlsplit(text)

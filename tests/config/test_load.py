@@ -8,9 +8,12 @@ from pathlib import Path
 import pytest
 
 from nostrain.config import BlobsConfig, DaemonConfig, EngineConfig, SettlementConfig, TimingConfig, load_config
+from nostrain.config.runs import joined_run
 from nostrain.errors import ConfigError
+from nostrain.protocol.discovery import RunAddress
 from nostrain.protocol.manifest import SettlementSpec, TimingSpec
-from nostrain.units import Msat
+from nostrain.units import EventId, Msat, Pubkey
+from nostrain.wire.nip19_run import nevent
 
 WORKER = """
 name = "w1"
@@ -256,6 +259,7 @@ def test_a_name_is_fit_for_paths_and_logs(tmp_path: Path, name: str) -> None:
         ("blobs.bind=127.0.0.1:70000", "blobs.bind"),
         ("blobs.max_bytes=99999999999999", "blobs.max_bytes"),
         ("join.run=first", "join.run"),
+        ("join.run=nevent1qqqq", "join.run"),
         ("join.coordinator=npub1xyz", "join.coordinator"),
         ("roles=worker,worker", "roles"),
         ("roles=worker,validator", "roles"),
@@ -284,6 +288,8 @@ def test_values_that_cannot_work(tmp_path: Path, override: str, key: str) -> Non
         (paid(6400, fee_sat=81), "coordinator.run.settlement.fee_sat"),
         (paid(6400, epoch_rounds=9), "coordinator.run.settlement.epoch_rounds"),
         (("coordinator.run.timing.commit_s=0",), "coordinator.run.timing.commit_s"),
+        (("coordinator.run.relays=http://a.example",), "coordinator.run.relays"),
+        ((f"coordinator.run.relays={','.join(f'wss://r{number}.example' for number in range(9))}",), "coordinator.run.relays"),
     ],
 )
 def test_contradictions_of_a_coordinator(tmp_path: Path, overrides: tuple[str, ...], key: str) -> None:
@@ -334,3 +340,20 @@ def test_a_mistyped_npub_is_named(tmp_path: Path, key: str) -> None:
     error = refused(write(tmp_path, COORDINATOR), (f"{key}={NPUB[:-1]}q",))
     assert error.key == key
     assert "checksum" in error.reason
+
+
+ADDRESS = RunAddress(EventId("ab" * 32), Pubkey(HEX), ("wss://relay.example",))
+
+
+def test_a_run_may_be_named_by_its_nevent(tmp_path: Path) -> None:
+    assert joined_run(load_config(write(tmp_path, WORKER), ["join.run=any"])) is None
+    assert joined_run(load_config(write(tmp_path, WORKER), [f"join.run={ADDRESS.run}"])) == RunAddress(ADDRESS.run)
+    assert joined_run(load_config(write(tmp_path, WORKER), [f"join.run={nevent(ADDRESS)}"])) == ADDRESS
+    with_coordinator = [f"join.run={ADDRESS.run}", f"join.coordinator={NPUB}"]
+    assert joined_run(load_config(write(tmp_path, WORKER), with_coordinator)) == RunAddress(ADDRESS.run, ADDRESS.coordinator)
+
+
+def test_an_nevent_and_a_coordinator_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
+    overrides = (f"join.run={nevent(ADDRESS)}", f"join.coordinator={'cd' * 32}")
+    assert refused(write(tmp_path, WORKER), overrides).key == "join.coordinator"
+    assert load_config(write(tmp_path, WORKER), [f"join.run={nevent(ADDRESS)}", f"join.coordinator={NPUB}"]).join.coordinator == HEX

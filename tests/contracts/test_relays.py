@@ -125,6 +125,15 @@ async def test_published_event_reaches_a_live_subscriber(world: World, author: A
         assert await events.receive() == event
 
 
+async def test_relays_that_are_not_there_may_be_named(world: World, author: Author) -> None:
+    async with world.join() as alice, world.join() as bob, listening(bob, author.all) as events:
+        bob.meet(["ws://127.0.0.1:9", "no address"])
+        alice.meet(["ws://127.0.0.1:9"])
+        alice.meet([])
+        await alice.publish(event := author.note("all the same"))
+        assert await events.receive() == event
+
+
 async def test_late_subscriber_gets_stored_events_then_new_ones(world: World, author: Author) -> None:
     async with world.join() as alice, world.join() as bob:
         for i in range(3):

@@ -61,6 +61,8 @@ SHORT = TimingSpec(commit_s=1, acknowledge_s=1, reveal_s=1, verdict_s=1, attest_
         ({"settlement": paid(min_final_cltv=28)}, "holds of 28 blocks, an epoch may need"),
         ({"max_delta_bytes": 0}, "a blob without bytes"),
         ({"blob_servers": (BLOBS,) * 17}, "17 blob servers"),
+        ({"relays": ("wss://relay.example",) * 9}, "9 relays"),
+        ({"relays": ("wss://" + "a" * 256,)}, "1 relays, or an address of more than 256"),
         ({"tensors": ()}, "no tensors"),
     ],
 )

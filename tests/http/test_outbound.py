@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import ssl
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
@@ -18,7 +19,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
 
 from nostrain.errors import RemoteProtocolError
-from nostrain.http.outbound import PublicBackend, PublicTransport, is_public, outbound
+from nostrain.http.outbound import PublicBackend, PublicTransport, is_public, outbound, public_stream
 from nostrain.http.server import serve
 
 PUBLIC = "93.184.216.34"
@@ -209,3 +210,29 @@ async def test_tls_checks_the_name_and_not_the_address(connections: Connections,
     with pytest.raises(httpx.ConnectError):
         await get("https://name.test/", [PUBLIC])
     assert asked == ["name.test"]
+
+
+async def test_other_streams_are_judged_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = {"mixed.example": ["10.0.0.1", "93.184.216.34", "93.184.216.35"], "inside.example": ["127.0.0.1", "::1"]}
+    dialled: list[str] = []
+
+    async def getaddrinfo(host: str, port: int, **_: Any) -> list[Any]:
+        if host not in addresses:
+            raise socket.gaierror("no such name")
+        return [(0, 0, 0, "", (address, port)) for address in addresses[host]]
+
+    async def open_tcp_stream(address: str, port: int) -> str:
+        dialled.append(address)
+        if address == "93.184.216.34":
+            raise OSError("refused")
+        return address
+
+    monkeypatch.setattr(trio.socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(trio, "open_tcp_stream", open_tcp_stream)
+    assert str(await public_stream("mixed.example", 443)) == "93.184.216.35"
+    assert dialled == ["93.184.216.34", "93.184.216.35"]
+    with pytest.raises(RemoteProtocolError, match="private network"):
+        await public_stream("inside.example", 443)
+    with pytest.raises(OSError, match="no such name"):
+        await public_stream("nowhere.example", 443)
+    assert len(dialled) == 2

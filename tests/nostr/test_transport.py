@@ -9,10 +9,10 @@ import pytest
 import trio
 import trio_websocket
 
-from nostrain.errors import LocalProtocolError, Unavailable
+from nostrain.errors import LocalProtocolError, RemoteProtocolError, Unavailable
 from nostrain.nostr import transport
 from nostrain.nostr.messages import MAX_MESSAGE_BYTES
-from nostrain.nostr.transport import open_websocket
+from nostrain.nostr.transport import open_websocket, websockets
 
 
 @pytest.fixture(autouse=True)
@@ -115,3 +115,26 @@ async def test_what_the_body_raises_passes_unchanged(nursery: trio.Nursery) -> N
     with pytest.raises(LocalProtocolError, match="ours"):
         async with open_websocket(await websocket_server(nursery, handler)):
             raise LocalProtocolError("ours")
+
+
+async def test_the_dial_that_was_handed_in_decides_where_to(nursery: trio.Nursery) -> None:
+    async def echo(websocket: trio_websocket.WebSocketConnection) -> None:
+        await websocket.send_message(await websocket.get_message())
+        with pytest.raises(trio_websocket.ConnectionClosed):
+            await websocket.get_message()
+
+    url, asked = await websocket_server(nursery, echo), []
+
+    async def elsewhere(host: str, port: int) -> trio.SocketStream:
+        asked.append((host, port))
+        if host == "inside.example":
+            raise RemoteProtocolError("URL", "leads into a private network", whose=host)
+        return await trio.open_tcp_stream("127.0.0.1", int(url.rpartition(":")[2]))
+
+    async with websockets(elsewhere)("ws://outside.example/path") as websocket:
+        await websocket.send("x")
+        assert await websocket.receive() == "x"
+    for inside in ("ws://inside.example:81", "wss://inside.example"):
+        with pytest.raises(Unavailable, match="private network"):
+            await websockets(elsewhere)(inside).__aenter__()
+    assert asked == [("outside.example", 80), ("inside.example", 81), ("inside.example", 443)]

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nostrain.errors import RemoteProtocolError
-from nostrain.protocol.discovery import MAX_RELAYS, Pointer, Presence, RunAddress
+from nostrain.protocol.discovery import Pointer, Presence, RunAddress
 from nostrain.protocol.event import Draft, Event
+from nostrain.protocol.limits import MAX_RELAYS
 from nostrain.units import EventId, Pubkey, UnixTime
 from nostrain.wire import kinds
 from nostrain.wire.discovery import (
