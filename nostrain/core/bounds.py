@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import isqrt, prod
+from math import isqrt
 from typing import Final
 
 from nostrain.core.timing import SAFETY_BLOCKS, blocks_in, held_s
@@ -13,12 +13,12 @@ from nostrain.protocol.limits import (
     MAX_PARAMETERS,
     MAX_RELAYS,
     MAX_ROUNDS,
-    MAX_TENSORS,
     MAX_URL,
     MAX_VALIDATORS,
     MAX_WORKERS,
 )
 from nostrain.protocol.manifest import RunManifest
+from nostrain.protocol.tensors import model_problem, parameter_count
 from nostrain.units import PPM
 
 MAX_LEVEL_MSAT: Final = 1 << 44
@@ -48,15 +48,12 @@ def _people(manifest: RunManifest) -> str | None:
 
 
 def _model(manifest: RunManifest) -> str | None:
-    shapes = [tensor.shape for tensor in manifest.tensors]
-    if not 1 <= len(shapes) <= MAX_TENSORS or any(not 1 <= len(shape) <= 8 or min(shape) < 1 for shape in shapes):
-        return "no tensors, too many, or an empty one"
-    parameters = sum(prod(shape) for shape in shapes)
+    problem = model_problem(manifest.model)
+    if problem is not None:
+        return problem
+    parameters = parameter_count(manifest.model)
     if parameters > MAX_PARAMETERS:
         return f"{parameters} parameters"
-    names = [tensor.name for tensor in manifest.tensors]
-    if names != sorted(set(names)):
-        return "its tensors are not sorted by name"
     blobs = (manifest.dataset.size, manifest.checkpoint.size, manifest.max_delta_bytes)
     if not all(1 <= size <= MAX_BLOB_BYTES for size in blobs):
         return "a blob without bytes, or of more than there is room for"

@@ -139,7 +139,6 @@ def evaluate_job(tx: Transaction, run: Run, round_: Round, duty: Duty, revealed:
     )
     return EvaluateJob(
         model=run.manifest.model,
-        tensors=run.manifest.tensors,
         training=run.manifest.training,
         codec=run.manifest.codec,
         outer=run.manifest.outer,

@@ -59,7 +59,6 @@ def built(plan: RunPlan, result: BuildRunResult) -> RunManifest:
         min_validators=plan.min_validators,
         threshold=plan.threshold,
         model=result.model,
-        tensors=result.tensors,
         dataset=result.dataset,
         checkpoint=result.checkpoint,
         root=result.root,

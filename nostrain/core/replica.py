@@ -30,7 +30,7 @@ def decide(tx: Transaction) -> None:
     if replica.checkpoint is None:
         tx.emit(Fetch(owner=KEY, name="checkpoint", blob=located(run, run.manifest.checkpoint), whose="the manifest", must=True))
     elif replica.state is ReplicaState.BOOTING:
-        tx.emit(Compute(owner=KEY, name="inspect", job=InspectJob(checkpoint=replica.checkpoint, tensors=run.manifest.tensors)))
+        tx.emit(Compute(owner=KEY, name="inspect", job=InspectJob(model=run.manifest.model, checkpoint=replica.checkpoint)))
     elif replica.confirming is not None:
         confirm(tx, run, replica)
     else:
@@ -76,7 +76,7 @@ def aggregate_job(
     """The outer step over `accepted` deltas, whose files are in `paths`, in the order given."""
     assert replica.checkpoint is not None and replica.state_id is not None  # noqa: PT018 - callers hold a ready replica
     return AggregateJob(
-        tensors=run.manifest.tensors,
+        model=run.manifest.model,
         codec=run.manifest.codec,
         outer=run.manifest.outer,
         state_id=replica.state_id,
@@ -139,7 +139,6 @@ def validation_job(run: Run, replica: Replica) -> ValidationJob:
     assert replica.dataset is not None and replica.checkpoint is not None  # noqa: PT018 - as in confirm
     return ValidationJob(
         model=run.manifest.model,
-        tensors=run.manifest.tensors,
         checkpoint=replica.checkpoint,
         shard=replica.paths[replica.dataset.validation.sha256],
         tokens=run.manifest.scoring.validation_tokens,

@@ -121,7 +121,6 @@ def prepare(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
     stem = f"{tx.me.work_dir}/{announcement.round:05d}-{round_.id[:16]}"
     job = TrainJob(
         model=run.manifest.model,
-        tensors=run.manifest.tensors,
         training=run.manifest.training,
         codec=run.manifest.codec,
         checkpoint=replica.checkpoint,

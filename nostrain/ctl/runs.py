@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,6 +15,7 @@ from nostrain.ctl.render import printable
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.discovery import RunAddress
 from nostrain.protocol.manifest import SAT, RunManifest
+from nostrain.protocol.tensors import parameter_count
 from nostrain.units import UnixTime
 from nostrain.wire.control import Request
 from nostrain.wire.nip19 import npub
@@ -79,20 +79,14 @@ def asked(relays: Sequence[str], control: Path) -> tuple[str, ...]:
 
 
 def as_object(run: FoundRun) -> dict[str, Any]:
-    """For programs: everything, with the model's size instead of its tensors' names."""
+    """For programs: everything, and the model's size."""
     shown: dict[str, Any] = msgspec.to_builtins(run)
-    shown["manifest"].pop("tensors")
-    return shown | {"parameters": parameters(run.manifest), "nevent": nevent(address_of(run))}
+    return shown | {"parameters": parameter_count(run.manifest.model), "nevent": nevent(address_of(run))}
 
 
 def address_of(run: FoundRun) -> RunAddress:
     """How the run is handed on."""
     return RunAddress(run.id, run.coordinator, run.manifest.relays or (run.pointer.relays if run.pointer else ()))
-
-
-def parameters(manifest: RunManifest) -> int:
-    """Of the model."""
-    return sum(prod(tensor.shape) for tensor in manifest.tensors)
 
 
 def size(count: int) -> str:
@@ -130,7 +124,7 @@ def stands(run: FoundRun) -> str:
 def summary(run: FoundRun) -> list[str]:
     """A run in a few lines."""
     people = f"; {run.pointer.workers} workers and {run.pointer.validators} validators enrolled" if run.pointer else ""
-    lines = [f"{size(parameters(run.manifest))} parameters; {pay(run.manifest)}", stands(run) + people]
+    lines = [f"{size(parameter_count(run.manifest.model))} parameters; {pay(run.manifest)}", stands(run) + people]
     lines.append(f"coordinator {npub(run.coordinator)}")
     return [*lines, f"relays {', '.join(address_of(run).relays or run.found_on)}"]
 
@@ -145,7 +139,7 @@ def details(run: FoundRun) -> list[tuple[str, str]]:
         ("run", f"{manifest.name} {run.id}"),
         ("", nevent(address_of(run))),
         ("coordinator", npub(run.coordinator)),
-        ("model", f"Llama, {size(parameters(manifest))} parameters: {model.num_hidden_layers} layers of {model.hidden_size}"),
+        ("model", f"Llama, {size(parameter_count(manifest.model))} parameters: {model.num_hidden_layers} layers of {model.hidden_size}"),
         ("training", f"{training.inner_steps} steps, {tokens:,} tokens a round and worker; a round lasts {longest} s at most"),
         ("pay", pay(manifest)),
         ("trust", f"{manifest.threshold} of at least {manifest.min_validators} validators attest"),

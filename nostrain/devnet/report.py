@@ -17,6 +17,7 @@ from nostrain.core.rows import Run
 from nostrain.devnet.layout import Participant
 from nostrain.devnet.observer import PHASES, Observer, Watched
 from nostrain.protocol.messages import Confirmation
+from nostrain.protocol.tensors import parameter_count
 
 SCHEMA = 1
 
@@ -51,7 +52,7 @@ def one_round(observer: Observer, watched: Watched) -> dict[str, Any]:
     """One entry of `rounds`."""
     run, round_ = cast("Run", observer.run), watched.round
     sizes = [reveal.blob.size for reveal in round_.reveals.values()]
-    parameters = sum(math.prod(tensor.shape) for tensor in run.manifest.tensors)
+    parameters = parameter_count(run.manifest.model)
     confirmations = sorted(watched.confirmations.items(), key=lambda item: observer.name(item[0]))
     return {
         "round": watched.number,

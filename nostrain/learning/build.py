@@ -41,7 +41,7 @@ def build_run(job: BuildRunJob) -> BuildRunResult:
     path = out / "model.safetensors"
     checkpoint = write_checkpoint(path, tensors, flat)
     (out / "config.json").write_text(config_json(model))
-    return BuildRunResult(dataset, checkpoint, tensors, merkle_root(tensors, flat), (*blobs, (checkpoint, str(path))), total, model)
+    return BuildRunResult(dataset, checkpoint, merkle_root(tensors, flat), (*blobs, (checkpoint, str(path))), total, model)
 
 
 def open_dataset(folder: Path, least: tuple[int, int]) -> tuple[BlobRef, DatasetManifest, list[tuple[BlobRef, str]], int]:

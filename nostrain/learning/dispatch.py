@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from typing import assert_never
 
-from nostrain.errors import LocalProtocolError
 from nostrain.learning import build, evaluate, train
 from nostrain.learning.engines import load_engine
 from nostrain.learning.engines.base import DEFAULT_OPTIONS, EngineOptions, Flat, Model
 from nostrain.protocol.jobs import AggregateJob, BuildRunJob, EvaluateJob, InspectJob, Job, JobResult, TrainJob, ValidationJob
 from nostrain.protocol.manifest import ModelSpec
-from nostrain.protocol.tensors import model_tensors
 
 
 def run_job(job: Job, options: EngineOptions = DEFAULT_OPTIONS) -> JobResult:
@@ -33,18 +31,10 @@ def run_job(job: Job, options: EngineOptions = DEFAULT_OPTIONS) -> JobResult:
         case BuildRunJob():
             return build.build_run(job)
         case TrainJob():
-            _check_tensors(job)
             return train.train(job, open_model)
         case EvaluateJob():
-            _check_tensors(job)
             return evaluate.evaluate(job, open_model)
         case ValidationJob():
-            _check_tensors(job)
             return evaluate.validate(job, open_model)
         case _:
             assert_never(job)
-
-
-def _check_tensors(job: TrainJob | EvaluateJob | ValidationJob) -> None:
-    if job.tensors != model_tensors(job.model):
-        raise LocalProtocolError("the manifest's tensors are not those of its model")

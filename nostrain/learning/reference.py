@@ -104,7 +104,6 @@ def _train_job(
     shard = spec.dataset.shards[shard_index(basis, slot, len(spec.dataset.shards))]
     return TrainJob(
         model=manifest.model,
-        tensors=manifest.tensors,
         training=manifest.training,
         codec=manifest.codec,
         checkpoint=checkpoint,
@@ -124,7 +123,7 @@ def _aggregate(
     manifest = spec.manifest
     result = run_job(
         AggregateJob(
-            tensors=manifest.tensors,
+            model=manifest.model,
             codec=manifest.codec,
             outer=manifest.outer,
             state_id=state_id,

@@ -9,7 +9,19 @@ import msgspec
 
 from nostrain.protocol.dataset import Dtype
 from nostrain.protocol.manifest import BlobRef, CodecSpec, ModelSpec, OuterSpec, ScoringSpec, TensorSpec, TrainingSpec
+from nostrain.protocol.tensors import model_tensors
 from nostrain.units import Digest, Ppm, Pubkey
+
+
+class ModelJob(msgspec.Struct, frozen=True):
+    """A job on checkpoints or deltas of `model`."""
+
+    model: ModelSpec
+
+    @property
+    def tensors(self) -> tuple[TensorSpec, ...]:
+        """The tensors of the model."""
+        return model_tensors(self.model)
 
 
 class BuildRunJob(msgspec.Struct, frozen=True, tag="build_run"):
@@ -34,18 +46,16 @@ class BuildRunResult(msgspec.Struct, frozen=True, tag="build_run_result"):
 
     dataset: BlobRef
     checkpoint: BlobRef
-    tensors: tuple[TensorSpec, ...]
     root: Digest
     blobs: tuple[tuple[BlobRef, str], ...]
     total_bytes: int
     model: ModelSpec
 
 
-class InspectJob(msgspec.Struct, frozen=True, tag="inspect"):
-    """Check that a safetensors file holds exactly `tensors` in float32, finite, and compute its root."""
+class InspectJob(ModelJob, frozen=True, tag="inspect"):
+    """Check that a safetensors file holds exactly the model's tensors in float32, finite, and compute its root."""
 
     checkpoint: str
-    tensors: tuple[TensorSpec, ...]
 
 
 class InspectResult(msgspec.Struct, frozen=True, tag="inspect_result"):
@@ -55,15 +65,13 @@ class InspectResult(msgspec.Struct, frozen=True, tag="inspect_result"):
     error: str | None = None
 
 
-class TrainJob(msgspec.Struct, frozen=True, tag="train"):
+class TrainJob(ModelJob, frozen=True, tag="train"):
     """H inner steps from `checkpoint` on windows of `shard` drawn from `seed` (hex32), then error feedback, top-k, quantize, encode.
 
     `state_in`/`state_out` is the worker's private state (error-feedback residual, AdamW moments); None at its first round.
     `steps_done` counts the inner steps of earlier rounds, for the learning-rate schedule.
     """
 
-    model: ModelSpec
-    tensors: tuple[TensorSpec, ...]
     training: TrainingSpec
     codec: CodecSpec
     checkpoint: str
@@ -96,7 +104,7 @@ class Candidate(msgspec.Struct, frozen=True):
     window_seed: str
 
 
-class EvaluateJob(msgspec.Struct, frozen=True, tag="evaluate"):
+class EvaluateJob(ModelJob, frozen=True, tag="evaluate"):
     """Score the candidates of a round at `checkpoint`: loss before and after theta - (alpha / R) * c_i * delta_i, float64 accumulation.
 
     `unassigned` are shards nobody was assigned; windows on them come from `seed` (SHA256(receipt id ‖ b_j), hex32). Windows on a candidate's
@@ -104,8 +112,6 @@ class EvaluateJob(msgspec.Struct, frozen=True, tag="evaluate"):
     commitments. `earlier` are deltas of earlier rounds, by digest, for the index-overlap check.
     """
 
-    model: ModelSpec
-    tensors: tuple[TensorSpec, ...]
     training: TrainingSpec
     codec: CodecSpec
     outer: OuterSpec
@@ -147,11 +153,9 @@ class EvaluateResult(msgspec.Struct, frozen=True, tag="evaluate_result"):
     evaluate_ms: int
 
 
-class ValidationJob(msgspec.Struct, frozen=True, tag="validation"):
+class ValidationJob(ModelJob, frozen=True, tag="validation"):
     """Mean loss on the first `tokens` tokens of the held-out shard."""
 
-    model: ModelSpec
-    tensors: tuple[TensorSpec, ...]
     checkpoint: str
     shard: str
     tokens: int
@@ -167,10 +171,9 @@ class ValidationResult(msgspec.Struct, frozen=True, tag="validation_result"):
     tokens: int
 
 
-class AggregateJob(msgspec.Struct, frozen=True, tag="aggregate"):
+class AggregateJob(ModelJob, frozen=True, tag="aggregate"):
     """The outer step over the accepted deltas, in the order given; `committed` is R. Needs numpy only."""
 
-    tensors: tuple[TensorSpec, ...]
     codec: CodecSpec
     outer: OuterSpec
     state_id: Digest

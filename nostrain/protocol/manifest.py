@@ -24,8 +24,20 @@ class BlobRef(msgspec.Struct, frozen=True):
     urls: tuple[str, ...] = ()
 
 
+class RopeScaling(msgspec.Struct, frozen=True):
+    """Llama 3's stretching of low frequencies (`rope_type` `llama3` in transformers), for contexts beyond `original_max_position_embeddings`."""
+
+    factor_ppm: int
+    low_freq_factor_ppm: int
+    high_freq_factor_ppm: int
+    original_max_position_embeddings: int
+
+
 class ModelSpec(msgspec.Struct, frozen=True):
-    """A Llama as `transformers.LlamaConfig` describes it. `rope_theta` is an integer here; weights are float32."""
+    """A model of the Llama family as transformers' configurations describe it: `config.json` in integers (`protocol.hf_config`). Weights are float32.
+
+    `head_dim` 0: the hidden size shared among the heads. `attention_bias`: q, k, v and o have biases; qwen2 has them in q, k and v in any case.
+    """
 
     hidden_size: int = 128
     intermediate_size: int = 384
@@ -36,10 +48,20 @@ class ModelSpec(msgspec.Struct, frozen=True):
     max_position_embeddings: int = 128
     rope_theta: int = 10_000
     tie_word_embeddings: bool = False
+    architecture: Literal["llama", "qwen2", "qwen3"] = "llama"
+    head_dim: int = 0
+    rms_norm_eps_ppb: int = 1_000
+    attention_bias: bool = False
+    rope_scaling: RopeScaling | None = None
+
+    @property
+    def head_size(self) -> int:
+        """Width of one attention head."""
+        return self.head_dim or self.hidden_size // max(1, self.num_attention_heads)
 
 
 class TensorSpec(msgspec.Struct, frozen=True, array_like=True):
-    """Name and shape of one float32 tensor of the checkpoint; the manifest lists them sorted by name (byte order)."""
+    """Name and shape of one float32 tensor of the checkpoint; sorted by name (byte order); `protocol.tensors` says which a model has."""
 
     name: str
     shape: tuple[int, ...]
@@ -136,7 +158,6 @@ class RunManifest(msgspec.Struct, frozen=True, tag_field="type", tag="run"):
     min_validators: int
     threshold: int
     model: ModelSpec
-    tensors: tuple[TensorSpec, ...]
     dataset: BlobRef
     checkpoint: BlobRef
     root: Digest

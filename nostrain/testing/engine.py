@@ -37,7 +37,7 @@ from nostrain.protocol.jobs import (
     ValidationJob,
     ValidationResult,
 )
-from nostrain.protocol.manifest import BlobRef, TensorSpec
+from nostrain.protocol.manifest import BlobRef
 from nostrain.units import Digest, Ppm, Pubkey
 
 GAIN: Final = 1_000_000
@@ -47,7 +47,6 @@ _NOISE: Final = 0.03
 _WEIGHT: Final = 65_536
 _SE: Final = 1_000
 _SHARDS: Final = 12
-_TENSORS: Final = (TensorSpec("stub.weight", (1,)),)
 
 
 class Checkpoint(msgspec.Struct, frozen=True, tag="nostrain-stub-checkpoint"):
@@ -178,7 +177,6 @@ def _build_run(job: BuildRunJob) -> BuildRunResult:
     return BuildRunResult(
         dataset=blobs[-2][0],
         checkpoint=blobs[-1][0],
-        tensors=_TENSORS,
         root=_root(start),
         blobs=tuple(blobs),
         total_bytes=sum(ref.size for ref, _ in blobs),

@@ -31,7 +31,7 @@ from nostrain.protocol.jobs import (
     ValidationJob,
     ValidationResult,
 )
-from nostrain.protocol.manifest import BlobRef, CodecSpec, ModelSpec, OuterSpec, ScoringSpec, TensorSpec, TrainingSpec
+from nostrain.protocol.manifest import BlobRef, CodecSpec, ModelSpec, OuterSpec, ScoringSpec, TrainingSpec
 from nostrain.testing.engine import StubEngine
 from nostrain.units import Digest, Pubkey
 
@@ -86,7 +86,7 @@ class Run:
 
     def train_job(self, name: str, seed: str, shard: int = 0) -> TrainJob:
         out = str(self.folder / f"{name}.delta"), str(self.folder / f"{name}.state")
-        return TrainJob(MODEL, self.built.tensors, TRAINING, CODEC, self.checkpoint, self.shards[shard], seed, 0, None, *out)
+        return TrainJob(MODEL, TRAINING, CODEC, self.checkpoint, self.shards[shard], seed, 0, None, *out)
 
     async def train(self, name: str, seed: str, shard: int = 0) -> tuple[BlobRef, str]:
         job = self.train_job(name, seed, shard)
@@ -98,7 +98,6 @@ class Run:
     async def evaluate(self, candidates: list[Candidate], earlier: tuple[tuple[BlobRef, str], ...] = ()) -> EvaluateResult:
         job = EvaluateJob(
             MODEL,
-            self.built.tensors,
             TRAINING,
             CODEC,
             OuterSpec(),
@@ -117,13 +116,13 @@ class Run:
     async def aggregate(self, deltas: list[tuple[BlobRef, str]], name: str) -> AggregateResult:
         state = initial_state_id(self.built.root)
         named = tuple((ref.sha256, path) for ref, path in deltas)
-        job = AggregateJob(self.built.tensors, CODEC, OuterSpec(), state, self.checkpoint, named, len(deltas), str(self.folder / name))
+        job = AggregateJob(MODEL, CODEC, OuterSpec(), state, self.checkpoint, named, len(deltas), str(self.folder / name))
         result = await self.engine.run(job)
         assert isinstance(result, AggregateResult)
         return result
 
     async def inspect(self, path: str) -> InspectResult:
-        result = await self.engine.run(InspectJob(path, self.built.tensors))
+        result = await self.engine.run(InspectJob(MODEL, path))
         assert isinstance(result, InspectResult)
         return result
 
@@ -149,7 +148,7 @@ async def test_a_round_of_work(kind: str, tmp_path: Path, rng: random.Random) ->
         await check_scores(run, deltas, seeds)
         await check_next_checkpoint(run, deltas)
 
-        validation = ValidationJob(MODEL, run.built.tensors, run.checkpoint, run.validation, 256, 16, 4)
+        validation = ValidationJob(MODEL, run.checkpoint, run.validation, 256, 16, 4)
         result = await engine.run(validation)
         assert isinstance(result, ValidationResult)
         assert result.tokens == 256
@@ -200,8 +199,8 @@ async def test_wrong_jobs_are_told_from_bad_luck(kind: str, tmp_path: Path, rng:
     async with opened(kind) as engine:
         checkpoint = tmp_path / "no-checkpoint"
         checkpoint.write_bytes(b"{}")
-        tensors, state = (TensorSpec("w", (2, 2)),), initial_state_id(Digest("0" * 64))
-        job = AggregateJob(tensors, CODEC, OuterSpec(), state, str(checkpoint), (), 1, str(tmp_path / "out"))
+        state = initial_state_id(Digest("0" * 64))
+        job = AggregateJob(MODEL, CODEC, OuterSpec(), state, str(checkpoint), (), 1, str(tmp_path / "out"))
         with pytest.raises(LocalProtocolError):
             await engine.run(job)
         with pytest.raises(Unavailable):

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from nostrain.core.bounds import MAX_BATCHES, manifest_problem
 from nostrain.core.timing import blocks_in
 from nostrain.protocol.limits import MAX_WORKERS
-from nostrain.protocol.manifest import RunManifest, ScoringSpec, SettlementSpec, TimingSpec
+from nostrain.protocol.manifest import ModelSpec, RopeScaling, RunManifest, ScoringSpec, SettlementSpec, TimingSpec
 from nostrain.protocol.messages import Message
-from nostrain.units import EventId, Msat, Ppm
+from nostrain.units import PPM, EventId, Msat, Ppm
 from tests.core.actors import EXAMPLES, Node
 from tests.docs.examples import BLOBS, COORDINATOR, START, Party
 
@@ -63,7 +63,22 @@ SHORT = TimingSpec(commit_s=1, acknowledge_s=1, reveal_s=1, verdict_s=1, attest_
         ({"blob_servers": (BLOBS,) * 17}, "17 blob servers"),
         ({"relays": ("wss://relay.example",) * 9}, "9 relays"),
         ({"relays": ("wss://" + "a" * 256,)}, "1 relays, or an address of more than 256"),
-        ({"tensors": ()}, "no tensors"),
+        ({"model": ModelSpec(num_hidden_layers=257)}, "a model of 257 layers"),
+        ({"model": ModelSpec(num_hidden_layers=0)}, "a model of 0 layers"),
+        ({"model": ModelSpec(vocab_size=0)}, "sides 128, 384, 0, 128"),
+        ({"model": ModelSpec(hidden_size=1 << 60)}, "a model of 4 layers, with sides 1152921504606846976"),
+        ({"model": ModelSpec(hidden_size=1 << 19, intermediate_size=1 << 20, num_hidden_layers=256)}, " parameters"),
+        ({"model": ModelSpec(num_attention_heads=0)}, "0 heads share 4 keys"),
+        ({"model": ModelSpec(num_attention_heads=3, num_key_value_heads=3)}, "3 heads of width 42.6667"),
+        ({"model": ModelSpec(num_key_value_heads=3)}, "4 heads share 3 keys"),
+        ({"model": ModelSpec(head_dim=-2)}, "4 heads of width -2"),
+        ({"model": ModelSpec(head_dim=5)}, "4 heads of width 5"),
+        ({"model": ModelSpec(rms_norm_eps_ppb=0)}, "an epsilon of 0 ppb"),
+        ({"model": ModelSpec(rope_theta=0)}, "a rope theta of 0"),
+        ({"model": ModelSpec(architecture="qwen2", attention_bias=True)}, "no attention_bias"),
+        ({"model": ModelSpec(rope_scaling=RopeScaling(0, 1, 2, 3))}, "rope scaled by 0 ppm"),
+        ({"model": ModelSpec(rope_scaling=RopeScaling(PPM, 2, 2, 3))}, "between 2 and 2 ppm"),
+        ({"model": ModelSpec(rope_scaling=RopeScaling(PPM, 1, 2, 0))}, "from 0 positions"),
     ],
 )
 def test_a_manifest_that_nobody_can_take_part_in_is_refused(changes: dict[str, object], problem: str) -> None:

@@ -24,7 +24,7 @@ from nostrain.devnet.observer import Observer
 from nostrain.errors import ConfigError
 from nostrain.protocol import messages as m
 from nostrain.protocol.jobs import TrainJob
-from nostrain.protocol.manifest import CodecSpec, ModelSpec, ScoringSpec, TensorSpec, TrainingSpec
+from nostrain.protocol.manifest import CodecSpec, ModelSpec, ScoringSpec, TrainingSpec
 from nostrain.protocol.messages import Score, Verdict
 from nostrain.sparseloco.codec import decode_untrusted
 from nostrain.units import Digest, EventId, Ppm, Pubkey
@@ -87,11 +87,10 @@ def test_no_cheater_runs_on_a_network_with_real_money() -> None:
 
 
 def test_noise_is_a_delta_in_every_respect_but_one(seed: int) -> None:
-    tensors = (TensorSpec("a", (70, 100)), TensorSpec("b", (3,)))
-    job = TrainJob(ModelSpec(), tensors, TrainingSpec(), CodecSpec(), "", "", "", 0, None, "", "")
+    job = TrainJob(ModelSpec(), TrainingSpec(), CodecSpec(), "", "", "", 0, None, "", "")
     blobs = {random_delta(job, bytes([seed % 256, at])) for at in range(3)}
     assert len(blobs) == 3
-    assert all(len(decode_untrusted(blob, tensors, job.codec).indices) == 64 + 46 + 1 for blob in blobs)
+    assert all(len(decode_untrusted(blob, job.tensors, job.codec).indices) == 64 * 224 + 2 * 9 for blob in blobs)
     assert random_delta(job, b"same") == random_delta(job, b"same")
 
 

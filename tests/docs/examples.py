@@ -46,7 +46,6 @@ from nostrain.protocol.manifest import (
     RunManifest,
     ScoringSpec,
     SettlementSpec,
-    TensorSpec,
     TimingSpec,
     TrainingSpec,
 )
@@ -62,20 +61,6 @@ START: Final = UnixTime(1_767_225_600)
 BLOBS: Final = "https://blobs.example"
 RELAYS: Final = ("wss://relay.example", "wss://other.example")
 MODEL: Final = ModelSpec(hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2)
-TENSORS: Final = (
-    TensorSpec("lm_head.weight", (256, 64)),
-    TensorSpec("model.embed_tokens.weight", (256, 64)),
-    TensorSpec("model.layers.0.input_layernorm.weight", (64,)),
-    TensorSpec("model.layers.0.mlp.down_proj.weight", (64, 128)),
-    TensorSpec("model.layers.0.mlp.gate_proj.weight", (128, 64)),
-    TensorSpec("model.layers.0.mlp.up_proj.weight", (128, 64)),
-    TensorSpec("model.layers.0.post_attention_layernorm.weight", (64,)),
-    TensorSpec("model.layers.0.self_attn.k_proj.weight", (64, 64)),
-    TensorSpec("model.layers.0.self_attn.o_proj.weight", (64, 64)),
-    TensorSpec("model.layers.0.self_attn.q_proj.weight", (64, 64)),
-    TensorSpec("model.layers.0.self_attn.v_proj.weight", (64, 64)),
-    TensorSpec("model.norm.weight", (64,)),
-)
 ROUNDS: Final = 8
 CODEC: Final = CodecSpec()
 OUTER: Final = OuterSpec()
@@ -185,7 +170,6 @@ class Examples:
             min_validators=3,
             threshold=2,
             model=MODEL,
-            tensors=TENSORS,
             dataset=blob("dataset manifest", 4_211),
             checkpoint=blob("checkpoint 0", 297_824),
             root=root,

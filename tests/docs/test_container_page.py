@@ -6,19 +6,23 @@ import hashlib
 import math
 import random
 from pathlib import Path
+from typing import Literal
 
+import msgspec
 import numpy as np
 import pytest
 
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.digests import next_state_id
-from nostrain.protocol.manifest import CodecSpec, OuterSpec, TensorSpec
+from nostrain.protocol.manifest import CodecSpec, ModelSpec, OuterSpec, TensorSpec
+from nostrain.protocol.tensors import model_tensors
 from nostrain.sparseloco.aggregate import cap_weights, outer_step, step_weights
 from nostrain.sparseloco.checkpoint import merkle_root, write_checkpoint
 from nostrain.sparseloco.codec import decode_untrusted, encode
 from nostrain.units import Digest, Ppm
 
 from .page_decoder import decode
+from .page_tensors import page_tensors
 
 TENSORS = (TensorSpec("a", (3, 70)), TensorSpec("b", (64,)), TensorSpec("c", (5,)))
 CODEC = CodecSpec(chunk=64, topk=6)
@@ -117,3 +121,14 @@ def test_the_page_names_a_checkpoint_as_we_do(count: int, rng: random.Random, tm
     root = tagged("nostrain/node", first + leaves[2]) if count > 2 else first
     assert data == b""
     assert merkle_root(tensors, flat) == root.hex()
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_the_tensors_are_those_of_the_table(family: Literal["llama", "qwen2", "qwen3"], tied: bool, bias: bool) -> None:
+    spec = ModelSpec(num_hidden_layers=11, num_key_value_heads=2, tie_word_embeddings=tied, architecture=family)
+    spec = msgspec.structs.replace(spec, attention_bias=bias and family != "qwen2")
+    for model in (spec, msgspec.structs.replace(spec, head_dim=24)):
+        told = page_tensors(msgspec.to_builtins(model))
+        assert told == [(tensor.name, tensor.shape) for tensor in model_tensors(model)]

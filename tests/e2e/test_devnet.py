@@ -20,12 +20,12 @@ from nostrain.nostr.pool import open_pool
 from nostrain.protocol.event import Draft, Event, Filter
 from nostrain.protocol.manifest import CodecSpec, ModelSpec
 from nostrain.protocol.messages import Announcement, Commitment
-from nostrain.protocol.tensors import model_tensors
 from nostrain.units import Digest, UnixTime
 from nostrain.wire import kinds
 from nostrain.wire.messages import draft, read_message_untrusted
 from tests.devnet.living import processes_of
 from tests.docs.page_decoder import decode
+from tests.docs.page_tensors import page_tensors
 
 pytest.importorskip("torch", reason="SKIPPED E2E: torch is not installed, so no engine can train (install the extra `torch`)")
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(400)]
@@ -104,7 +104,7 @@ async def test_a_small_run_learns_agrees_and_matches_the_reference(tmp_path: Pat
 
 def deltas_read_by_the_page(folder: Path) -> int:
     """Decode every delta of the run with the decoder that was written from docs/protocol.md alone; how many there are."""
-    shapes = [tensor.shape for tensor in model_tensors(ModelSpec())]
+    shapes = [shape for _, shape in page_tensors(msgspec.to_builtins(ModelSpec()))]
     codec, blobs = CodecSpec(), {path.read_bytes() for path in folder.rglob("*.delta")}
     for blob in blobs:
         assert len(decode(blob, shapes, codec.chunk, codec.topk, codec.quantizer_bits)) == 64 * 224 + 2 * 9

@@ -27,7 +27,7 @@ SETTINGS = EngineSettings(command=(sys.executable, FAKE), threads=3)
 
 
 def job(behaviour: str, tokens: int = 1) -> ValidationJob:
-    return ValidationJob(model=ModelSpec(), tensors=(), checkpoint=behaviour, shard="", tokens=tokens, sequence_length=1, eval_batch=1)
+    return ValidationJob(model=ModelSpec(), checkpoint=behaviour, shard="", tokens=tokens, sequence_length=1, eval_batch=1)
 
 
 async def ask(engine: EngineProcess, behaviour: str, tokens: int = 1) -> ValidationResult:
@@ -204,7 +204,7 @@ from nostrain.protocol.manifest import ModelSpec
 
 async def main():
     async with EngineProcess.open(EngineSettings(command=(sys.executable, sys.argv[1]))) as engine:
-        job = ValidationJob(ModelSpec(), (), "ok", "", 1, 1, 1)
+        job = ValidationJob(ModelSpec(), "ok", "", 1, 1, 1)
         print((await engine.run(job)).loss_nanonats, flush=True)
         await trio.sleep_forever()
 

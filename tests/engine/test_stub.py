@@ -37,13 +37,11 @@ async def prepare(engine: StubEngine, folder: Path) -> tuple[EvaluateJob, list[T
     jobs = []
     for number, seed in enumerate(SEEDS):
         out = str(folder / f"{number}.delta"), str(folder / f"{number}.state")
-        jobs.append(TrainJob(ModelSpec(), built.tensors, training, codec, start, shards[number], seed, 0, None, *out))
+        jobs.append(TrainJob(ModelSpec(), training, codec, start, shards[number], seed, 0, None, *out))
         await engine.run(jobs[-1])
     candidates = tuple(Candidate(worker, job.delta_out, job.shard, job.seed) for worker, job in zip(WORKERS, jobs, strict=True))
     unassigned = tuple(shards[8:10])
-    return EvaluateJob(
-        ModelSpec(), built.tensors, training, codec, OuterSpec(), ScoringSpec(), start, candidates, 4, unassigned, "a" * 64
-    ), jobs
+    return EvaluateJob(ModelSpec(), training, codec, OuterSpec(), ScoringSpec(), start, candidates, 4, unassigned, "a" * 64), jobs
 
 
 async def scores(engine: StubEngine, job: EvaluateJob) -> EvaluateResult:

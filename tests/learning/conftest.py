@@ -52,7 +52,6 @@ class SmallRun:
         """The first round's job of the worker in `slot`, writing to `folder`."""
         return TrainJob(
             model=MODEL,
-            tensors=self.result.tensors,
             training=TRAINING,
             codec=CODEC,
             checkpoint=self.checkpoint,

@@ -62,7 +62,7 @@ def run_of(dataset: Path, out: Path, least: tuple[int, int] = (32, 320)) -> Buil
 def train_job(dataset: Path, run: BuildRunResult, folder: Path, shard: str = "shard-0000.bin") -> TrainJob:
     checkpoint = run.blobs[-1][1]
     out = str(folder / "delta"), str(folder / "state")
-    return TrainJob(run.model, run.tensors, TRAINING, CODEC, checkpoint, str(dataset / shard), SEED, 0, None, *out, dtype="uint16")
+    return TrainJob(run.model, TRAINING, CODEC, checkpoint, str(dataset / shard), SEED, 0, None, *out, dtype="uint16")
 
 
 def test_a_run_takes_vocabulary_and_files_from_the_dataset(dataset: Path, tmp_path: Path) -> None:
@@ -90,7 +90,6 @@ def test_every_job_reads_two_bytes_a_token(dataset: Path, tmp_path: Path) -> Non
     scored = run_job(
         EvaluateJob(
             run.model,
-            run.tensors,
             TRAINING,
             CODEC,
             OUTER,
@@ -105,7 +104,7 @@ def test_every_job_reads_two_bytes_a_token(dataset: Path, tmp_path: Path) -> Non
     )
     assert isinstance(scored, EvaluateResult)
     assert scored.scores[0].assigned_gain > 0
-    held_out = ValidationJob(run.model, run.tensors, job.checkpoint, str(dataset / "validation.bin"), 320, 32, 4, "uint16")
+    held_out = ValidationJob(run.model, job.checkpoint, str(dataset / "validation.bin"), 320, 32, 4, "uint16")
     measured = run_job(held_out)
     assert isinstance(measured, ValidationResult)
     assert measured.loss_nanonats == pytest.approx(np.log(300) * 1e9, rel=0.05)

@@ -17,7 +17,7 @@ from nostrain.learning.frames import FRAME_MAX, Reply, read_frame, write_frame
 from nostrain.protocol.digests import next_state_id
 from nostrain.protocol.jobs import AggregateJob, AggregateResult, InspectJob, InspectResult, Job, TrainResult
 
-from .conftest import CODEC, OUTER, SmallRun
+from .conftest import CODEC, MODEL, OUTER, SmallRun
 
 ENGINE = [sys.executable, "-W", "error", "-m", "nostrain.learning"]
 
@@ -49,9 +49,9 @@ def call(process: subprocess.Popen[bytes], number: int, job: Job) -> Reply:
 
 
 def test_jobs_and_their_faults_over_frames(engine: subprocess.Popen[bytes], small_run: SmallRun, tmp_path: Path) -> None:
-    inspect = InspectJob(small_run.checkpoint, small_run.result.tensors)
+    inspect = InspectJob(MODEL, small_run.checkpoint)
     assert call(engine, 1, inspect).result == InspectResult(small_run.result.root)
-    missing = call(engine, 2, InspectJob(str(tmp_path / "missing"), small_run.result.tensors))
+    missing = call(engine, 2, InspectJob(MODEL, str(tmp_path / "missing")))
     assert (missing.id, missing.result) == (2, None)
     assert missing.error is not None
     assert missing.error.family == "unavailable"
@@ -75,7 +75,7 @@ def test_jobs_and_their_faults_over_frames(engine: subprocess.Popen[bytes], smal
 
 def test_aggregation_needs_no_torch(small_run: SmallRun, tmp_path: Path) -> None:
     job = AggregateJob(
-        tensors=small_run.result.tensors,
+        model=MODEL,
         codec=CODEC,
         outer=OUTER,
         state_id=small_run.state_id,
@@ -130,7 +130,7 @@ def test_stray_output_does_not_reach_the_frames(small_run: SmallRun) -> None:
         "original, build.inspect = build.inspect, noisy\n"
         "engine.main()\n"
     )
-    request = msgspec.msgpack.encode({"id": 9, "job": InspectJob(small_run.checkpoint, small_run.result.tensors)})
+    request = msgspec.msgpack.encode({"id": 9, "job": InspectJob(MODEL, small_run.checkpoint)})
     frame = io.BytesIO()
     write_frame(frame, request)
     done = subprocess.run([sys.executable, "-c", program], input=frame.getvalue(), capture_output=True, check=True, timeout=30)

@@ -22,8 +22,8 @@ from nostrain.learning.reference import ReferenceSpec, RoundSpec, repeat_run
 from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.engines import EngineKind
 from nostrain.protocol.jobs import EvaluateResult, TrainResult
-from nostrain.protocol.manifest import ModelSpec, RunManifest, TrainingSpec
-from nostrain.units import Ppm, Pubkey
+from nostrain.protocol.manifest import ModelSpec, RopeScaling, RunManifest, TrainingSpec
+from nostrain.units import PPM, Ppm, Pubkey
 
 from .conftest import CODEC, MODEL, OUTER, TRAINING, SmallRun
 from .test_training_jobs import NAMES, Trained, candidates, evaluate_job
@@ -32,7 +32,14 @@ mx = pytest.importorskip("mlx.core", reason="mlx is not installed (extra `mlx`):
 
 MLX = EngineOptions("mlx")
 TIED = msgspec.structs.replace(MODEL, tie_word_embeddings=True)
-SPECS = [MODEL, TIED]
+QWEN2 = msgspec.structs.replace(MODEL, architecture="qwen2", rope_theta=1_000_000, rms_norm_eps_ppb=10_000)
+QWEN3 = msgspec.structs.replace(MODEL, architecture="qwen3", head_dim=16, tie_word_embeddings=True)
+LLAMA3 = msgspec.structs.replace(
+    MODEL, rope_theta=500, attention_bias=True, rope_scaling=RopeScaling(8 * PPM, 1 * PPM, 4 * PPM, 16), rms_norm_eps_ppb=100_000
+)
+"""Of 4 pairs of coordinates in a head one is kept, one stretched, one in between."""
+SPECS = [MODEL, TIED, QWEN2, QWEN3, LLAMA3]
+NAMES_OF_SPECS = ["llama", "tied", "qwen2", "qwen3", "llama3"]
 KINDS: tuple[EngineKind, ...] = ("pytorch", "mlx")
 
 
@@ -47,12 +54,11 @@ def windows_of(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
     return np.random.default_rng(5).integers(0, MODEL.vocab_size, (count, 33))
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=["llama", "tied"])
+@pytest.mark.parametrize("spec", SPECS, ids=NAMES_OF_SPECS)
 def test_logits_are_those_of_transformers(spec: ModelSpec) -> None:
     import torch
 
     from nostrain.learning.engines.mlx.model import MlxModel
-    from nostrain.learning.engines.mlx.network import logits
     from nostrain.learning.engines.pytorch.model import TorchModel
 
     theirs, ours, tokens = opened("pytorch", spec), opened("mlx", spec), windows_of(4)[:, :-1]
@@ -61,10 +67,10 @@ def test_logits_are_those_of_transformers(spec: ModelSpec) -> None:
     with torch.inference_mode():
         expected = theirs.module(input_ids=torch.from_numpy(tokens)).logits.numpy()
     assert np.abs(expected).max() > 1
-    np.testing.assert_allclose(np.array(logits(spec, ours.tensors(), mx.array(tokens))), expected, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(np.array(ours.network.logits(ours.tensors(), mx.array(tokens))), expected, atol=1e-4, rtol=0)
 
 
-@pytest.mark.parametrize("spec", SPECS, ids=["llama", "tied"])
+@pytest.mark.parametrize("spec", SPECS, ids=NAMES_OF_SPECS)
 def test_losses_and_steps_are_those_of_pytorch(spec: ModelSpec) -> None:
     """One clipped step of AdamW, then four more from the state that the other engine left: losses, parameters, moments."""
     models = {kind: opened(kind, spec) for kind in KINDS}
@@ -74,7 +80,10 @@ def test_losses_and_steps_are_those_of_pytorch(spec: ModelSpec) -> None:
 
     first = {kind: models[kind].inner_steps(windows[:2], training, 2, states[kind]) for kind in KINDS}
     np.testing.assert_allclose(first["mlx"], first["pytorch"], atol=1e-5)
-    np.testing.assert_allclose(models["mlx"].read(), models["pytorch"].read(), atol=1e-4)
+    # AdamW divides by the size of the gradient: where that is nothing but last bits, so is the direction of the first step.
+    sure = np.abs(states["pytorch"].first_moment) > 1e-6
+    assert sure.mean() > 0.5
+    np.testing.assert_allclose(models["mlx"].read()[sure], models["pytorch"].read()[sure], atol=1e-4)
     for name in ("first_moment", "second_moment"):
         one, other = (getattr(states[kind], name) for kind in KINDS)
         assert one.dtype == other.dtype == np.float32
@@ -140,7 +149,6 @@ def test_the_reference_trains_each_worker_with_its_engine(small_run: SmallRun, t
         min_validators=1,
         threshold=1,
         model=MODEL,
-        tensors=built.tensors,
         dataset=built.dataset,
         checkpoint=built.checkpoint,
         root=built.root,

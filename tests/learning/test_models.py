@@ -15,10 +15,16 @@ from nostrain.learning.dispatch import run_job
 from nostrain.learning.engines import load_engine
 from nostrain.learning.engines.base import EngineOptions
 from nostrain.learning.engines.pytorch.engine import pick_device
-from nostrain.learning.engines.pytorch.model import TorchModel, build_module, tensor_specs
+from nostrain.learning.engines.pytorch.families import build_module
+from nostrain.learning.engines.pytorch.model import TorchModel, tensor_specs
 from nostrain.learning.initial import initial_parameters
 from nostrain.protocol.engines import EngineKind
-from nostrain.protocol.tensors import model_tensors
+from nostrain.protocol.hf_config import config_json, hf_config, model_spec
+from nostrain.protocol.manifest import RopeScaling
+from nostrain.protocol.tensors import model_tensors, parameter_count
+from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted, write_checkpoint
+from nostrain.sparseloco.layout import tensor_sizes
+from nostrain.units import PPM
 
 from .conftest import MODEL, SmallRun
 
@@ -28,29 +34,49 @@ TIED = msgspec.structs.replace(MODEL, tie_word_embeddings=True)
 def opened(small_run: SmallRun) -> TorchModel:
     import torch
 
-    from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted
-
-    return TorchModel(MODEL, load_checkpoint_untrusted(small_run.checkpoint, small_run.result.tensors), torch.device("cpu"))
+    return TorchModel(MODEL, load_checkpoint_untrusted(small_run.checkpoint, model_tensors(MODEL)), torch.device("cpu"))
 
 
-@pytest.mark.parametrize("spec", [MODEL, TIED, msgspec.structs.replace(MODEL, num_hidden_layers=12)])
-def test_the_tensors_are_those_of_transformers(spec: object) -> None:
-    assert isinstance(spec, type(MODEL))
+FAMILIES = {
+    "llama": MODEL,
+    "tied": TIED,
+    "deep": msgspec.structs.replace(MODEL, num_hidden_layers=12),
+    "biased": msgspec.structs.replace(MODEL, attention_bias=True, rms_norm_eps_ppb=10_000),
+    "llama3": msgspec.structs.replace(
+        MODEL, head_dim=12, rope_theta=500_000, rope_scaling=RopeScaling(8 * PPM, PPM, 4 * PPM, 16), tie_word_embeddings=True
+    ),
+    "qwen2": msgspec.structs.replace(MODEL, architecture="qwen2", rope_theta=1_000_000),
+    "qwen3": msgspec.structs.replace(MODEL, architecture="qwen3", head_dim=16, tie_word_embeddings=True),
+    "qwen3 biased": msgspec.structs.replace(MODEL, architecture="qwen3", attention_bias=True),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_the_tensors_are_those_of_transformers(family: str) -> None:
+    spec = FAMILIES[family]
     assert model_tensors(spec) == tensor_specs(build_module(spec))
+    assert parameter_count(spec) == sum(tensor_sizes(model_tensors(spec)))
 
 
-def test_transformers_opens_the_checkpoint_with_the_same_logits(small_run: SmallRun) -> None:
+@pytest.mark.parametrize("family", ["llama", "biased", "llama3", "qwen2", "qwen3"])
+def test_transformers_opens_an_exported_folder_with_the_same_logits(family: str, tmp_path: Path) -> None:
+    """Biases and norms are drawn, too: otherwise nobody would notice that one is not used."""
     import torch
-    from transformers import LlamaForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    folder = Path(small_run.checkpoint).parent
-    theirs = LlamaForCausalLM.from_pretrained(folder, local_files_only=True)
+    spec = FAMILIES[family]
+    flat = initial_parameters(spec, 3) + np.random.default_rng(3).normal(0, 0.2, parameter_count(spec)).astype(np.float32)
+    write_checkpoint(tmp_path / "model.safetensors", model_tensors(spec), flat)
+    (tmp_path / "config.json").write_text(config_json(spec))
+    theirs, loading = AutoModelForCausalLM.from_pretrained(tmp_path, local_files_only=True, output_loading_info=True)
+    assert not any(loading.values()), loading
     tokens = torch.arange(64).view(2, 32)
     with torch.inference_mode():
-        assert torch.equal(theirs(input_ids=tokens).logits, opened(small_run).module(input_ids=tokens).logits)
+        ours = TorchModel(spec, flat, torch.device("cpu")).module(input_ids=tokens).logits
+        assert torch.equal(theirs(input_ids=tokens).logits, ours)
     assert theirs.dtype == torch.float32
-    config = msgspec.json.decode((folder / "config.json").read_bytes())
-    assert (config["rope_theta"], config["rope_parameters"]["rope_theta"]) == (10_000.0, 10_000.0)
+    written = msgspec.json.decode(theirs.config.to_json_string(use_diff=False))
+    assert model_spec(written) == model_spec(hf_config(spec)) == msgspec.structs.replace(spec, head_dim=spec.head_size)
 
 
 def test_tied_embeddings_are_one_tensor() -> None:

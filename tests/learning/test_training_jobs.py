@@ -31,6 +31,7 @@ from nostrain.protocol.jobs import (
     ValidationResult,
 )
 from nostrain.protocol.manifest import BlobRef, RunManifest
+from nostrain.protocol.tensors import model_tensors
 from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted, write_bytes
 from nostrain.units import Digest, Pubkey
 
@@ -71,7 +72,6 @@ def evaluate_job(run: SmallRun, offered: tuple[Candidate, ...], earlier: tuple[t
     assigned = {run.shard_of(slot) for slot in range(WORKERS)}
     return EvaluateJob(
         model=MODEL,
-        tensors=run.result.tensors,
         training=TRAINING,
         codec=CODEC,
         outer=OUTER,
@@ -93,7 +93,7 @@ def evaluated(job: EvaluateJob) -> EvaluateResult:
 
 def aggregate_job(run: SmallRun, trained: Trained, out: Path, order: tuple[int, ...] = (0, 1, 2)) -> AggregateJob:
     return AggregateJob(
-        tensors=run.result.tensors,
+        model=MODEL,
         codec=CODEC,
         outer=OUTER,
         state_id=run.state_id,
@@ -111,7 +111,7 @@ def aggregated(job: AggregateJob) -> AggregateResult:
 
 
 def validation_loss(run: SmallRun, checkpoint: str) -> int:
-    job = ValidationJob(MODEL, run.result.tensors, checkpoint, run.validation, 32 * 50, 32, 8)
+    job = ValidationJob(MODEL, checkpoint, run.validation, 32 * 50, 32, 8)
     result = run_job(job)
     assert isinstance(result, ValidationResult)
     assert result.tokens == 32 * 50
@@ -233,7 +233,7 @@ def test_aggregate_improves_and_is_order_free(small_run: SmallRun, trained: Trai
     assert result.root == other.root
     assert result.state_id != other.state_id
     assert other.weights == (result.weights[2], result.weights[0], result.weights[1])
-    inspected = run_job(InspectJob(str(tmp_path / "next"), small_run.result.tensors))
+    inspected = run_job(InspectJob(MODEL, str(tmp_path / "next")))
     assert inspected == InspectResult(result.root)
     assert validation_loss(small_run, str(tmp_path / "next")) < validation_loss(small_run, small_run.checkpoint)
 
@@ -257,7 +257,7 @@ def test_a_round_without_accepted_work_keeps_the_weights(small_run: SmallRun, tr
 
 def test_inspect_names_what_is_wrong(small_run: SmallRun, tmp_path: Path) -> None:
     write_bytes(tmp_path / "bomb", (10_000_000_000).to_bytes(8, "little"), b"{}")
-    result = run_job(InspectJob(str(tmp_path / "bomb"), small_run.result.tensors))
+    result = run_job(InspectJob(MODEL, str(tmp_path / "bomb")))
     assert isinstance(result, InspectResult)
     assert result.root is None
     assert result.error is not None
@@ -266,13 +266,7 @@ def test_inspect_names_what_is_wrong(small_run: SmallRun, tmp_path: Path) -> Non
 
 def test_a_short_validation_shard_is_refused(small_run: SmallRun) -> None:
     with pytest.raises(RemoteProtocolError, match="validation shard"):
-        run_job(ValidationJob(MODEL, small_run.result.tensors, small_run.checkpoint, small_run.validation, 1 << 20, 32, 8))
-
-
-def test_the_wrong_tensors_for_a_model_are_named(small_run: SmallRun, tmp_path: Path) -> None:
-    job = msgspec.structs.replace(small_run.train_job(tmp_path), model=msgspec.structs.replace(MODEL, num_hidden_layers=1))
-    with pytest.raises(LocalProtocolError, match="not those of its model"):
-        run_job(job)
+        run_job(ValidationJob(MODEL, small_run.checkpoint, small_run.validation, 1 << 20, 32, 8))
 
 
 def test_reference_loop_is_the_jobs_one_by_one(small_run: SmallRun, trained: Trained, tmp_path: Path) -> None:
@@ -285,7 +279,6 @@ def test_reference_loop_is_the_jobs_one_by_one(small_run: SmallRun, trained: Tra
         min_validators=1,
         threshold=1,
         model=MODEL,
-        tensors=built.tensors,
         dataset=built.dataset,
         checkpoint=built.checkpoint,
         root=built.root,
@@ -304,7 +297,7 @@ def test_reference_loop_is_the_jobs_one_by_one(small_run: SmallRun, trained: Tra
     assert [state.round for state in states] == [1, 2]
     file = tmp_path / "work" / "round-00002" / "model.safetensors"
     assert states[1].checkpoint == BlobRef(Digest(sha256_hex(file.read_bytes())), file.stat().st_size)
-    assert np.isfinite(load_checkpoint_untrusted(file, built.tensors)).all()
+    assert np.isfinite(load_checkpoint_untrusted(file, model_tensors(MODEL))).all()
 
 
 def test_provenance_tells_who_trained_on_what(small_run: SmallRun, tmp_path: Path) -> None:

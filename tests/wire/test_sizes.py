@@ -11,9 +11,20 @@ import pytest
 from nostrain.core.bounds import MAX_BATCHES
 from nostrain.errors import LocalProtocolError
 from nostrain.protocol import messages as m
-from nostrain.protocol.limits import MAX_BLOB_BYTES, MAX_EVENT_BYTES, MAX_LEVELS, MAX_ROUNDS, MAX_URL, MAX_URLS, MAX_VALIDATORS, MAX_WORKERS
-from nostrain.protocol.manifest import BlobRef, RunManifest, TensorSpec
-from nostrain.units import Digest, EventId, Msat, Ppm, Pubkey, UnixTime
+from nostrain.protocol.limits import (
+    MAX_BLOB_BYTES,
+    MAX_EVENT_BYTES,
+    MAX_LAYERS,
+    MAX_LEVELS,
+    MAX_ROUNDS,
+    MAX_URL,
+    MAX_URLS,
+    MAX_VALIDATORS,
+    MAX_WIDTH,
+    MAX_WORKERS,
+)
+from nostrain.protocol.manifest import BlobRef, ModelSpec, RopeScaling, RunManifest
+from nostrain.units import PPM, Digest, EventId, Msat, Ppm, Pubkey, UnixTime
 from nostrain.wire.check import MAX_INTEGER, MAX_TIME, MAX_WORDS
 from nostrain.wire.event import encode_event
 from nostrain.wire.messages import draft, read_message_untrusted
@@ -112,18 +123,12 @@ def openings() -> m.Openings:
 
 
 def manifest() -> RunManifest:
-    """A Llama of about a billion parameters: 16 layers."""
-    sizes = {"mlp.down_proj": (2048, 8192), "mlp.gate_proj": (8192, 2048), "mlp.up_proj": (8192, 2048)}
-    sizes |= {f"self_attn.{name}_proj": (side, 2048) for name, side in (("k", 512), ("o", 2048), ("q", 2048), ("v", 512))}
-    norms = ("input_layernorm", "post_attention_layernorm")
-    layers = [
-        (f"model.layers.{n}.{name}.weight", shape) for n in range(16) for name, shape in (*sizes.items(), *((n, (2048,)) for n in norms))
-    ]
-    whole = [("lm_head.weight", (128_256, 2048)), ("model.embed_tokens.weight", (128_256, 2048)), ("model.norm.weight", (2048,))]
-    tensors = tuple(TensorSpec(name, shape) for name, shape in sorted(whole + layers))
-    assert len(tensors) == 147
+    """The largest model that a reader takes, every number of it at its limit."""
+    side, layers, ppm = MAX_WIDTH, MAX_LAYERS, 1024 * PPM
+    rope = RopeScaling(ppm, ppm - 1, ppm, side)
+    model = ModelSpec(side, side, layers, side, side, side, side, 1 << 40, False, "llama", side, 1_000_000, True, rope)
     body = example("manifest", RunManifest)
-    return msgspec.structs.replace(body, tensors=tensors, checkpoint=FAR, dataset=FAR, blob_servers=("https://blobs.example",) * 4)
+    return msgspec.structs.replace(body, model=model, checkpoint=FAR, dataset=FAR, blob_servers=("https://blobs.example",) * 4)
 
 
 def enrolment() -> m.Enrolment:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from nostrain.errors import LocalProtocolError
 from nostrain.learning.engines.base import Flat, Windows, WorkerState, learning_rate
 from nostrain.learning.engines.mlx.adamw import Trajectory, clipped
-from nostrain.learning.engines.mlx.network import token_losses
+from nostrain.learning.engines.mlx.network import Network
 from nostrain.protocol.manifest import ModelSpec, TrainingSpec
 from nostrain.protocol.tensors import model_tensors
 from nostrain.sparseloco.layout import tensor_sizes
@@ -27,7 +27,7 @@ class MlxModel:
         Raises:
             LocalProtocolError: `flat` is not of this model.
         """
-        self._spec, self._tensors = spec, model_tensors(spec)
+        self.network, self._tensors = Network(spec), model_tensors(spec)
         self._sizes = tensor_sizes(self._tensors)
         if flat.shape != (sum(self._sizes),):
             raise LocalProtocolError(f"{len(flat)} parameters are not those of the model: it has {sum(self._sizes)}")
@@ -63,7 +63,7 @@ class MlxModel:
         named = self.tensors()
         means = []
         for begin in range(0, len(padded), batch):
-            losses = np.array(token_losses(self._spec, named, padded[begin : begin + batch]))
+            losses = np.array(self.network.token_losses(named, padded[begin : begin + batch]))
             means.append(losses.mean(axis=1, dtype=np.float64))
         return np.concatenate(means)[: len(windows)]
 
@@ -88,4 +88,4 @@ class MlxModel:
         return {tensor.name: part for tensor, part in zip(self._tensors, parts, strict=True)}
 
     def _mean_loss(self, parts: list[mx.array], windows: mx.array) -> mx.array:
-        return token_losses(self._spec, self._named(parts), windows).mean()
+        return self.network.token_losses(self._named(parts), windows).mean()

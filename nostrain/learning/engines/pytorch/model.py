@@ -11,13 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers.models.llama.configuration_llama import LlamaConfig
-from transformers.models.llama.modeling_llama import LlamaForCausalLM
 
 from nostrain.errors import LocalProtocolError
 from nostrain.learning.engines.base import Flat, Windows, WorkerState
+from nostrain.learning.engines.pytorch.families import build_module
 from nostrain.learning.engines.pytorch.inner import inner_steps
-from nostrain.protocol.hf_config import hf_config
 from nostrain.protocol.manifest import ModelSpec, TensorSpec, TrainingSpec
 from nostrain.protocol.tensors import model_tensors
 from nostrain.sparseloco.layout import tensor_sizes
@@ -95,12 +93,3 @@ class TorchModel:
 def tensor_specs(module: torch.nn.Module) -> tuple[TensorSpec, ...]:
     """Name and shape of every parameter, sorted by name; tied weights appear once."""
     return tuple(TensorSpec(name, tuple(parameter.shape)) for name, parameter in sorted(module.named_parameters()))
-
-
-def build_module(spec: ModelSpec) -> torch.nn.Module:
-    """transformers' module for `spec`, with values of no meaning."""
-    if spec.hidden_size % spec.num_attention_heads or spec.num_attention_heads % spec.num_key_value_heads:
-        raise LocalProtocolError("model: heads must divide the hidden size, and key-value heads the heads")
-    module: torch.nn.Module = LlamaForCausalLM(LlamaConfig.from_dict(hf_config(spec)))
-    module.train(False)  # dropout is zero everywhere; this keeps it so whatever the defaults become
-    return module
