@@ -10,11 +10,11 @@ import msgspec
 import trio
 
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
-from nostrain.lightning import holds, offers, payments
+from nostrain.lightning import channels, holds, offers, payments, wallet
 from nostrain.lightning.node import Balances, ClnNode, peer_funds
 from nostrain.lightning.replies import BlockHeightReply, GetInfo, InvoiceReply, ListInvoices
 from nostrain.lightning.rpc import ClnError
-from nostrain.ports.lightning import FetchedInvoice, HoldUpdate, NodeFunds, PayResult
+from nostrain.ports.lightning import ChannelOrder, FetchedInvoice, HoldUpdate, NodeFunds, OpenResult, PayResult
 from nostrain.units import BlockHeight, Digest, Msat
 
 TIMEOUT_S: Final = 30.0
@@ -36,7 +36,7 @@ class Issued(msgspec.Struct, frozen=True):
 class ClnLightning:
     """One lightningd with a hold plugin. Calls run at the same time, each on a connection of its own; any of them may be cancelled.
 
-    With `network`, a node that is on another one is refused: whatever first asks for its id or height raises ConfigError, and nothing is paid.
+    `coins`: whether `funds` looks into the wallet. With `network`, a node that is on another one is refused: whatever first asks for its id or height raises ConfigError, and nothing is paid.
     """
 
     def __init__(
@@ -45,11 +45,12 @@ class ClnLightning:
         *,
         network: str | None = None,
         hold_poll_s: float = HOLD_POLL_S,
+        coins: bool = False,
         timeout_s: float = TIMEOUT_S,
         max_final_cltv: int = MAX_FINAL_CLTV,
     ) -> None:
         self._node = ClnNode(socket_path, timeout_s, network)
-        self._hold_poll_s = hold_poll_s
+        self._hold_poll_s, self._coins = hold_poll_s, coins
         self._max_final_cltv = max_final_cltv
 
     async def info(self) -> GetInfo:
@@ -68,7 +69,8 @@ class ClnLightning:
         """As the port."""
         info = await self._node.info()
         syncing = info.warning_bitcoind_sync or info.warning_lightningd_sync
-        return NodeFunds(await self._node.height(), syncing, peer_funds(await self._node.channels()))
+        coins = await wallet.coins(self._node) if self._coins else ()
+        return NodeFunds(await self._node.height(), syncing, peer_funds(await self._node.channels()), info.id, coins)
 
     async def wait_block(self, height: BlockHeight, timeout_s: int = 60) -> BlockHeight:
         """The height once it is at least `height`. Raises Unavailable, also when that takes longer than `timeout_s`."""
@@ -134,3 +136,7 @@ class ClnLightning:
     async def pay_fetched(self, bolt12: str, payment_hash: Digest, amount_msat: Msat) -> PayResult:
         """As the port."""
         return await offers.pay(self._node, bolt12, payment_hash, amount_msat)
+
+    async def open_channel(self, order: ChannelOrder) -> OpenResult:
+        """As the port."""
+        return await channels.open_channel(self._node, order)

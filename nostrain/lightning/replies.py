@@ -60,12 +60,64 @@ class PeerChannel(msgspec.Struct, frozen=True):
     receivable_msat: Msat = Msat(0)
     max_accepted_htlcs: int = 0
     htlcs: tuple[ChannelHtlc, ...] = ()
+    channel_id: str = ""
+    funding_txid: str = ""
 
 
 class ListPeerChannels(msgspec.Struct, frozen=True):
     """`listpeerchannels`."""
 
     channels: tuple[PeerChannel, ...]
+
+
+class WalletOutput(msgspec.Struct, frozen=True):
+    """A coin in `listfunds`; `status` is `unconfirmed`, `confirmed`, `spent` or `immature`."""
+
+    txid: Digest
+    output: int
+    amount_msat: Msat
+    status: str
+    reserved: bool
+    blockheight: BlockHeight | None = None
+
+    @property
+    def outpoint(self) -> str:
+        """`txid:vout`."""
+        return f"{self.txid}:{self.output}"
+
+
+class ListFunds(msgspec.Struct, frozen=True):
+    """`listfunds`."""
+
+    outputs: tuple[WalletOutput, ...]
+
+
+class WalletInput(msgspec.Struct, frozen=True):
+    """What a transaction in `listtransactions` spends."""
+
+    txid: Digest
+    index: int
+
+
+class WalletTransaction(msgspec.Struct, frozen=True):
+    """One in `listtransactions`; `blockheight` is 0 until it is confirmed."""
+
+    hash: Digest
+    blockheight: BlockHeight
+    inputs: tuple[WalletInput, ...]
+
+
+class ListTransactions(msgspec.Struct, frozen=True):
+    """`listtransactions`."""
+
+    transactions: tuple[WalletTransaction, ...]
+
+
+class Funded(msgspec.Struct, frozen=True):
+    """`fundchannel`."""
+
+    txid: Digest
+    channel_id: str
 
 
 class SendPay(msgspec.Struct, frozen=True):

@@ -48,12 +48,43 @@ class PeerFunds(msgspec.Struct, frozen=True):
     slots_in: int
 
 
+class Coin(msgspec.Struct, frozen=True):
+    """A confirmed output of the node's wallet that may be spent; `outpoint` is `txid:vout`, `height` the block that it is in."""
+
+    outpoint: str
+    amount_msat: Msat
+    height: BlockHeight
+
+
 class NodeFunds(msgspec.Struct, frozen=True):
-    """What our node says of itself. `syncing`: why `height` is old, None when it is not."""
+    """What our node says of itself. `syncing`: why `height` is old, None when it is not. `coins`: the largest, where they are asked for."""
 
     height: BlockHeight
     syncing: str | None
     peers: tuple[PeerFunds, ...]
+    node_id: str = ""
+    coins: tuple[Coin, ...] = ()
+
+
+class ChannelOrder(msgspec.Struct, frozen=True):
+    """A channel to open, from nothing but `coins`. `address`: `host:port` of the peer, None if it is known or connected. `feerate_perkb`: sat
+    per 1000 vB, 0 for the node's own estimate.
+    """
+
+    node_id: str
+    address: str | None
+    capacity_sat: int
+    coins: tuple[str, ...]
+    feerate_perkb: int
+    announce: bool
+
+
+class OpenResult(msgspec.Struct, frozen=True):
+    """How an opening ended: with the funding transaction, or None when it has failed for certain, for `reason`, and the coins are free."""
+
+    txid: Digest | None
+    channel_id: str = ""
+    reason: str = ""
 
 
 class FetchedInvoice(msgspec.Struct, frozen=True):
@@ -114,5 +145,12 @@ class Lightning(Protocol):
 
         Query-first: a second call with the same hash joins the first payment and never sends again. One that expired unsent has failed.
         Raises OutcomeUnknown when the node was lost meanwhile; cancellation means the same.
+        """
+        ...
+
+    async def open_channel(self, order: ChannelOrder) -> OpenResult:
+        """Open a channel once: its coins are the key, a second call with the same ones finds what the first did, and can never open another.
+
+        Raises Unavailable when nothing can be done or known now, OutcomeUnknown when it may have been opened; cancellation means the same.
         """
         ...

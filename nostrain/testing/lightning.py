@@ -17,8 +17,9 @@ from enum import Enum
 import trio
 
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
-from nostrain.ports.lightning import FetchedInvoice, HoldState, HoldUpdate, NodeFunds, PayResult, PeerFunds
+from nostrain.ports.lightning import ChannelOrder, FetchedInvoice, HoldState, HoldUpdate, NodeFunds, OpenResult, PayResult, PeerFunds
 from nostrain.testing.offers import OfferBook
+from nostrain.testing.wallet import FakeWallet
 from nostrain.units import BlockHeight, Digest, Msat, UnixTime
 
 PREFIX = "lnfake"
@@ -69,6 +70,7 @@ class FakeLedger:
     changed: trio.Event = field(default_factory=trio.Event)
     now: Callable[[], float] = time.time
     book: OfferBook = field(default_factory=OfferBook)
+    wallet: FakeWallet = field(default_factory=FakeWallet)
 
     def poke(self) -> None:
         """Wake whoever waits for a change."""
@@ -146,7 +148,9 @@ class FakeLightning:
         ledger = self._ledger
         ledger.expire()
         peer = PeerFunds("ledger", True, ledger.balances.get(self._name, Msat(0)), ROOM_MSAT, SLOTS, SLOTS)
-        return NodeFunds(BlockHeight(ledger.height()), ledger.syncing.get(self._name), (peer,))
+        height, wallet = BlockHeight(ledger.height()), ledger.wallet
+        opened = tuple(PeerFunds(node_id, True, msat, Msat(0), SLOTS, SLOTS) for node_id, msat in wallet.peers(self._name, height))
+        return NodeFunds(height, ledger.syncing.get(self._name), (peer, *opened), self._name, wallet.free(self._name))
 
     async def hold_invoice(self, payment_hash: Digest, amount_msat: Msat, min_final_cltv: int, expiry_s: int) -> str:
         """As the port."""
@@ -279,3 +283,15 @@ class FakeLightning:
                 raise OutcomeUnknown(f"payment {payment_hash[:8]}: the node of {self._name} went down")
             await ledger.changed.wait()
         return PayResult(payment_hash, row.preimage if row.payer == self._name else None)
+
+    async def open_channel(self, order: ChannelOrder) -> OpenResult:
+        """As the port: the peer is whoever is not down."""
+        await self._reach()
+        ledger = self._ledger
+        if order.node_id in ledger.down:
+            return OpenResult(None, reason="the peer cannot be reached")
+        result = ledger.wallet.open(self._name, order, BlockHeight(ledger.height()))
+        if ledger.lost_replies > 0:
+            ledger.lost_replies -= 1
+            raise OutcomeUnknown("the opening: the reply was lost")
+        return result

@@ -5,6 +5,7 @@ As in lightningd, an offered HTLC stays in its sender's balance until it is fulf
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -61,19 +62,38 @@ class Htlc:
 
 @dataclass(eq=False)
 class Channel:
-    """The channel between two nodes, by name; the first is its opener. `closed`: an HTLC ran out, and it went to the chain."""
+    """A channel between two nodes, by name; the first is its opener. `closed`: an HTLC ran out, and it went to the chain.
+
+    `pending`: its funding transaction waits for a block; until then it has no short channel id.
+    """
 
     ends: tuple[str, str]
     short_channel_id: str
     to_us: dict[str, Msat]
     slots: int = DEFAULT_SLOTS
     closed: bool = False
+    pending: bool = False
+    private: bool = False
+    funding_txid: str = ""
     htlcs: list[Htlc] = field(default_factory=list)
     offered_count: dict[str, int] = field(default_factory=dict)
     total_msat: Msat = field(init=False)
+    channel_id: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.total_msat = Msat(sum(self.to_us.values()))
+        self.funding_txid = self.funding_txid or hashlib.sha256(b"funding" + self.short_channel_id.encode()).hexdigest()
+        self.channel_id = hashlib.sha256(self.funding_txid.encode()).hexdigest()
+
+    @property
+    def state(self) -> str:
+        """As lightningd calls it."""
+        return "ONCHAIN" if self.closed else "CHANNELD_AWAITING_LOCKIN" if self.pending else "CHANNELD_NORMAL"
+
+    @property
+    def takes_htlcs(self) -> bool:
+        """Whether it can carry payments."""
+        return not self.closed and not self.pending
 
     @property
     def reserve_msat(self) -> Msat:
@@ -102,7 +122,7 @@ class Channel:
         failed: Callable[[HtlcRefused], None],
     ) -> Htlc:
         """Add an HTLC. Raises HtlcRefused, and then nothing changed."""
-        if self.closed:
+        if not self.takes_htlcs:
             raise HtlcRefused(Onion.PERMANENT_CHANNEL_FAILURE, "Channel closed")
         if sum(htlc.offerer == offerer for htlc in self.htlcs) >= self.slots:
             raise HtlcRefused(Onion.TEMPORARY_CHANNEL_FAILURE, "Too many HTLCs")

@@ -7,6 +7,7 @@ from typing import Final
 
 import trio
 
+from nostrain.devnet.simnet.chain import Coin
 from nostrain.devnet.simnet.channels import Channel
 from nostrain.devnet.simnet.nodes import Network, Node
 from nostrain.devnet.simnet.params import GetLog, ListFunds, ListPeerChannels, Nothing, WaitBlockHeight
@@ -42,8 +43,8 @@ class InfoMethods:
             "alias": f"simnet-{self.node.name}",
             "color": self.node.id[2:8],
             "num_peers": len(channels),
-            "num_pending_channels": 0,
-            "num_active_channels": sum(not channel.closed for channel in channels),
+            "num_pending_channels": sum(channel.pending for channel in channels),
+            "num_active_channels": sum(channel.takes_htlcs for channel in channels),
             "num_inactive_channels": sum(channel.closed for channel in channels),
             "address": [],
             "binding": [],
@@ -67,7 +68,7 @@ class InfoMethods:
         wanted = [
             channel
             for channel in channels
-            if asked.id in (None, channel["peer_id"]) and asked.short_channel_id in (None, channel["short_channel_id"])
+            if asked.id in (None, channel["peer_id"]) and asked.short_channel_id in (None, channel.get("short_channel_id"))
         ]
         return {"channels": wanted}
 
@@ -79,13 +80,13 @@ class InfoMethods:
             "peer_id": peer.id,
             "peer_connected": peer.up,
             **({"reestablished": True} if peer.up else {}),
-            "state": "ONCHAIN" if channel.closed else "CHANNELD_NORMAL",
-            "short_channel_id": channel.short_channel_id,
+            "state": channel.state,
+            **scid_of(channel),
             "direction": 0 if self.node.id < peer.id else 1,
-            "channel_id": hashlib.sha256(channel.short_channel_id.encode()).hexdigest(),
-            "funding_txid": hashlib.sha256(b"funding" + channel.short_channel_id.encode()).hexdigest(),
+            "channel_id": channel.channel_id,
+            "funding_txid": channel.funding_txid,
             "funding_outnum": 0,
-            "private": False,
+            "private": channel.private,
             "opener": "local" if channel.ends[0] == name else "remote",
             "features": ["option_static_remotekey", "option_anchors"],
             "to_us_msat": to_us,
@@ -115,8 +116,8 @@ class InfoMethods:
             ],
         }
 
-    def listfunds(self, _: ListFunds) -> Json:
-        """Channels only: there is no chain here."""
+    def listfunds(self, asked: ListFunds) -> Json:
+        """The wallet's coins, and the channels."""
         channels = [self.channel(channel) for channel in self.network.channels_of(self.node.name)]
         listed = [
             {
@@ -124,7 +125,7 @@ class InfoMethods:
                 "connected": channel["peer_connected"],
                 "state": channel["state"],
                 "channel_id": channel["channel_id"],
-                "short_channel_id": channel["short_channel_id"],
+                **{name: channel[name] for name in ("short_channel_id",) if name in channel},
                 "our_amount_msat": channel["to_us_msat"],
                 "amount_msat": channel["total_msat"],
                 "funding_txid": channel["funding_txid"],
@@ -132,7 +133,27 @@ class InfoMethods:
             }
             for channel in channels
         ]
-        return {"outputs": [], "channels": listed}
+        return {"outputs": [self.coin(coin) for coin in self.coins(spent=asked.spent)], "channels": listed}
+
+    def coins(self, *, spent: bool) -> list[Coin]:
+        """The wallet's."""
+        chain, name = self.network.chain, self.node.name
+        return [coin for coin in chain.coins.values() if coin.owner == name and (spent or coin.spender is None)]
+
+    def coin(self, coin: Coin) -> Json:
+        """A coin as lightningd lists it."""
+        reserved = coin.spender is None and coin.reserved_to > self.network.height
+        return {
+            "txid": coin.txid,
+            "output": coin.vout,
+            "amount_msat": coin.amount_msat,
+            "scriptpubkey": "5120" + hashlib.sha256(coin.address.encode()).hexdigest(),
+            "address": coin.address,
+            "status": "spent" if coin.spender is not None else "unconfirmed" if coin.height is None else "confirmed",
+            **({"blockheight": coin.height} if coin.height is not None and coin.spender is None else {}),
+            "reserved": reserved,
+            **({"reserved_to_block": coin.reserved_to} if reserved else {}),
+        }
 
     async def waitblockheight(self, asked: WaitBlockHeight) -> Json:
         """Return once the chain is that high."""
@@ -141,3 +162,8 @@ class InfoMethods:
                 await self.network.block.wait()
             return {"blockheight": self.network.height}
         raise RpcFailure(WAIT_TIMEOUT, "Timed out.")
+
+
+def scid_of(channel: Channel) -> Json:
+    """The short channel id of a channel that has one."""
+    return {} if channel.pending else {"short_channel_id": channel.short_channel_id}

@@ -16,6 +16,7 @@ import msgspec
 import trio
 from coincurve import PrivateKey
 
+from nostrain.devnet.simnet.chain import SPARE_SAT, Chain
 from nostrain.devnet.simnet.channels import DEFAULT_SLOTS, Channel, Htlc, HtlcRefused, Onion
 from nostrain.units import BlockHeight, Digest, Msat
 
@@ -214,7 +215,10 @@ class Node:
 
 
 class Network:
-    """A star: one channel from the first node to each other one. `funds` in msat; the first node's are spread evenly over its channels."""
+    """A star: one channel from the first node to each other one. `funds` in msat; the first node's are spread evenly over its channels.
+
+    The first node has SPARE_SAT on the chain besides.
+    """
 
     def __init__(self, funds: Mapping[str, Msat], slots: int = DEFAULT_SLOTS) -> None:
         self.height = FIRST_BLOCK
@@ -228,7 +232,15 @@ class Network:
             Channel((hub, name), f"{100 + index}x1x0", {hub: Msat(share + rest if index == 0 else share), name: funds[name]}, slots)
             for index, name in enumerate(others)
         ]
-        self.total_msat = sum(funds.values())
+        self.slots = slots
+        self.chain = Chain()
+        self.chain.fund(hub, Msat(SPARE_SAT * 1000), FIRST_BLOCK)
+        self._total = sum(funds.values()) + self.chain.total()
+
+    @property
+    def total_msat(self) -> int:
+        """What is in channels."""
+        return sum(channel.total_msat for channel in self.channels)
 
     def channels_of(self, name: str) -> list[Channel]:
         """Every channel with `name` at one end."""
@@ -238,12 +250,13 @@ class Network:
         """What went in is still there."""
         for channel in self.channels:
             channel.check()
-        assert sum(channel.total_msat for channel in self.channels) == self.total_msat
+        assert self.total_msat + self.chain.total() + self.chain.gone_msat == self._total
 
     def mine(self, blocks: int) -> None:
         """Let so many blocks pass, one after the other: hold plugins cancel what comes near its expiry, the chain takes what reached it."""
         for _ in range(blocks):
             self.height = BlockHeight(self.height + 1)
+            self.confirm()
             for node in self.nodes.values():
                 if node.up:
                     self.cancel_expiring(node)
@@ -254,6 +267,13 @@ class Network:
         mined, self.block = self.block, trio.Event()
         mined.set()
         self.check()
+
+    def confirm(self) -> None:
+        """A block takes what waits; channels whose funding it has are open."""
+        for index, transaction in enumerate(self.chain.confirm(self.height), start=1):
+            for channel in self.channels:
+                if channel.pending and channel.funding_txid == transaction.txid:
+                    channel.pending, channel.short_channel_id = False, f"{self.height}x{index}x0"
 
     def start(self, node: Node) -> None:
         """Bring a node up: HTLCs that are gone do not come back to its hold plugin, and blocks that it slept through reach it now."""

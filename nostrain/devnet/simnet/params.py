@@ -33,6 +33,41 @@ class ListFunds(msgspec.Struct):
     spent: bool = False
 
 
+class ListTransactions(msgspec.Struct):
+    """No parameters."""
+
+
+class NewAddr(msgspec.Struct):
+    """As in the schema."""
+
+    addresstype: str = "p2tr"
+
+
+class PeerId(msgspec.Struct):
+    """`fundchannel_cancel`."""
+
+    id: str
+
+
+class Connect(msgspec.Struct):
+    """As in the schema."""
+
+    id: str
+    host: str | None = None
+    port: int | None = None
+
+
+class FundChannel(msgspec.Struct):
+    """As in the schema, without pushing, leases, channel types and what the peer is asked to keep."""
+
+    id: str
+    amount: int | str
+    feerate: str | int | None = None
+    announce: bool = True
+    minconf: int | None = None
+    utxos: list[str] | None = None
+
+
 class WaitBlockHeight(msgspec.Struct):
     """As in the schema."""
 

@@ -92,7 +92,7 @@ class PaymentMethods:
             channels = [
                 channel
                 for channel in self.network.channels_of(offerer.name)
-                if not channel.closed
+                if channel.takes_htlcs
                 and receiver is not None
                 and channel.peer(offerer.name) == receiver.name
                 and hop.channel in (channel.short_channel_id, "0x0x0")

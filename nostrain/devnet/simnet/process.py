@@ -26,6 +26,7 @@ from nostrain.devnet.simnet.info import NETWORK, InfoMethods
 from nostrain.devnet.simnet.invoices import InvoiceMethods
 from nostrain.devnet.simnet.nodes import Faults, Network, Node
 from nostrain.devnet.simnet.offers import OfferMethods
+from nostrain.devnet.simnet.onchain import OnchainMethods
 from nostrain.devnet.simnet.payments import PaymentMethods
 from nostrain.devnet.simnet.receiving import drop_partial_sets
 from nostrain.devnet.simnet.rpc import Method, serve_client
@@ -84,7 +85,7 @@ class Simnet:
             return
         assert self._nursery is not None
         self.network.start(node)
-        tables = (InfoMethods, InvoiceMethods, OfferMethods, PaymentMethods, WaitMethods, HoldMethods)
+        tables = (InfoMethods, OnchainMethods, InvoiceMethods, OfferMethods, PaymentMethods, WaitMethods, HoldMethods)
         methods = {name: method for table in tables for name, method in table(self.network, node).table().items()}
         await self._nursery.start(self._serve_node, node, methods)
 

@@ -201,7 +201,7 @@ def shortest_path(network: Network, source: Node, destination: Node, amount_msat
     for name in queue:
         for channel in network.channels_of(name):
             peer = channel.peer(name)
-            if peer not in paths and channel.spendable(name) >= amount_msat and network.nodes[peer].up:
+            if peer not in paths and channel.takes_htlcs and channel.spendable(name) >= amount_msat and network.nodes[peer].up:
                 paths[peer] = [*paths[name], (channel, network.nodes[name])]
                 queue.append(peer)
     return paths.get(destination.name)

@@ -1,0 +1,104 @@
+"""Opening a channel once. `fundchannel` has no key of its own, so the coins that it may spend are the key.
+
+lightningd reserves the coins that it is told to use before anything is sent, refuses to use them again while they are reserved, and lists the
+transaction that spends them as soon as it is sent: so a second call can find out what the first one did, and two can never open two channels. An
+opening that lightningd lost in a crash leaves its coins reserved, for 72 blocks at most; until then it is not known, and nothing is done.
+Checked against lightningd 26.06 by `tests/contracts/test_lightning_channels.py`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import trio
+
+from nostrain.errors import OutcomeUnknown, Unavailable
+from nostrain.lightning import wallet
+from nostrain.lightning.node import ClnNode
+from nostrain.lightning.replies import Anything, Funded
+from nostrain.lightning.rpc import ClnError
+from nostrain.ports.lightning import ChannelOrder, OpenResult
+
+OPEN_S: Final = 120.0
+"""How long the peer may take to agree; then we give up, which it can only be told while nothing was sent."""
+CLEAR_S: Final = 10.0
+POLL_S: Final = 0.5
+
+
+async def open_channel(node: ClnNode, order: ChannelOrder) -> OpenResult:
+    """See `ports.lightning.Lightning.open_channel`."""
+    known = await outcome(node, order)
+    if known is not None:
+        return known
+    try:
+        # Connected first, so that `fundchannel` takes the coins at once: from then on it can be seen.
+        await node.ask("connect", where(order), Anything)
+    except ClnError as error:
+        return OpenResult(None, reason=str(error))
+    begun = trio.current_time()
+    try:
+        made = await node.rpc.call("fundchannel", terms(order), Funded, timeout_s=OPEN_S)
+    except ClnError as error:
+        return await ended(node, order, str(error))
+    except OutcomeUnknown:
+        if trio.current_time() < begun + OPEN_S:
+            raise
+        await give_up(node, order)
+        return await ended(node, order, f"the peer did not agree in {OPEN_S:.0f} s")
+    return OpenResult(made.txid, made.channel_id)
+
+
+def where(order: ChannelOrder) -> dict[str, object]:
+    """connect's parameters."""
+    if order.address is None:
+        return {"id": order.node_id}
+    host, _, port = order.address.rpartition(":")
+    return {"id": order.node_id, "host": host.strip("[]"), "port": int(port)}
+
+
+def terms(order: ChannelOrder) -> dict[str, object]:
+    """fundchannel's parameters."""
+    params: dict[str, object] = {
+        "id": order.node_id,
+        "amount": order.capacity_sat,
+        "announce": order.announce,
+        "utxos": list(order.coins),
+    }
+    return params | ({"feerate": f"{order.feerate_perkb}perkb"} if order.feerate_perkb else {})
+
+
+async def outcome(node: ClnNode, order: ChannelOrder) -> OpenResult | None:
+    """What became of the coins; None when nothing has. Raises Unavailable while that is not known."""
+    sent = wallet.spender(await wallet.transactions(node), order.coins)
+    if sent is not None:
+        for channel in await node.channels(order.node_id):
+            if channel.funding_txid == sent.hash:
+                return OpenResult(sent.hash, channel.channel_id)
+        return OpenResult(None, reason=f"its coins were spent otherwise, by {sent.hash[:16]}")
+    listed = {output.outpoint: output for output in await wallet.outputs(node)}
+    if not set(order.coins) <= listed.keys():
+        return OpenResult(None, reason="its coins are not in the wallet")
+    if any(listed[coin].reserved for coin in order.coins):
+        raise Unavailable(f"the opening to {order.node_id[:8]}: its coins are reserved, by itself or by something else")
+    return None
+
+
+async def ended(node: ClnNode, order: ChannelOrder, reason: str) -> OpenResult:
+    """How an opening that came back with an error ended: it has failed if its coins are free again. Raises OutcomeUnknown."""
+    with trio.move_on_after(CLEAR_S):
+        while True:
+            try:
+                return await outcome(node, order) or OpenResult(None, reason=reason)
+            except Unavailable:
+                await trio.sleep(POLL_S)
+    raise OutcomeUnknown(f"the opening to {order.node_id[:8]}: {reason}; its coins are still reserved")
+
+
+async def give_up(node: ClnNode, order: ChannelOrder) -> None:
+    """Cancel an opening that the peer does not end; lightningd refuses once its transaction is on its way. Raises OutcomeUnknown."""
+    try:
+        await node.ask("fundchannel_cancel", {"id": order.node_id}, Anything)
+    except ClnError:
+        return
+    except Unavailable as error:
+        raise OutcomeUnknown(str(error)) from error
