@@ -91,11 +91,13 @@ class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class LightningConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[lightning]: the lightningd (or simnet node) of this daemon; `socket` empty: none, then only runs that are not paid can be joined.
 
-    `network` is what the locks are bound to: as lightningd names it, `bitcoin`, `testnet`, `signet` or `regtest`.
+    `network` is what the locks are bound to: as lightningd names it, `bitcoin`, `testnet`, `signet` or `regtest`. `address`: where
+    others can reach the node; a worker that sets it publishes it with the node's id, and takes a channel from the coordinator.
     """
 
     socket: str = ""
     network: Network = "regtest"
+    address: str = ""
     poll_s: Annotated[float, Meta(ge=0.05, le=60)] = 0.5
 
 
@@ -178,10 +180,29 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return MODELS[self.model]
 
 
+class ChannelsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[coordinator.channels]: whether the coordinator's node opens channels to workers by itself, and how much that may take
+    (`core.money.policies.ChannelPolicy`). `feerate_perkb` 0: lightningd's own estimate.
+    """
+
+    open: bool = False
+    to: Literal["ticket", "enrolled"] = "ticket"
+    first_rounds: Annotated[int, Meta(ge=1, le=MAX_ROUNDS)] = 4
+    rounds: Annotated[int, Meta(ge=1, le=MAX_ROUNDS)] = 32
+    max_total_sat: Annotated[int, Meta(ge=0, le=MAX_SAT)] = 0
+    max_day_sat: Annotated[int, Meta(ge=0, le=MAX_SAT)] = 0
+    max_channels: Annotated[int, Meta(ge=1, le=MAX_WORKERS)] = MAX_WORKERS
+    reserve_sat: Annotated[int, Meta(ge=25_000, le=MAX_SAT)] = 100_000
+    minconf: Annotated[int, Meta(ge=1, le=100)] = 3
+    feerate_perkb: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+    announce: bool = False
+
+
 class CoordinatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[coordinator]: settings of the role `coordinator`."""
 
     run: RunConfig
+    channels: ChannelsConfig = ChannelsConfig()
 
 
 class ValidatorConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from nostrain.core.effects import Credentials, CredentialsRead, Failed, MakeOffer, OfferMade, Outcome
 from nostrain.core.money.escrow_rows import OwnOffer
+from nostrain.core.money.liquidity import KEY as LIGHTNING
+from nostrain.core.money.liquidity_rows import LightningNode
 from nostrain.core.money.split import shared
 from nostrain.core.rows import Round, Run
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition
-from nostrain.protocol.messages import Enrolment
+from nostrain.protocol.messages import Enrolment, NodeAddress
 
 KEY = "enrolment"
 
@@ -24,9 +28,25 @@ def decide(tx: Transaction) -> None:
             return
         tx.emit(Credentials(owner=KEY, name="credentials", run=run.id, chain_length=run.manifest.rounds))
     elif "worker" in tx.me.roles and tx.said(f"{KEY}/0") is None:
-        tx.say(f"{KEY}/0", Enrolment(run=run.id, role="worker", name=tx.me.name, engine=tx.me.engine))
+        tx.say(f"{KEY}/0", Enrolment(run=run.id, role="worker", name=tx.me.name, engine=tx.me.engine, node=node_of(tx, run)))
     elif tx.me.pubkey in run.enrolled:
         repeat(tx, run)
+        tell_node(tx, run)
+
+
+def node_of(tx: Transaction, run: Run) -> NodeAddress | None:
+    """Our Lightning node, if a coordinator may open a channel to it; its id is known once the node was heard of."""
+    node = tx.get(LIGHTNING, LightningNode)
+    wanted = tx.me.address and run.manifest.settlement.mode != "none" and tx.me.network == run.manifest.settlement.network
+    return NodeAddress(node.node_id, tx.me.address) if wanted and node is not None and node.node_id else None
+
+
+def tell_node(tx: Transaction, run: Run) -> None:
+    """A worker's enrolment again, once, when our node, or its address, is another than it says."""
+    _, created_at, mine = run.enrolled[tx.me.pubkey]
+    node = node_of(tx, run)
+    if mine.role == "worker" and node not in (None, mine.node) and created_at < tx.now:
+        tx.say(f"{KEY}/node/{node.id}@{node.address}", msgspec.structs.replace(mine, node=node))
 
 
 def repeat(tx: Transaction, run: Run) -> None:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from nostrain.core.money.policies import ChannelPolicy
 from nostrain.protocol.manifest import ScoringSpec, SettlementSpec, TimingSpec
 from nostrain.units import EventId, Pubkey
 
@@ -35,7 +36,7 @@ class RunPlan(msgspec.Struct, frozen=True):
 class Identity(msgspec.Struct, frozen=True, tag="identity"):
     """Row `node`: who we are and which roles we play, set at every start. An `archive` keeps deltas for those who come later.
 
-    `cache_bytes` of shards are kept at most, where no more are in use; 0: all of them.
+    `cache_bytes` of shards are kept at most, where no more are in use; 0: all of them. `address`: where our Lightning node can be reached, if others are to know it.
     """
 
     pubkey: Pubkey
@@ -50,3 +51,5 @@ class Identity(msgspec.Struct, frozen=True, tag="identity"):
     archive: bool = False
     cache_bytes: int = 0
     engine: str = "pytorch"
+    address: str = ""
+    channels: ChannelPolicy | None = None

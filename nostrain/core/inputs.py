@@ -8,7 +8,7 @@ import msgspec
 
 from nostrain.core.effects import Outcome
 from nostrain.core.identity import Identity
-from nostrain.core.money.liquidity_rows import Peer
+from nostrain.core.money.liquidity_rows import Coin, Peer
 from nostrain.protocol.messages import Message
 from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey
 
@@ -62,11 +62,13 @@ class Block(msgspec.Struct, frozen=True, tag="block"):
 
 
 class NodeChanged(msgspec.Struct, frozen=True, tag="node_changed"):
-    """Our Lightning node went away, came back, or can carry more or less than before. Told when it differs from what was told last."""
+    """Our Lightning node went away, came back, or can carry or spend more or less than before. Told when it differs from what was told last."""
 
     state: Literal["ready", "syncing", "down"]
     reason: str | None = None
     peers: tuple[Peer, ...] = ()
+    node_id: str = ""
+    coins: tuple[Coin, ...] = ()
 
 
 Input = Boot | Received | Done | Tick | HoldChanged | TicketRedeemed | Block | NodeChanged

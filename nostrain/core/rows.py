@@ -12,6 +12,7 @@ from nostrain.core.fraud.dispute_rows import Complaint, Heard, Suspicion
 from nostrain.core.identity import Identity
 from nostrain.core.money.escrow_rows import Dues, OwnOffer, Payee, Payer, Share, Split, Tickets
 from nostrain.core.money.liquidity_rows import LightningNode
+from nostrain.core.money.opening_rows import Opening, Openings
 from nostrain.core.tables import DutyState, EpochState, LeadState, ReplicaState, SubmissionState
 from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.event import Event
@@ -251,6 +252,8 @@ Row = (
     | Share
     | Split
     | OwnOffer
+    | Opening
+    | Openings
     | Chain
     | LightningNode
     | Outbox

@@ -118,6 +118,14 @@ class ShareState(Enum):
     FAILED = "failed"
 
 
+class OpeningState(Enum):
+    """A channel that a coordinator opens to a worker by policy."""
+
+    OPENING = "opening"
+    OPENED = "opened"
+    FAILED = "failed"
+
+
 class ReplicaState(Enum):
     """Our own copy of the model's state."""
 
@@ -130,6 +138,7 @@ class ReplicaState(Enum):
 R, S, D, E, L = RoundPhase, SubmissionState, DutyState, EpochState, LeadState
 P, Y, H, C = PayerState, PayeeState, ShareState, ReplicaState
 U, K = SuspicionState, ComplaintState
+N = OpeningState
 
 ROUND: Final[Mapping[Enum, frozenset[Enum]]] = {
     R.OPEN: frozenset({R.RECEIPTED, R.ABORTED}),
@@ -198,6 +207,11 @@ SHARE: Final[Mapping[Enum, frozenset[Enum]]] = {
     H.PAID: frozenset(),
     H.FAILED: frozenset(),
 }
+OPENING: Final[Mapping[Enum, frozenset[Enum]]] = {
+    N.OPENING: frozenset({N.OPENED, N.FAILED}),
+    N.OPENED: frozenset(),
+    N.FAILED: frozenset(),
+}
 REPLICA: Final[Mapping[Enum, frozenset[Enum]]] = {
     C.BOOTING: frozenset({C.READY, C.DIVERGED}),
     C.READY: frozenset({C.ADVANCING, C.DIVERGED}),
@@ -226,6 +240,7 @@ MACHINES: Final[Mapping[str, Mapping[Enum, frozenset[Enum]]]] = {
     "payer": PAYER,
     "payee": PAYEE,
     "share": SHARE,
+    "opening": OPENING,
     "replica": REPLICA,
     "suspicion": SUSPICION,
     "complaint": COMPLAINT,

@@ -10,6 +10,7 @@ import msgspec
 
 from nostrain.core.fraud.dispute_rows import Suspicion
 from nostrain.core.money.escrow_rows import Dues
+from nostrain.core.money.opening_rows import Opening, Openings
 from nostrain.core.rows import NodeState, Round, Run, Started
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.manifest import RunManifest
@@ -21,6 +22,7 @@ RELEASE_WAIT_S: Final = 45
 CATCH_UP_S: Final = 45
 """After a start, so long may it take until the relays have told what we missed: nothing is given up before."""
 BLOCK_S: Final = 600
+DAY_S: Final = 86_400
 SAFETY_BLOCKS: Final = 24
 """From so many blocks before an HTLC's expiry its payee cancels and never settles (design section 6, Deadlines)."""
 
@@ -131,6 +133,7 @@ def moments(state: NodeState) -> Iterator[int]:
         suspicion = state.rows[key]
         assert isinstance(suspicion, Suspicion)
         yield suspicion.at
+    yield from opening_moments(state)
     yield from (row.retry_at for key in state.groups.get("dues", ()) if isinstance(row := state.rows[key], Dues))
     for key in state.groups.get("round", ()):
         round_ = state.rows[key]
@@ -148,3 +151,14 @@ def moments(state: NodeState) -> Iterator[int]:
         yield from (at + 1 for at in (*due, aggregate_by(run, round_), *settled))
         if round_.receipt is None and round_.commitments:
             yield max(created_at for _, created_at, _ in round_.commitments.values())
+
+
+def opening_moments(state: NodeState) -> Iterator[int]:
+    """When a channel may be opened that may not be yet: failed ones again, and whatever a day's limit is in the way of."""
+    for key in state.groups.get("opening", ()):
+        row = state.rows[key]
+        if isinstance(row, Opening):
+            yield from (row.retry_at, row.at + DAY_S)
+    openings = state.rows.get("openings")
+    if isinstance(openings, Openings):
+        yield from (at + DAY_S for at, _ in openings.recent)

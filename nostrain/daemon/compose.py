@@ -31,6 +31,7 @@ from nostrain.daemon.billboard import Billboard
 from nostrain.daemon.clock import OsEntropy, SystemClock
 from nostrain.daemon.meeting import open_mail, open_relays
 from nostrain.daemon.money import Money, Office
+from nostrain.daemon.policies import channel_policy
 from nostrain.daemon.ports import Ports
 from nostrain.daemon.runners import Perform
 from nostrain.daemon.runtime import Runtime
@@ -214,6 +215,8 @@ def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], wor
         archive="blobs" in config.roles and config.blobs.keep_deltas,
         cache_bytes=0 if "blobs" in config.roles else config.data.cache_mb << 20,
         engine=config.engine.kind,
+        address=config.lightning.address,
+        channels=channel_policy(config),
     )
 
 

@@ -12,6 +12,7 @@ import trio
 
 from nostrain.config.schema import DaemonConfig, PriceConfig, PricesConfig
 from nostrain.daemon.clock import OsEntropy, SystemClock
+from nostrain.daemon.policies import channel_policy
 from nostrain.daemon.tickets import NodeInvoices, NodeTickets, RunTolls
 from nostrain.daemon.uploads import RunUploads
 from nostrain.errors import Unavailable
@@ -54,7 +55,14 @@ class Money:
         self._config, self._root, self._clock = config, root, clock
         lightning = config.lightning
         self.lightning = (
-            ClnLightning(Path(lightning.socket), network=lightning.network, hold_poll_s=lightning.poll_s) if lightning.socket else None
+            ClnLightning(
+                Path(lightning.socket),
+                network=lightning.network,
+                hold_poll_s=lightning.poll_s,
+                coins=channel_policy(config) is not None,
+            )
+            if lightning.socket
+            else None
         )
 
     async def check(self) -> None:

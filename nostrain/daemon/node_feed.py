@@ -12,7 +12,7 @@ import trio
 
 from nostrain.core.inputs import Block, NodeChanged
 from nostrain.core.money.escrow_rows import Payer
-from nostrain.core.money.liquidity_rows import Peer
+from nostrain.core.money.liquidity_rows import Coin, Peer
 from nostrain.core.rows import NodeState
 from nostrain.daemon.runtime import Runtime
 from nostrain.errors import RemoteProtocolError, Unavailable
@@ -95,4 +95,5 @@ def describe(found: NodeFunds | None, reason: str, owners: dict[str, Pubkey]) ->
         )
         for peer in found.peers
     )
-    return NodeChanged("ready", None, peers)
+    coins = tuple(Coin(coin.outpoint, coin.amount_msat, coin.height) for coin in found.coins)
+    return NodeChanged("ready", None, peers, found.node_id, coins)

@@ -10,6 +10,7 @@ from nostrain.core.identity import Identity
 from nostrain.core.money.escrow_rows import Payee, Payer, Tickets
 from nostrain.core.money.liquidity import KEY
 from nostrain.core.money.liquidity_rows import LightningNode
+from nostrain.core.money.opening_rows import Opening
 from nostrain.core.money.split import shares
 from nostrain.core.rounds.round import phase
 from nostrain.core.rows import Duty, NodeState, Round, Row, Run, Submission
@@ -38,15 +39,13 @@ async def read_wallet(socket_path: Path, state: NodeState | None = None) -> Wall
 
 
 def owners_of(state: NodeState) -> dict[str, tuple[Pubkey, str | None]]:
-    """Key and name of the participants whose Lightning nodes we know, by node id."""
+    """Key and name of the participants whose Lightning nodes we know, by node id: from their invoices, or because we opened a channel to them."""
     node, run = state.rows.get(KEY), state.rows.get("run")
     enrolled = run.enrolled if isinstance(run, Run) else {}
     peers = node.peers if isinstance(node, LightningNode) else ()
-    return {
-        peer.node_id: (peer.owner, enrolled[peer.owner][2].name if peer.owner in enrolled else None)
-        for peer in peers
-        if peer.owner is not None
-    }
+    known = {row.node_id: row.worker for row in rows_of(state, "opening", Opening)}
+    known |= {peer.node_id: peer.owner for peer in peers if peer.owner is not None}
+    return {node_id: (owner, enrolled[owner][2].name if owner in enrolled else None) for node_id, owner in known.items()}
 
 
 def wallet_channel(channel: PeerChannel, height: BlockHeight, owners: Mapping[str, tuple[Pubkey, str | None]]) -> WalletChannel:

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from nostrain.protocol.messages import NodeAddress
 from nostrain.units import Digest, EventId, Pubkey
 
 
@@ -50,6 +51,7 @@ class WireEnrolment(msgspec.Struct, frozen=True, tag_field="type", tag="enrolmen
     chain_end: Digest | None = None
     chain_length: int = 0
     offer: str | None = None
+    node: NodeAddress | None = None
     v: int = 1
 
 

@@ -27,6 +27,7 @@ from nostrain.wire.bodies import WireAttestation, WireEnrolment, WireEpochAttest
 from nostrain.wire.bolt12_offer import parse_offer_untrusted
 from nostrain.wire.check import check_values
 from nostrain.wire.event import refuse_repeated, short_reason
+from nostrain.wire.node_address import check_node_untrusted
 
 KIND_OF: Final[dict[type, int]] = {
     RunManifest: kinds.MANIFEST,
@@ -81,8 +82,10 @@ def draft(body: m.Body, created_at: UnixTime) -> Draft:
     content: Any = body
     if isinstance(body, m.OracleAnnouncements | m.Attestation | m.EpochAttestation):
         content = {**msgspec.to_builtins(body), "items": [{"payee": item.payee, "tlv": item.tlv} for item in body.items]}
-    if isinstance(body, m.Enrolment) and body.offer is not None:
-        content = {**msgspec.to_builtins(body), "offer": body.offer.bolt12}
+    if isinstance(body, m.Enrolment):
+        content = {**msgspec.to_builtins(body), "offer": body.offer and body.offer.bolt12}
+        if body.node is None:
+            del content["node"]
     tags, text = tags_of(body), msgspec.json.encode(content).decode()
     size = len(msgspec.json.encode((tags, text))) + EVENT_FRAME_BYTES
     if size > MAX_EVENT_BYTES:
@@ -180,6 +183,8 @@ def enrolment_untrusted(content: WireEnrolment, author: Pubkey) -> m.Enrolment:
             raise RemoteProtocolError("enrolment", "an oracle key without endorsement or hash chain")
         entry = m.ValidatorEntry(author, content.oracle, content.endorsement, content.chain_end, content.chain_length)
         check_endorsement(content.run, entry)
+    if content.node is not None:
+        check_node_untrusted(content.node)
     offer = None if content.offer is None else payout_untrusted(content.offer)
     return m.Enrolment(**{**msgspec.structs.asdict(content), "offer": offer})
 

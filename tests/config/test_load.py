@@ -9,6 +9,7 @@ import pytest
 
 from nostrain.config import BlobsConfig, DaemonConfig, EngineConfig, SettlementConfig, TimingConfig, load_config
 from nostrain.config.runs import joined_run
+from nostrain.daemon.policies import channel_policy
 from nostrain.errors import ConfigError
 from nostrain.protocol.discovery import RunAddress
 from nostrain.protocol.manifest import SettlementSpec, TimingSpec
@@ -83,6 +84,22 @@ def paid(pool_sat: int, **settings: int) -> tuple[str, ...]:
     prefix = "coordinator.run.settlement"
     named = {"slots": 4, "pool_sat": pool_sat} | settings
     return (f"{prefix}.mode=hold", *(f"{prefix}.{key}={value}" for key, value in named.items()))
+
+
+def channels() -> tuple[str, ...]:
+    """Overrides for a coordinator that opens channels by itself."""
+    return ("coordinator.channels.open=true", "coordinator.channels.max_total_sat=100000", "coordinator.channels.max_day_sat=50000")
+
+
+def test_channels_opened_by_policy_are_off_unless_wanted_and_within_limits(tmp_path: Path) -> None:
+    plain = load_config(write(tmp_path, COORDINATOR)).coordinator
+    assert plain is not None
+    assert not plain.channels.open
+    config = load_config(write(tmp_path, COORDINATOR), (*paid(6400, fee_sat=80), *channels(), "lightning.socket=/tmp/rpc"))
+    policy = channel_policy(config)
+    assert policy is not None
+    assert (policy.to, policy.total_msat, policy.day_msat, policy.private) == ("ticket", 100_000_000, 50_000_000, False)
+    assert channel_policy(load_config(write(tmp_path, COORDINATOR))) is None
 
 
 def test_a_schedule_that_just_fits_is_taken(tmp_path: Path) -> None:
@@ -265,6 +282,8 @@ def test_a_name_is_fit_for_paths_and_logs(tmp_path: Path, name: str) -> None:
         ("roles=worker,validator", "roles"),
         ("roles=", "roles"),
         ("roles=coordinator", "coordinator.run"),
+        ("lightning.address=node.example:9735", "lightning.address"),
+        ("lightning.address=203.0.113.7", "lightning.address"),
     ],
 )
 def test_values_that_cannot_work(tmp_path: Path, override: str, key: str) -> None:
@@ -287,6 +306,12 @@ def test_values_that_cannot_work(tmp_path: Path, override: str, key: str) -> Non
         (paid(15, feerate_perkb=0), "coordinator.run.settlement.pool_sat"),
         (paid(6400, fee_sat=81), "coordinator.run.settlement.fee_sat"),
         (paid(6400, epoch_rounds=9), "coordinator.run.settlement.epoch_rounds"),
+        (("coordinator.channels.open=true",), "coordinator.channels.open"),
+        ((*paid(6400, fee_sat=80), "coordinator.channels.open=true"), "coordinator.channels.max_total_sat"),
+        ((*paid(6400, fee_sat=80), *channels(), "coordinator.channels.max_day_sat=0"), "coordinator.channels.max_day_sat"),
+        ((*paid(6400, fee_sat=80), *channels(), "coordinator.channels.max_day_sat=100001"), "coordinator.channels.max_day_sat"),
+        ((*paid(6400), *channels()), "coordinator.channels.to"),
+        ((*paid(6400, fee_sat=80), *channels(), "coordinator.channels.reserve_sat=1"), "coordinator.channels.reserve_sat"),
         (("coordinator.run.timing.commit_s=0",), "coordinator.run.timing.commit_s"),
         (("coordinator.run.relays=http://a.example",), "coordinator.run.relays"),
         ((f"coordinator.run.relays={','.join(f'wss://r{number}.example' for number in range(9))}",), "coordinator.run.relays"),

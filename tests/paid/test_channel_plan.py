@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 
 from nostrain.config.load import load_config
 from nostrain.core.identity import Identity
+from nostrain.core.money.capacity import commitment_msat
 from nostrain.core.money.liquidity_rows import LightningNode, Peer
 from nostrain.core.rows import NodeState, Run
 from nostrain.ctl.main import main
 from nostrain.ctl.money import plan_text
-from nostrain.daemon.channel_plan import channel_plan, commitment_msat
+from nostrain.daemon.channel_plan import channel_plan
 from nostrain.daemon.control import Control
 from nostrain.daemon.status import Node
 from nostrain.devnet.simnet.channels import Channel
@@ -38,7 +39,7 @@ SPEC = SettlementSpec(mode="hold", pool_msat=Msat(112_000_000), slots=70, fee_ms
 
 def lasts(plan: ChannelPlan, capacity: int, feerate_perkb: int) -> bool:
     """Whether a channel of `capacity` carries every full round of the plan, a ticket first, by the simnet's own rules of reserves."""
-    channel = Channel("1x1x1", ("hub", "worker"), {"hub": Msat(capacity - plan.push_msat), "worker": plan.push_msat})
+    channel = Channel(("hub", "worker"), "1x1x1", {"hub": Msat(capacity - plan.push_msat), "worker": plan.push_msat})
     kept = commitment_msat(plan.levels, feerate_perkb)
     for _ in range(plan.rounds):
         if channel.spendable("worker") < plan.fee_msat:

@@ -63,6 +63,8 @@ def refused(event: Event, reason: str) -> None:
     assert raised.value.whose == event.pubkey[:8]
 
 
+NODE_ID = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
+"""The generator of secp256k1."""
 hex32 = st.binary(min_size=32, max_size=32).map(bytes.hex)
 words = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), max_size=12)
 blobs = st.builds(BlobRef, hex32, st.integers(1, MAX_BLOB_BYTES), st.lists(words, max_size=MAX_URLS).map(tuple))
@@ -76,6 +78,9 @@ SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
     bool: st.booleans(),
     str: words,
     BlobRef: blobs,
+    m.NodeAddress: st.sampled_from(
+        [m.NodeAddress(NODE_ID, address) for address in ("203.0.113.7:9735", "[2001:db8::1]:1", f"{'a' * 56}.onion:65535")]
+    ),
     m.Payout: st.sampled_from([party.payout() for party in VALIDATORS]),
 }
 ENDORSED: dict[Any, dict[str, st.SearchStrategy[Any]]] = {
@@ -119,6 +124,26 @@ def test_round_trip(kind: type[msgspec.Struct], data: st.DataObject) -> None:
     message = read_message_untrusted(parse_event_untrusted(encode_event(event)))
     assert message == m.Message(event.id, AUTHOR.pubkey, START, body, event)
     assert event.kind == KIND_OF[kind]
+
+
+@pytest.mark.parametrize(
+    ("node", "reason"),
+    [
+        ({"id": NODE_ID[2:], "address": "1.2.3.4:9735"}, "its id is not a compressed key"),
+        ({"id": "02" + "ff" * 32, "address": "1.2.3.4:9735"}, "its id is not a point"),
+        ({"id": NODE_ID, "address": "1.2.3.4"}, "its address is not host:port"),
+        ({"id": NODE_ID, "address": "1.2.3.4:0"}, "its address is not host:port"),
+        ({"id": NODE_ID, "address": "1.2.3.4:65536"}, "its address is not host:port"),
+        ({"id": NODE_ID, "address": "node.example:9735"}, "neither an IP address nor an onion service"),
+        ({"id": NODE_ID, "address": "/var/run/x:9735"}, "neither an IP address nor an onion service"),
+        ({"id": NODE_ID, "address": "::1:9735"}, "without brackets"),
+        ({"id": NODE_ID, "address": "[fe80::1%eth0]:9735"}, "with a zone"),
+        ({"id": NODE_ID, "address": "[1.2.3.4]:9735"}, "in brackets"),
+        ({"id": NODE_ID, "address": "1.2.3.4:9735\n"}, "do not print"),
+    ],
+)
+def test_where_a_node_is_said_to_be_is_an_address(node: dict[str, str], reason: str) -> None:
+    refused(with_content("enrolment worker 0", node=node), reason)
 
 
 @pytest.mark.parametrize("label", EVERYTHING)

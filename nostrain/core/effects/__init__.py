@@ -15,12 +15,14 @@ from nostrain.core.effects.locks import CheckLocks, DrawLocks, LocksDrawn, Locks
 from nostrain.core.effects.money import (
     BuyTicket,
     Cancel,
+    ChannelOpened,
     FetchInvoice,
     HoldInvoice,
     Invoiced,
     InvoiceFetched,
     MakeOffer,
     OfferMade,
+    OpenChannel,
     Pay,
     PayEnded,
     PayInvoice,
@@ -60,6 +62,7 @@ __all__ = [
     "BuyTicket",
     "Cancel",
     "ChainLink",
+    "ChannelOpened",
     "CheckDispute",
     "CheckLocks",
     "Compute",
@@ -89,6 +92,7 @@ __all__ = [
     "MakeOffer",
     "OfferMade",
     "Ok",
+    "OpenChannel",
     "OpenLocks",
     "OracleAnnounce",
     "OracleAnnounced",
@@ -141,6 +145,7 @@ Effect = (
     | MakeOffer
     | FetchInvoice
     | PayInvoice
+    | OpenChannel
 )
 
 Outcome = (
@@ -166,6 +171,7 @@ Outcome = (
     | Unheard
     | OfferMade
     | InvoiceFetched
+    | ChannelOpened
 )
 
 
@@ -205,4 +211,5 @@ RETRY: Final[dict[type[EffectBase], Retry]] = {
     MakeOffer: Retry.IDEMPOTENT,
     FetchInvoice: Retry.IDEMPOTENT,
     PayInvoice: Retry.QUERY_FIRST,
+    OpenChannel: Retry.QUERY_FIRST,
 }

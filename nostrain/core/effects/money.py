@@ -69,6 +69,17 @@ class PayInvoice(EffectBase, frozen=True, tag="pay_invoice"):
     amount_msat: Msat
 
 
+class OpenChannel(EffectBase, frozen=True, tag="open_channel"):
+    """Open a channel once, from nothing but `coins`; ends when it is opened, or has failed for certain and the coins are free."""
+
+    node_id: str
+    address: str
+    capacity_msat: Msat
+    coins: tuple[str, ...]
+    feerate_perkb: int
+    announce: bool
+
+
 class Invoiced(msgspec.Struct, frozen=True, tag="invoiced"):
     """A BOLT 11 hold invoice."""
 
@@ -99,3 +110,10 @@ class PayEnded(msgspec.Struct, frozen=True, tag="pay_ended"):
     """Settled with its preimage, or None: failed for certain."""
 
     preimage: str | None
+
+
+class ChannelOpened(msgspec.Struct, frozen=True, tag="channel_opened"):
+    """The funding transaction is sent."""
+
+    txid: Digest
+    channel_id: str

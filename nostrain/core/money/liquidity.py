@@ -159,7 +159,8 @@ def changed(tx: Transaction, input_: NodeChanged) -> None:
     """Take what our Lightning node is now, and say it when that begins or ends to keep us from paid rounds."""
     row, found = tx.get(KEY, LightningNode), held_up(tx.result())
     before = row.told if row is not None else found.state if found is not None else None
-    tx.put(KEY, LightningNode(state=input_.state, reason=input_.reason, peers=input_.peers, told=before))
+    now = LightningNode(input_.state, input_.reason, input_.peers, before, input_.node_id, input_.coins)
+    tx.put(KEY, now)
     after = held_up(tx.result())
     tx.put(KEY, msgspec.structs.replace(tx.need(KEY, LightningNode), told=after.state if after is not None else None))
     if after is not None and before != after.state:

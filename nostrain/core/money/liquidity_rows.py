@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from nostrain.units import Msat, Pubkey
+from nostrain.units import BlockHeight, Msat, Pubkey
 
 
 class Peer(msgspec.Struct, frozen=True):
@@ -21,13 +21,24 @@ class Peer(msgspec.Struct, frozen=True):
     owner: Pubkey | None = None
 
 
+class Coin(msgspec.Struct, frozen=True):
+    """A confirmed output of our node's wallet that may be spent; `outpoint` is `txid:vout`, `height` the block that it is in."""
+
+    outpoint: str
+    amount_msat: Msat
+    height: BlockHeight
+
+
 class LightningNode(msgspec.Struct, frozen=True, tag="lightning"):
     """Row `lightning`: our node as it was when it was last looked at. Dropped at every start.
 
-    `reason`: why it is not ready. `told`: what was said to keep us from paid rounds, if anything.
+    `reason`: why it is not ready. `told`: what was said to keep us from paid rounds, if anything. `coins`: the largest of its wallet, if a policy
+    of ours spends them.
     """
 
     state: Literal["ready", "syncing", "down"]
     reason: str | None = None
     peers: tuple[Peer, ...] = ()
     told: Literal["unknown", "down", "syncing", "short"] | None = None
+    node_id: str = ""
+    coins: tuple[Coin, ...] = ()

@@ -32,6 +32,7 @@ from nostrain.core.effects import (
     FetchInvoice,
     HoldInvoice,
     MakeOffer,
+    OpenChannel,
     OpenLocks,
     OracleAnnounce,
     OracleAttest,
@@ -96,7 +97,7 @@ async def once(effect: Effect, ports: Ports) -> Outcome:
             return await oracle.run(effect, ports)
         case DrawLocks() | OpenLocks() | CheckLocks() | Unlock():
             return await ports.offload(lambda: locks.run(effect))
-        case HoldInvoice() | BuyTicket() | Pay() | Settle() | Cancel() | MakeOffer() | FetchInvoice() | PayInvoice():
+        case HoldInvoice() | BuyTicket() | Pay() | Settle() | Cancel() | MakeOffer() | FetchInvoice() | PayInvoice() | OpenChannel():
             return await money.run(effect, ports)
         case Prove() | CheckDispute():
             return await proofs.run(effect, ports)

@@ -17,9 +17,16 @@ class Payout(msgspec.Struct, frozen=True):
     networks: tuple[str, ...]
 
 
+class NodeAddress(msgspec.Struct, frozen=True):
+    """A Lightning node that takes a channel: its id (compressed key, hex) and `host:port`, the host an IP address or an onion service."""
+
+    id: str
+    address: str
+
+
 class Enrolment(msgspec.Struct, frozen=True, tag_field="type", tag="enrolment"):
     """Kind 8657: "I take part in this run". Validators add their oracle key, its endorsement of the Nostr key, the end of their hash chain, and
-    the offer to which their share of the fees is paid: without one they have none.
+    the offer to which their share of the fees is paid: without one they have none. A worker may add its Lightning node, if it would take a channel.
     """
 
     run: EventId
@@ -31,6 +38,7 @@ class Enrolment(msgspec.Struct, frozen=True, tag_field="type", tag="enrolment"):
     chain_end: Digest | None = None
     chain_length: int = 0
     offer: Payout | None = None
+    node: NodeAddress | None = None
     v: int = 1
 
 

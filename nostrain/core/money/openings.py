@@ -1,0 +1,207 @@
+"""A coordinator opens channels to the workers of its run by policy (docs/adr/0035): one at a time, small ones first, within what its operator allows.
+
+A worker gets a channel if its enrolment names its Lightning node, nothing is known against it, and no direct channel carries a round's levels for
+it. A second one follows only when the first is used up, a day later at the earliest; whoever closes its channel gets no other by itself. An opening
+is committed with the coins that pay for it before anything is asked of the node, and is asked for until it has an outcome.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from typing import Final, NamedTuple
+
+import msgspec
+
+from nostrain.core.effects import ChannelOpened, Failed, OpenChannel, Outcome
+from nostrain.core.money.capacity import capacity_msat
+from nostrain.core.money.escrow_rows import Payer, Tickets
+from nostrain.core.money.liquidity import KEY as LIGHTNING
+from nostrain.core.money.liquidity_rows import Coin, LightningNode
+from nostrain.core.money.opening_rows import Opening, Openings
+from nostrain.core.money.policies import ChannelPolicy
+from nostrain.core.rows import Chain, Run
+from nostrain.core.tables import OpeningState, PayerState, advance
+from nostrain.core.timing import DAY_S
+from nostrain.core.transaction import Transaction
+from nostrain.errors import IllegalTransition
+from nostrain.protocol.manifest import SAT
+from nostrain.protocol.messages import NodeAddress
+from nostrain.units import Msat, Pubkey, UnixTime
+
+N = OpeningState
+KEY: Final = "openings"
+FEES_MSAT: Final = 20_000 * SAT
+"""Kept for the fee when coins are chosen; what is over comes back as change."""
+RETRY_S: Final = 3_600
+"""After an opening that failed; twice as long after each more, a day at most."""
+
+
+def decide(tx: Transaction) -> None:
+    """Begin the next opening, if there is none under way and the operator's limits allow it."""
+    run, policy, node = tx.run, tx.me.channels, tx.get(LIGHTNING, LightningNode)
+    if run is None or policy is None or run.coordinator != tx.me.pubkey or run.manifest.settlement.mode == "none":
+        return
+    if run.finished or run.halted is not None or node is None or node.state != "ready":
+        return
+    there, told = known(tx), None
+    if any(row.state is N.OPENING for row in there.before):
+        return
+    for worker in candidates(run, policy, there):
+        wanted = run.enrolled[worker][2].node
+        if wanted is None or not needed(tx, run, policy, node, there, worker, wanted):
+            continue
+        size = capacity(run, policy, newcomer=not there.paid[worker])
+        found = affordable(tx, policy, node, size)
+        if isinstance(found, str):
+            told = told or f"no channel of {size // SAT} sat to worker {worker[:8]}: {found}"
+        else:
+            begin(tx, policy, worker, wanted, size, found)
+            return
+    tell(tx, told)
+
+
+class Known(NamedTuple):
+    """What the rows say: levels paid and locked by worker, who holds tickets, and the channels that were opened before."""
+
+    paid: Counter[Pubkey]
+    locked: Counter[Pubkey]
+    holders: frozenset[Pubkey]
+    before: tuple[Opening, ...]
+
+
+def known(tx: Transaction) -> Known:
+    """Of the rounds that are kept; openings for ever."""
+    paid: Counter[Pubkey] = Counter()
+    locked: Counter[Pubkey] = Counter()
+    for row in (tx.need(key, Payer) for key in tx.keys("payer/")):
+        states = [level.state for level in row.levels]
+        paid[row.payee] += states.count(PayerState.PAID)
+        locked[row.payee] += states.count(PayerState.PAYING)
+    holders = frozenset(worker for key in tx.keys("tickets/") for worker in tx.need(key, Tickets).sold)
+    return Known(paid, locked, holders, tuple(tx.need(key, Opening) for key in tx.keys("opening/")))
+
+
+def candidates(run: Run, policy: ChannelPolicy, there: Known) -> list[Pubkey]:
+    """Workers that may have a channel: those that we have paid first, then by how long ago they say they enrolled."""
+    found = [
+        key
+        for key, (_, _, said) in run.enrolled.items()
+        if said.role == "worker" and said.node is not None and key not in run.faulty and not run.missed.get(key, 0)
+        if policy.to == "enrolled" or key in there.holders
+    ]
+    return sorted(found, key=lambda key: (-there.paid[key], run.enrolled[key][1], key))
+
+
+def needed(
+    tx: Transaction, run: Run, policy: ChannelPolicy, node: LightningNode, there: Known, worker: Pubkey, wanted: NodeAddress
+) -> bool:
+    """Whether the worker lacks a channel, and may have one now."""
+    if wanted.id == node.node_id or not (policy.private or is_public(wanted.address)):
+        return False
+    if any(row.node_id == wanted.id and row.worker != worker and row.state is N.OPENED for row in there.before):
+        return False  # one node behind several keys
+    theirs = [peer for peer in node.peers if wanted.id == peer.node_id]
+    level_msat = run.manifest.level_msat
+    carried = sum(peer.spendable_msat for peer in theirs) + there.locked[worker] * level_msat
+    if theirs and carried >= len(run.manifest.scoring.levels_ppm) * level_msat:
+        return False
+    match next((row for row in there.before if row.worker == worker), None):
+        case None:
+            return True
+        case Opening(state=N.FAILED, retry_at=retry_at):
+            return tx.now >= retry_at
+        case Opening(at=at):  # used up; without a channel it is not confirmed yet, or it was closed
+            return bool(theirs) and tx.now >= at + DAY_S
+
+
+def is_public(address: str) -> bool:
+    """Whether an address that was parsed leads neither into our own network nor nowhere."""
+    host = address.rpartition(":")[0].strip("[]")
+    return host.endswith(".onion") or ipaddress.ip_address(host).is_global
+
+
+def capacity(run: Run, policy: ChannelPolicy, *, newcomer: bool) -> Msat:
+    """Newcomers, to whom nothing was paid lately, start small."""
+    rounds = policy.first_rounds if newcomer else policy.rounds
+    return capacity_msat(run.manifest.settlement, len(run.manifest.scoring.levels_ppm), rounds, policy.commitment_feerate_perkb)
+
+
+def affordable(tx: Transaction, policy: ChannelPolicy, node: LightningNode, size: Msat) -> tuple[str, ...] | str:
+    """The coins for a channel of that size, or what is in the way of it."""
+    spent = tx.get(KEY, Openings) or Openings()
+    if spent.total_msat + size > policy.total_msat:
+        return f"max_total_sat = {policy.total_msat // SAT}, of which {spent.total_msat // SAT} are used up"
+    today = sum(amount for at, amount in spent.recent if at > tx.now - DAY_S)
+    if today + size > policy.day_msat:
+        return f"max_day_sat = {policy.day_msat // SAT}, of which {today // SAT} were used in the last 24 hours"
+    count = sum(tx.need(key, Opening).state is N.OPENED for key in tx.keys("opening/"))
+    if count >= policy.max_channels:
+        return f"max_channels = {policy.max_channels} are open"
+    height = tx.get("height", Chain)
+    coins = [coin for coin in node.coins if height is not None and height.height - coin.height + 1 >= policy.minconf]
+    if sum(coin.amount_msat for coin in coins) < size + FEES_MSAT + policy.reserve_msat:
+        have = sum(coin.amount_msat for coin in coins) // SAT
+        return f"the wallet has {have} sat with {policy.minconf} confirmations, and keeps {policy.reserve_msat // SAT}"
+    return chosen(coins, Msat(size + FEES_MSAT))
+
+
+def chosen(coins: list[Coin], amount: Msat) -> tuple[str, ...]:
+    """The largest coins that make up `amount`; together they do."""
+    found: list[Coin] = []
+    for coin in sorted(coins, key=lambda coin: (-coin.amount_msat, coin.outpoint)):
+        if sum(one.amount_msat for one in found) < amount:
+            found.append(coin)
+    return tuple(coin.outpoint for coin in found)
+
+
+def begin(tx: Transaction, policy: ChannelPolicy, worker: Pubkey, wanted: NodeAddress, size: Msat, coins: tuple[str, ...]) -> None:
+    """Commit to an opening, and ask for it."""
+    key, spent = f"opening/{worker}", tx.get(KEY, Openings) or Openings()
+    last = tx.get(key, Opening)
+    number, failures = (last.number + 1, last.failures) if last is not None else (1, 0)
+    row = Opening(worker, wanted.id, wanted.address, size, coins, tx.now, number, failures)
+    tx.put(key, row)
+    recent = (*(entry for entry in spent.recent if entry[0] > tx.now - DAY_S), (tx.now, size))
+    tx.put(KEY, Openings(Msat(spent.total_msat + size), recent))
+    tx.emit(
+        OpenChannel(
+            owner=key,
+            name=f"open:{number}",
+            node_id=row.node_id,
+            address=row.address,
+            capacity_msat=size,
+            coins=coins,
+            feerate_perkb=policy.feerate_perkb,
+            announce=policy.announce,
+        )
+    )
+
+
+def tell(tx: Transaction, told: str | None) -> None:
+    """Say what is in the way, once."""
+    spent = tx.get(KEY, Openings) or Openings()
+    if told != spent.told:
+        tx.put(KEY, msgspec.structs.replace(spent, told=told))
+        if told is not None:
+            tx.note("warning", "channels_not_opened", told)
+
+
+def done(tx: Transaction, key: str, outcome: Outcome) -> None:
+    """How an opening ended. What failed for certain took nothing."""
+    row, spent = tx.need(key, Opening), tx.need(KEY, Openings)
+    whom = f"a channel of {row.capacity_msat // SAT} sat to worker {row.worker[:8]}"
+    match outcome:
+        case ChannelOpened(txid=txid, channel_id=channel_id):
+            state = advance("opening", row.state, N.OPENED)
+            tx.put(key, msgspec.structs.replace(row, state=state, txid=txid, channel_id=channel_id, failures=0))
+            tx.note("info", "channels_opened", f"opened {whom}: {txid}")
+        case Failed(reason=reason):
+            wait = min(RETRY_S << min(row.failures, 10), DAY_S)
+            state, retry_at = advance("opening", row.state, N.FAILED), UnixTime(tx.now + wait)
+            tx.put(key, msgspec.structs.replace(row, state=state, failures=row.failures + 1, retry_at=retry_at))
+            recent = tuple(entry for entry in spent.recent if entry != (row.at, row.capacity_msat))
+            tx.put(KEY, msgspec.structs.replace(spent, total_msat=Msat(spent.total_msat - row.capacity_msat), recent=recent))
+            tx.note("warning", "channels_failed", f"could not open {whom}: {reason}")
+        case _:
+            raise IllegalTransition(f"{key} ended with {type(outcome).__name__}")
