@@ -42,6 +42,7 @@ POLICY = ChannelPolicy(
     announce=False,
     private=False,
 )
+OTHER = Coin("bb" * 32 + ":1", Msat(500_000_000), BlockHeight(HEIGHT - 9))
 RICH = Coin("aa" * 32 + ":0", Msat(500_000_000), BlockHeight(HEIGHT - 2))
 TXID = Digest("77" * 32)
 OPENED = ChannelOpened(TXID, "66" * 32)
@@ -130,11 +131,12 @@ def test_one_at_a_time_and_one_a_node_whatever_keys_it_has() -> None:
     there.take(Received(enrols(2, WORKERS[2])))
     effect = there.asked(OpenChannel)
     there.ends(effect, OPENED)
-    funds(there, RICH)
+    assert not there.asks(OpenChannel), "the coin is spent, whatever the node said before"
+    funds(there, OTHER)
     second = there.asked(OpenChannel)
     assert {effect.node_id, second.node_id} == {node_id(WORKERS[0]), node_id(WORKERS[2])}
     there.ends(second, OPENED)
-    funds(there, RICH)
+    funds(there, Coin("cc" * 32 + ":0", Msat(500_000_000), BlockHeight(1)))
     assert not there.asks(OpenChannel), "the key that names another's node has none of its own"
 
 
@@ -163,7 +165,7 @@ def test_who_used_one_up_gets_a_larger_one_a_day_later() -> None:
     there.identity = msgspec.structs.replace(there.identity, channels=msgspec.structs.replace(POLICY, day_msat=POLICY.total_msat))
     there.take(Boot(there.identity))
     there.block()
-    funds(there, RICH, peers=(peer(WORKERS[0], NEED - 1),))
+    funds(there, OTHER, peers=(peer(WORKERS[0], NEED - 1),))
     assert not there.asks(OpenChannel)
     deadline = node.next_deadline(there.state, there.now)
     assert deadline is not None
@@ -177,7 +179,7 @@ def test_who_closed_its_channel_gets_no_other() -> None:
     there.ends(there.asked(OpenChannel), OPENED)
     for days in range(1, 4):
         there.at(days * (DAY_S + 1))
-        funds(there, RICH, peers=())
+        funds(there, OTHER, peers=())
         assert not there.asks(OpenChannel)
 
 

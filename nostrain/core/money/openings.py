@@ -52,7 +52,7 @@ def decide(tx: Transaction) -> None:
         if wanted is None or not needed(tx, run, policy, node, there, worker, wanted):
             continue
         size = capacity(run, policy, newcomer=not there.paid[worker])
-        found = affordable(tx, policy, node, size)
+        found = affordable(tx, policy, node, there, size)
         if isinstance(found, str):
             told = told or f"no channel of {size // SAT} sat to worker {worker[:8]}: {found}"
         else:
@@ -127,7 +127,7 @@ def capacity(run: Run, policy: ChannelPolicy, *, newcomer: bool) -> Msat:
     return capacity_msat(run.manifest.settlement, len(run.manifest.scoring.levels_ppm), rounds, policy.commitment_feerate_perkb)
 
 
-def affordable(tx: Transaction, policy: ChannelPolicy, node: LightningNode, size: Msat) -> tuple[str, ...] | str:
+def affordable(tx: Transaction, policy: ChannelPolicy, node: LightningNode, there: Known, size: Msat) -> tuple[str, ...] | str:
     """The coins for a channel of that size, or what is in the way of it."""
     spent = tx.get(KEY, Openings) or Openings()
     if spent.total_msat + size > policy.total_msat:
@@ -135,11 +135,12 @@ def affordable(tx: Transaction, policy: ChannelPolicy, node: LightningNode, size
     today = sum(amount for at, amount in spent.recent if at > tx.now - DAY_S)
     if today + size > policy.day_msat:
         return f"max_day_sat = {policy.day_msat // SAT}, of which {today // SAT} were used in the last 24 hours"
-    count = sum(tx.need(key, Opening).state is N.OPENED for key in tx.keys("opening/"))
+    count = sum(row.state is N.OPENED for row in there.before)
     if count >= policy.max_channels:
         return f"max_channels = {policy.max_channels} are open"
-    height = tx.get("height", Chain)
+    height, used = tx.get("height", Chain), {coin for row in there.before if row.state is N.OPENED for coin in row.coins}
     coins = [coin for coin in node.coins if height is not None and height.height - coin.height + 1 >= policy.minconf]
+    coins = [coin for coin in coins if coin.outpoint not in used]  # as the node was a moment ago
     if sum(coin.amount_msat for coin in coins) < size + FEES_MSAT + policy.reserve_msat:
         have = sum(coin.amount_msat for coin in coins) // SAT
         return f"the wallet has {have} sat with {policy.minconf} confirmations, and keeps {policy.reserve_msat // SAT}"
