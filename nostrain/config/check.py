@@ -13,7 +13,7 @@ from nostrain.protocol.engines import DEVICES
 from nostrain.protocol.limits import MAX_RELAYS
 from nostrain.protocol.manifest import ScoringSpec
 from nostrain.units import is_hex32
-from nostrain.wire.node_address import address_problem
+from nostrain.wire.host_port import address_problem
 
 _SECRET_PREFIXES: Final = ("nsec1", "ncryptsec1", "xprv", "lntok")
 LEVEL_VBYTES: Final = 400

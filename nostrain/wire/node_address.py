@@ -1,11 +1,7 @@
-"""Where a Lightning node is, as an enrolment names it: an IP address or a version 3 onion service, and a port.
-
-Names of the DNS are not taken: what one leads to is decided by whoever owns it, when we look, and may be inside our own network.
-"""
+"""A Lightning node as an enrolment names it: its id, and where it is."""
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from typing import Final
 
@@ -13,10 +9,9 @@ from coincurve import PublicKey
 
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.messages import NodeAddress
+from nostrain.wire.host_port import address_problem
 
 _NODE_ID: Final = re.compile(r"0[23][0-9a-f]{64}")
-_ONION: Final = re.compile(r"[a-z2-7]{56}\.onion")
-_PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
 
 
 def check_node_untrusted(node: NodeAddress) -> None:
@@ -30,20 +25,3 @@ def check_node_untrusted(node: NodeAddress) -> None:
     problem = address_problem(node.address)
     if problem is not None:
         raise RemoteProtocolError("node", f"its address is {problem}")
-
-
-def address_problem(address: str) -> str | None:
-    """What is wrong with `host:port`, or None: IPv6 stands in brackets."""
-    host, separator, port = address.rpartition(":")
-    if not separator or not _PORT.fullmatch(port) or int(port) > 65535:
-        return "not host:port"
-    if _ONION.fullmatch(host):
-        return None
-    bracketed = host.startswith("[") and host.endswith("]")
-    try:
-        found = ipaddress.ip_address(host.strip("[]"))
-    except ValueError:
-        return "neither an IP address nor an onion service"
-    if bracketed is not (found.version == 6) or getattr(found, "scope_id", None):
-        return "an IPv6 address without brackets, or with a zone" if found.version == 6 else "an IPv4 address in brackets"
-    return None
