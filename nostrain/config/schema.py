@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 import msgspec
 from msgspec import Meta
 
-from nostrain.protocol.engines import Device, EngineKind
+from nostrain.protocol.engines import Device, EngineKind, Precision
 from nostrain.protocol.limits import MAX_EPOCH_ROUNDS, MAX_ROUNDS, MAX_VALIDATORS, MAX_WORKERS
 from nostrain.protocol.manifest import SAT, ModelSpec, SettlementSpec, TimingSpec
 from nostrain.units import PPM, Msat, Ppm
@@ -37,6 +37,10 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     kind: EngineKind = "pytorch"
     device: Device = "auto"
+    precision: Precision = "auto"
+    micro_batch: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
+    activation_checkpointing: bool = False
+    compile: bool = False
     threads: Annotated[int, Meta(ge=1, le=1024)] = 1
     python: str = ""
     job_timeout_s: Seconds = 3600

@@ -169,7 +169,9 @@ def engine_settings(config: EngineConfig, work_dir: Path) -> EngineSettings:
     """The engine under its guard (`daemon.guard`), so that it neither outlives nor overtakes this daemon."""
     guard = (config.python or sys.executable, "-P", "-m", "nostrain.daemon.guard")
     command = (*guard, str(work_dir / "engine.lock"), str(os.getpid()), ENGINE_MODULE)
-    arguments = ("--engine", config.kind, "--device", config.device)
+    arguments = ["--engine", config.kind, "--device", config.device, "--precision", config.precision]
+    arguments += ["--micro-batch", str(config.micro_batch)]
+    arguments += ["--checkpointing"] * config.activation_checkpointing + ["--compile"] * config.compile
     return EngineSettings(threads=config.threads, job_timeout_s=config.job_timeout_s, command=command, arguments=arguments)
 
 

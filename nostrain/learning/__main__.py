@@ -1,4 +1,4 @@
-"""`python -m nostrain.learning [--engine KIND] [--device DEVICE]`: the engine process. One job at a time from stdin, its result to stdout, until stdin closes.
+"""`python -m nostrain.learning [--engine KIND] [--device DEVICE] …`: the engine process. One job at a time from stdin, its result to stdout, until stdin closes.
 
 Nothing here opens a socket or reads a key. Anything that prints goes to stderr: stdout carries frames only.
 """
@@ -16,7 +16,7 @@ import msgspec
 from nostrain.errors import LocalProtocolError
 from nostrain.learning.engines.base import EngineOptions
 from nostrain.learning.frames import Failure, Reply, Request, read_frame, write_frame
-from nostrain.protocol.engines import Device, EngineKind
+from nostrain.protocol.engines import Device, EngineKind, Precision
 from nostrain.protocol.jobs import Job
 
 _NICE = 5
@@ -65,6 +65,10 @@ def _options(arguments: list[str]) -> EngineOptions:
     )
     parser.add_argument("--engine", dest="kind", choices=get_args(EngineKind), default=EngineOptions().kind)
     parser.add_argument("--device", choices=get_args(Device), default=EngineOptions().device)
+    parser.add_argument("--precision", choices=get_args(Precision), default=EngineOptions().precision)
+    parser.add_argument("--micro-batch", type=int, default=EngineOptions().micro_batch)
+    parser.add_argument("--checkpointing", action="store_true")
+    parser.add_argument("--compile", action="store_true")
     return EngineOptions(**vars(parser.parse_args(arguments)))
 
 

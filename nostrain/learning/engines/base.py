@@ -12,7 +12,7 @@ from typing import Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from nostrain.protocol.engines import Device, EngineKind
+from nostrain.protocol.engines import Device, EngineKind, Precision
 from nostrain.protocol.manifest import ModelSpec, TrainingSpec
 
 Flat = NDArray[np.float32]
@@ -24,10 +24,18 @@ Windows = NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
-    """What the owner of the machine chose: settings of the engine process. What is trained does not depend on them, last bits apart."""
+    """What the owner of the machine chose: settings of the engine process. What is trained does not depend on them, rounding apart.
+
+    `precision` `auto` is bfloat16 where the device gains by it. `micro_batch`: windows at once, of which a batch is made by adding up gradients; 0: the
+    whole batch. `checkpointing`: activations are computed twice instead of kept. `compile`: the framework compiles the model for the device.
+    """
 
     kind: EngineKind = "pytorch"
     device: Device = "cpu"
+    precision: Precision = "auto"
+    micro_batch: int = 0
+    checkpointing: bool = False
+    compile: bool = False
 
 
 DEFAULT_OPTIONS: Final = EngineOptions()
@@ -64,6 +72,7 @@ class Model(Protocol):
 
         Raises:
             LocalProtocolError: a loss is not finite.
+            MemoryError: the device has too little memory; model and `state` are then of no further use.
         """
 
     def window_losses(self, windows: Windows, batch: int) -> NDArray[np.float64]:

@@ -4,3 +4,4 @@ import os
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # transformers reads both when it is imported
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it, CUDA's matrix products are not deterministic

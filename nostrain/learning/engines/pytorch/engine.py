@@ -1,4 +1,4 @@
-"""torch as an engine: threads, determinism, devices."""
+"""torch as an engine: threads, determinism, devices, precision."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import torch
 
 from nostrain.errors import ConfigError
 from nostrain.learning.engines.base import EngineOptions, Flat
+from nostrain.learning.engines.pytorch.memory import memory_errors
 from nostrain.learning.engines.pytorch.model import TorchModel
-from nostrain.protocol.engines import Device, EngineKind
+from nostrain.protocol.engines import Device, EngineKind, Precision
 from nostrain.protocol.manifest import ModelSpec
 
 THREADS_VARIABLE = "NOSTRAIN_ENGINE_THREADS"
@@ -24,12 +25,25 @@ class PyTorchEngine:
     def __init__(self) -> None:
         torch.set_num_threads(int(os.environ.get(THREADS_VARIABLE, "1")))
         torch.use_deterministic_algorithms(True)
+        torch.set_float32_matmul_precision("highest")  # no TF32: losses are measured in float32
         self.kind: EngineKind = "pytorch"
         self.version = f"pytorch {torch.__version__}"
 
     def open_model(self, spec: ModelSpec, flat: Flat, options: EngineOptions) -> TorchModel:
-        """As `base.Engine.open_model`."""
-        return TorchModel(spec, flat, pick_device(options.device))
+        """As `base.Engine.open_model`. What earlier models left in the device's cache is given back first."""
+        device = pick_device(options.device)
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        with memory_errors():
+            return TorchModel(
+                spec,
+                flat,
+                device,
+                dtype=pick_dtype(options.precision, device),
+                micro_batch=options.micro_batch,
+                checkpointing=options.checkpointing,
+                compiled=options.compile,
+            )
 
 
 def pick_device(wanted: Device) -> torch.device:
@@ -45,3 +59,10 @@ def pick_device(wanted: Device) -> torch.device:
         there = ", ".join(device for device, found in present.items() if found)
         raise ConfigError("engine.device", wanted, f"pytorch finds only {there} here", "Name one of these, or auto")
     return torch.device(wanted)
+
+
+def pick_dtype(wanted: Precision, device: torch.device) -> torch.dtype:
+    """What the inner steps' matrix products are computed in; `auto`: bfloat16 on a CUDA device that has it, else float32."""
+    if wanted == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    return torch.bfloat16 if wanted == "bfloat16" else torch.float32

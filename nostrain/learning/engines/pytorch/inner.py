@@ -17,9 +17,10 @@ class Trainable(Protocol):
     """What is trained: see `model.TorchModel`."""
 
     parameters: torch.Tensor
+    micro_batch: int
 
     def attach_gradient(self) -> torch.Tensor: ...
-    def token_losses(self, windows: torch.Tensor) -> torch.Tensor: ...
+    def training_losses(self, windows: torch.Tensor) -> torch.Tensor: ...
 
 
 def inner_steps(model: Trainable, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState) -> list[float]:
@@ -34,18 +35,26 @@ def inner_steps(model: Trainable, windows: Windows, training: TrainingSpec, step
     for step, at in enumerate(range(0, len(windows), training.batch_size)):
         optimizer.param_groups[0]["lr"] = learning_rate(training, steps_done + step)
         gradient.zero_()
-        loss = model.token_losses(tokens[at : at + training.batch_size]).mean()
-        loss.backward()  # type: ignore[no-untyped-call]
+        losses.append(_accumulate(model, tokens[at : at + training.batch_size]))
         norm = float(torch.linalg.vector_norm(gradient))
         if norm > limit:
             gradient.mul_(limit / norm)
         optimizer.step()
-        losses.append(float(loss.detach()))
     if not np.isfinite(losses).all():
         raise LocalProtocolError("training diverged: a loss is not finite")
     _store_moments(optimizer, flat, state)
     state.steps += len(losses)
     return losses
+
+
+def _accumulate(model: Trainable, batch: torch.Tensor) -> float:
+    """Add the gradient of the batch's mean loss to the gradient that is attached, `micro_batch` windows at a time; the loss."""
+    total = 0.0
+    for part in torch.split(batch, model.micro_batch or len(batch)):
+        loss = model.training_losses(part).mean() * (len(part) / len(batch))
+        loss.backward()  # type: ignore[no-untyped-call]
+        total += float(loss.detach())
+    return total
 
 
 def _optimizer(flat: torch.nn.Parameter, training: TrainingSpec, state: WorkerState) -> torch.optim.AdamW:

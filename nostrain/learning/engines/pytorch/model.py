@@ -5,7 +5,7 @@ One flat vector is what the codec, the optimizer and the checkpoint work on: a s
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ from nostrain.errors import LocalProtocolError
 from nostrain.learning.engines.base import Flat, Windows, WorkerState
 from nostrain.learning.engines.pytorch.families import build_module
 from nostrain.learning.engines.pytorch.inner import inner_steps
+from nostrain.learning.engines.pytorch.memory import memory_errors
 from nostrain.protocol.manifest import ModelSpec, TensorSpec, TrainingSpec
 from nostrain.protocol.tensors import model_tensors
 from nostrain.sparseloco.layout import tensor_sizes
@@ -24,8 +25,18 @@ from nostrain.sparseloco.layout import tensor_sizes
 class TorchModel:
     """`base.Model` over the tensor `parameters` [size], float32 on `device`."""
 
-    def __init__(self, spec: ModelSpec, flat: Flat, device: torch.device) -> None:
-        """Build the model of `spec` with the values `flat` (copied).
+    def __init__(
+        self,
+        spec: ModelSpec,
+        flat: Flat,
+        device: torch.device,
+        *,
+        dtype: torch.dtype = torch.float32,
+        micro_batch: int = 0,
+        checkpointing: bool = False,
+        compiled: bool = False,
+    ) -> None:
+        """Build the model of `spec` with the values `flat` (copied). `dtype` is that of the inner steps' products; the rest as `base.EngineOptions`.
 
         Raises:
             LocalProtocolError: transformers' model has other tensors than ours, or `flat` another size.
@@ -39,6 +50,13 @@ class TorchModel:
         self.parameters = torch.empty(len(flat), dtype=torch.float32, device=device)
         self.parameters.copy_(torch.from_numpy(flat))
         self.module = module.to(device)
+        self.micro_batch = micro_batch
+        self._dtype, self._checkpointing = dtype, checkpointing
+        if checkpointing:
+            # The second name is that of transformers before 6, from 5.23 on deprecated.
+            enable = getattr(self.module, "activation_checkpointing_enable", None) or self.module.gradient_checkpointing_enable
+            enable({"use_reentrant": False})  # type: ignore[operator]
+        self._forward = torch.compile(self.module) if compiled else self.module
         for parameter, part in self._views(self.parameters):
             parameter.data = part
 
@@ -61,23 +79,29 @@ class TorchModel:
             yield by_name[tensor.name], flat[offset : offset + size].view(tensor.shape)
             offset += size
 
-    def token_losses(self, windows: torch.Tensor) -> torch.Tensor:
-        """Cross-entropy of every target, float32 [batch · n], of int64 windows [batch, n + 1] on the model's device."""
-        logits = self.module(input_ids=windows[:, :-1], use_cache=False).logits
-        return torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten(), reduction="none")
+    def training_losses(self, windows: torch.Tensor) -> torch.Tensor:
+        """`token_losses`, with products in the chosen precision; the parameters, and so their gradients, stay float32."""
+        with torch.autocast(windows.device.type, self._dtype, enabled=self._dtype != torch.float32):
+            return token_losses(self._forward, windows)
 
     def inner_steps(self, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState) -> list[float]:
         """As `base.Model.inner_steps`."""
-        return inner_steps(self, windows, training, steps_done, state)
+        # transformers recomputes activations in training mode only; nothing else depends on the mode, there being no dropout.
+        self.module.train(self._checkpointing)
+        try:
+            with memory_errors():
+                return inner_steps(self, windows, training, steps_done, state)
+        finally:
+            self.module.train(False)
 
     def window_losses(self, windows: Windows, batch: int) -> NDArray[np.float64]:
         """As `base.Model.window_losses`."""
         missing = -len(windows) % batch
         padded = torch.from_numpy(np.concatenate([windows, np.repeat(windows[-1:], missing, axis=0)])).to(self.parameters.device)
         out = []
-        with torch.inference_mode():
+        with memory_errors(), torch.inference_mode():
             for at in range(0, len(padded), batch):
-                losses = self.token_losses(padded[at : at + batch]).cpu()
+                losses = token_losses(self.module, padded[at : at + batch]).cpu()
                 out.append(losses.to(torch.float64).view(batch, -1).mean(dim=1))
             means: NDArray[np.float64] = torch.cat(out).numpy()[: len(windows)]
         return means
@@ -88,6 +112,12 @@ class TorchModel:
         kept: Flat = self.parameters[at].cpu().numpy()
         self.parameters[at] = torch.from_numpy(values).to(self.parameters.device)
         return kept
+
+
+def token_losses(forward: Callable[..., Any], windows: torch.Tensor) -> torch.Tensor:
+    """Cross-entropy of every target, float32 [batch · n], of int64 windows [batch, n + 1] on the model's device."""
+    logits = forward(input_ids=windows[:, :-1], use_cache=False).logits.float()
+    return torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten(), reduction="none")
 
 
 def tensor_specs(module: torch.nn.Module) -> tuple[TensorSpec, ...]:

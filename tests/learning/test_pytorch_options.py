@@ -1,0 +1,136 @@
+"""What the owner of a machine may choose for pytorch: none of it changes what is trained, but for rounding. A GPU is tried where there is one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from nostrain.errors import ConfigError
+from nostrain.learning.__main__ import _options
+from nostrain.learning.engines.base import EngineOptions, Flat, WorkerState
+from nostrain.learning.engines.pytorch.engine import PyTorchEngine, pick_device, pick_dtype
+from nostrain.learning.engines.pytorch.memory import memory_errors
+from nostrain.learning.engines.pytorch.model import TorchModel
+from nostrain.learning.initial import initial_parameters
+from nostrain.protocol.manifest import TrainingSpec
+
+from .conftest import MODEL
+
+TRAINING = TrainingSpec(inner_steps=3, batch_size=6, sequence_length=32, warmup_steps=1, learning_rate_ppb=1_000_000)
+START = initial_parameters(MODEL, 5)
+WINDOWS = np.random.default_rng(5).integers(0, 256, (18, 33))
+
+cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="NO CUDA DEVICE: pytorch on a GPU was not tried")
+
+
+def opened(**options: Any) -> TorchModel:
+    return PyTorchEngine().open_model(MODEL, START, EngineOptions(**options))
+
+
+def trained(**options: Any) -> tuple[Flat, list[float], WorkerState]:
+    """Parameters, losses and state after three steps of six windows."""
+    model, state = opened(**options), WorkerState.fresh(len(START))
+    losses = model.inner_steps(WINDOWS, TRAINING, 0, state)
+    return model.read().copy(), losses, state
+
+
+def moved(parameters: Flat) -> NDArray[np.float32]:
+    return parameters - START
+
+
+@pytest.mark.parametrize("micro_batch", [1, 4, 6, 100])
+def test_a_batch_in_parts_is_the_same_batch(micro_batch: int) -> None:
+    whole, losses, state = trained()
+    parts, their_losses, their_state = trained(micro_batch=micro_batch)
+    np.testing.assert_allclose(their_losses, losses, rtol=1e-6)
+    np.testing.assert_allclose(their_state.first_moment, state.first_moment, rtol=1e-3, atol=1e-7)
+    # Adam divides by the root of a gradient's square: where that is all rounding, a step may go either way.
+    assert np.quantile(np.abs(parts - whole), 0.999) < 1e-5
+    if micro_batch >= TRAINING.batch_size:
+        assert parts.tobytes() == whole.tobytes()
+
+
+def test_activations_that_are_computed_again_are_the_same() -> None:
+    kept, again = trained(), trained(checkpointing=True)
+    assert kept[0].tobytes() == again[0].tobytes()
+    assert kept[1] == again[1]
+    assert not opened(checkpointing=True).module.training
+
+
+def test_checkpointing_does_compute_them_again() -> None:
+    """Otherwise it would save nothing."""
+    passes = []
+    for checkpointing in (False, True):
+        model, calls = opened(checkpointing=checkpointing), [0]
+        model.module.get_submodule("model.layers.0.mlp").register_forward_pre_hook(
+            lambda *_, calls=calls: calls.__setitem__(0, calls[0] + 1)
+        )
+        model.inner_steps(WINDOWS[:6], TRAINING, 0, WorkerState.fresh(len(START)))
+        passes.append(calls[0])
+    assert passes == [1, 2]
+
+
+def test_bfloat16_trains_and_measures_nothing() -> None:
+    exact, losses, _ = trained()
+    rough, their_losses, state = trained(precision="bfloat16")
+    assert rough.dtype == state.first_moment.dtype == np.float32
+    assert (rough != exact).any()
+    np.testing.assert_allclose(their_losses, losses, rtol=1e-2)
+    cosine = float(moved(rough) @ moved(exact) / np.linalg.norm(moved(rough)) / np.linalg.norm(moved(exact)))
+    assert cosine > 0.95
+    one, other = opened(precision="bfloat16"), opened()
+    assert one.window_losses(WINDOWS, 4).tobytes() == other.window_losses(WINDOWS, 4).tobytes()
+
+
+def test_auto_is_float32_on_the_cpu() -> None:
+    assert pick_dtype("auto", torch.device("cpu")) is torch.float32
+    assert trained(precision="auto")[0].tobytes() == trained(precision="float32")[0].tobytes()
+
+
+def test_too_little_memory_is_a_memory_error() -> None:
+    with pytest.raises(MemoryError, match="allocate"), memory_errors():
+        torch.empty(1 << 50, dtype=torch.uint8)
+    with pytest.raises(MemoryError, match="CUDA out of memory"), memory_errors():
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    with pytest.raises(RuntimeError, match="shape"), memory_errors():
+        torch.zeros(3).view(2, 2)
+
+
+def test_the_command_line_says_it_all() -> None:
+    assert _options([]) == EngineOptions()
+    line = "--engine pytorch --device cuda --precision bfloat16 --micro-batch 2 --checkpointing --compile"
+    assert _options(line.split()) == EngineOptions("pytorch", "cuda", "bfloat16", 2, True, True)
+
+
+def test_a_device_that_is_not_there_is_named() -> None:
+    with pytest.raises(ConfigError, match=r"engine\.device = 'gpu': pytorch finds only"):
+        pick_device("gpu")
+    assert pick_device("auto").type in ("cpu", "cuda", "mps")
+
+
+@cuda
+@pytest.mark.parametrize("options", [{"precision": "float32"}, {"checkpointing": True}, {"micro_batch": 2}])
+def test_cuda_trains_as_the_cpu_does(options: dict[str, Any]) -> None:
+    here, there = trained(), trained(device="cuda", **options)
+    assert np.quantile(np.abs(moved(there[0]) - moved(here[0])), 0.95) < 1e-3
+    np.testing.assert_allclose(there[1], here[1], rtol=1e-2)
+    assert trained(device="cuda", **options)[0].tobytes() == there[0].tobytes(), "it repeats bit by bit"
+
+
+@cuda
+def test_cuda_measures_as_the_cpu_does_and_puts_every_bit_back() -> None:
+    model = opened(device="cuda")
+    np.testing.assert_allclose(model.window_losses(WINDOWS, 4), opened().window_losses(WINDOWS, 4), atol=1e-4)
+    at = np.arange(0, len(START), 3)
+    model.replace(at, model.replace(at, np.full(len(at), 0.5, np.float32)))
+    assert model.read().tobytes() == START.tobytes()
+
+
+@cuda
+def test_cuda_out_of_memory_is_a_memory_error() -> None:
+    with pytest.raises(MemoryError), memory_errors():
+        torch.empty(1 << 50, dtype=torch.uint8, device="cuda")
