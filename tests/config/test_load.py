@@ -272,6 +272,10 @@ def test_a_name_is_fit_for_paths_and_logs(tmp_path: Path, name: str) -> None:
         ("relays=", "relays"),
         ("blobs.servers=ftp://x", "blobs.servers"),
         ("blobs.bind=3000", "blobs.bind"),
+        ("engine.device=gpu", "engine.device"),
+        ("engine.device=tpu", "engine.device"),
+        ("engine.precision=float16", "engine.precision"),
+        ("engine.micro_batch=-1", "engine.micro_batch"),
         ("blobs.bind=127.0.0.1:http", "blobs.bind"),
         ("blobs.bind=127.0.0.1:70000", "blobs.bind"),
         ("blobs.max_bytes=99999999999999", "blobs.max_bytes"),
@@ -288,6 +292,14 @@ def test_a_name_is_fit_for_paths_and_logs(tmp_path: Path, name: str) -> None:
 )
 def test_values_that_cannot_work(tmp_path: Path, override: str, key: str) -> None:
     assert refused(write(tmp_path, WORKER), (override,)).key == key
+
+
+@pytest.mark.parametrize("option", ["device=cuda", "precision=bfloat16", "micro_batch=2", "activation_checkpointing=true", "compile=true"])
+def test_what_mlx_does_not_have_is_refused(tmp_path: Path, option: str) -> None:
+    key = option.partition("=")[0]
+    assert refused(write(tmp_path, WORKER), ("engine.kind=mlx", f"engine.{option}")).key == f"engine.{key}"
+    config = load_config(write(tmp_path, WORKER), [f"engine.{option}"])
+    assert getattr(config.engine, key) != getattr(EngineConfig(), key)
 
 
 @pytest.mark.parametrize(
