@@ -220,6 +220,7 @@ class WorkerConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The whole file. `control` empty means `control.sock` in the data folder.
 
+    `presence`: whether relays and participants are told every minute that we are here, and at what.
     `private_addresses`: URLs that strangers name (in manifests, reveals, dataset manifests) may lead into private networks and to this machine.
     """
 
@@ -230,6 +231,7 @@ class DaemonConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     control: str = ""
     log_level: LogLevel = "info"
     private_addresses: bool = False
+    presence: bool = True
     engine: EngineConfig = EngineConfig()
     blobs: BlobsConfig = BlobsConfig()
     data: DataConfig = DataConfig()

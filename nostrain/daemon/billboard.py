@@ -39,10 +39,10 @@ REPEAT_S: Final = 24 * 3600.0
 
 
 class Billboard:
-    """One daemon's. `relays`: where we meet others, as we tell them; `rng` only jitters."""
+    """One daemon's. `relays`: where we meet others, as we tell them; `rng` only jitters; `present`: whether we say that we are here."""
 
-    def __init__(self, runtime: Runtime, relays: Sequence[str], rng: random.Random) -> None:
-        self._runtime, self._relays, self._rng = runtime, tuple(relays[:MAX_RELAYS]), rng
+    def __init__(self, runtime: Runtime, relays: Sequence[str], rng: random.Random, *, present: bool = True) -> None:
+        self._runtime, self._relays, self._rng, self._present = runtime, tuple(relays[:MAX_RELAYS]), rng, present
         self._heard: dict[Pubkey, tuple[UnixTime, Presence]] = {}
         self._latest: dict[int, UnixTime] = {}
 
@@ -51,8 +51,9 @@ class Billboard:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._publish_lists)
             run = await self._followed()
-            nursery.start_soon(self._be_present)
             nursery.start_soon(self._listen, run)
+            if self._present:
+                nursery.start_soon(self._be_present)
             if "coordinator" in self._runtime.identity.roles:
                 nursery.start_soon(self._publish_handler)
                 nursery.start_soon(self._point)

@@ -111,7 +111,7 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
             ports = Ports(clock, OsEntropy(), signer, oracle, pool, client, engine, journal, mail, money.lightning, tickets)
             runtime = composed.runtime = Runtime(ports, identity(config, signer.pubkey, servers, work_dir), state=state, runner=runner)
             policy.state = lambda: runtime.state
-            composed.billboard = Billboard(runtime, config.relays, random.Random())
+            composed.billboard = Billboard(runtime, config.relays, random.Random(), present=config.presence)
         yield composed
 
 

@@ -263,6 +263,9 @@ class Connection:
         name = message.subscription.removesuffix(PAGE_SUFFIX)
         if name not in self._watches:
             return
+        if self._watches[name].wanted.ids and not message.reason:
+            self._refused.add(name)  # no refusal: it has shown all that was asked for by id (nostr-sdk's relay says so)
+            return
         self._member.count("subscription closed", message.reason)
         match messages.judge(False, message.reason):
             case Answer.AUTHENTICATE if not self._auth.accepted:

@@ -152,6 +152,7 @@ class Participant:
             shard_bytes=4096,
             validation_bytes=4096,
             blob_servers=(self.sim.blobs.url,),
+            relays=plan.relays,
             work_dir=str(work_dir),
             scoring=plan.scoring,
             timing=plan.timing,

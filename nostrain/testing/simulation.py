@@ -47,7 +47,7 @@ class Plan:
 
     `deaths` are when participants die, to start again after `restart_after_s`. `absent` are not started with the others, or never. `on_disk`
     keep their journal in SQLite, the others in memory. `engines` wraps the stub engine of a participant, `runners` perform its effects (a
-    cheater's). Training takes `train_s`. The pool is what makes a level pay `level_msat`. With a fee, every worker has just enough for a ticket of each round.
+    cheater's). Training takes `train_s`. `relays` are those that the manifest names. The pool is what makes a level pay `level_msat`. With a fee, every worker has just enough for a ticket of each round.
     """
 
     seed: int = 0
@@ -80,6 +80,7 @@ class Plan:
     ticket_faults: TicketFaults = field(default_factory=TicketFaults)
     block_s: int = BLOCK_S
     train_s: float = TRAIN_S
+    relays: tuple[str, ...] = ()
     cache_bytes: int = 0
 
 

@@ -30,10 +30,10 @@ def pointers(sim: Simulation) -> list[Pointer]:
     return [body for body in adverts if isinstance(body, Pointer)]
 
 
-async def start(nursery: trio.Nursery, one: Participant) -> Billboard:
+async def start(nursery: trio.Nursery, one: Participant, *, present: bool = True) -> Billboard:
     await until(lambda: one.runtime is not None)
     assert one.runtime is not None
-    billboard = Billboard(one.runtime, OURS, random.Random(one.name))
+    billboard = Billboard(one.runtime, OURS, random.Random(one.name), present=present)
     nursery.start_soon(billboard.run)
     return billboard
 
@@ -111,6 +111,15 @@ async def test_presence_is_rare_and_not_in_step(tmp_path: Path, autojump_clock: 
     assert len(times) == 6
     assert min(pauses) >= PRESENCE_S[0] - 1
     assert len(set(pauses)) > 3
+
+
+async def test_who_does_not_want_to_be_seen_still_sees_the_others(tmp_path: Path, autojump_clock: MockClock) -> None:
+    sim = Simulation(PLAN, tmp_path)
+    async with sim.running(), trio.open_nursery() as nursery:
+        boards = [await start(nursery, one, present=name != "worker-0") for name, one in sim.participants.items()]
+        await until(lambda: all(len(board.online()) == 5 for board in boards))
+        assert {one.name for board in boards for one in board.online()} == set(sim.participants) - {"worker-0"}
+        nursery.cancel_scope.cancel()
 
 
 async def test_relays_that_take_no_adverts_are_counted_and_harm_nothing(tmp_path: Path, autojump_clock: MockClock) -> None:

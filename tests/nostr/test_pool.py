@@ -162,6 +162,24 @@ async def test_slow_reader_gets_everything_and_does_not_stall_publishing(autojum
         assert relay.dials == 1
 
 
+async def test_a_relay_may_close_what_was_asked_for_by_id_once_it_has_shown_it(autojump_clock: MockClock) -> None:
+    class Closes(ScriptedRelay):
+        def on_req(self, wire: Wire, name: str, wanted: Filter) -> None:
+            super().on_req(wire, name, wanted)
+            wire.say("CLOSED", name, "")
+
+    relay = Closes(found := note("x"))
+    async with pool(a=relay) as relays, relays.subscribe([Filter(ids=(found.id,))]) as events:
+        assert await take(events, 1) == ["x"]
+        await trio.sleep(10)
+        asked = len(relay.requests())
+        await trio.sleep(3_000)
+        assert relays.counts["subscription closed"] == 0
+        assert len(relay.requests()) == asked
+        await trio.sleep(1_000)
+        assert len(relay.requests()) > asked
+
+
 async def test_leaving_a_subscription_closes_it_on_the_relay(autojump_clock: MockClock) -> None:
     relay = ScriptedRelay()
     async with pool(a=relay) as relays:

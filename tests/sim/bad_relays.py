@@ -8,7 +8,7 @@ import itertools
 import json
 import math
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum
 from typing import Any, Final
@@ -18,7 +18,7 @@ import trio
 from nostrain.errors import Unavailable
 from nostrain.nostr.transport import Connect
 from nostrain.protocol.event import Event, Filter
-from nostrain.units import EventId, UnixTime
+from nostrain.units import EventId, Pubkey, UnixTime
 from nostrain.wire.event import encode_event, matches, parse_event_untrusted, parse_filter_untrusted
 
 RELAYS: Final = 5
@@ -42,8 +42,8 @@ TURNS: Final = (Part.DOWN, Part.DOWN, Part.GOOD, Part.SLOW, Part.HOSTILE)
 class World:
     """All events that were ever published, once; five relays that have some of them."""
 
-    def __init__(self, seed: int, shift_s: float) -> None:
-        self.seed, self.shift_s = seed, shift_s
+    def __init__(self, seed: int, shift_s: float = math.inf, turns: Sequence[Part] = TURNS) -> None:
+        self.seed, self.shift_s, self.turns = seed, shift_s, turns
         self.events: dict[EventId, tuple[Event, str]] = {}
         self.relays = {f"ws://relay-{index}": Relay(self, index) for index in range(RELAYS)}
         self.shift = 0
@@ -85,10 +85,14 @@ class Relay:
         self._numbers = itertools.count()
         self._rescheduled = trio.Event()
 
+    def holds(self, author: Pubkey) -> bool:
+        """Whether it has anything by `author`."""
+        return any(self._world.events[event_id][0].pubkey == author for event_id in self._stored)
+
     @property
     def part(self) -> Part:
         """What it is now."""
-        return TURNS[(self._index + self._world.shift) % RELAYS]
+        return self._world.turns[(self._index + self._world.shift) % RELAYS]
 
     def change(self) -> None:
         """A new shift began."""
