@@ -130,6 +130,8 @@ def _check_run(run: RunConfig) -> None:
         raise ConfigError(f"{key}.threshold", run.threshold, reason, "No round could ever be attested; lower it")
     if run.text and run.dataset:
         raise ConfigError(f"{key}.dataset", run.dataset, "a run learns from one of text and dataset", "Drop one of them")
+    if run.curators and not run.dataset:
+        raise ConfigError(f"{key}.curators", list(run.curators), "only a built dataset can be signed", "Set dataset, or drop curators")
     settlement = run.settlement
     if settlement.mode == "none" and (settlement.pool_sat or settlement.slots or settlement.fee_sat):
         reason = "amounts are given, but the run is not paid"

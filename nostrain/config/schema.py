@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from nostrain.protocol.engines import Device, EngineKind, Precision
 from nostrain.protocol.limits import MAX_EPOCH_ROUNDS, MAX_ROUNDS, MAX_VALIDATORS, MAX_WORKERS
-from nostrain.protocol.manifest import SAT, ModelSpec, SettlementSpec, TimingSpec
+from nostrain.protocol.manifest import SAT, ModelSpec, SettlementSpec, TimingSpec, TrainingSpec
 from nostrain.units import PPM, Msat, Ppm
 
 Role = Literal["coordinator", "worker", "validator", "blobs"]
@@ -107,10 +107,11 @@ class LightningConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class JoinConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[join]: which run a worker or validator enrols in: its id, its nevent or naddr, whose relays are dialled too, or `any`; with `coordinator`, only
-    runs of that public key."""
+    runs of that public key; with `curators`, only runs whose dataset one of these keys signed."""
 
     run: str = "any"
     coordinator: str | None = None
+    curators: tuple[Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")], ...] = ()
 
 
 class TimingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -161,13 +162,17 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[coordinator.run]: the run that a coordinator publishes when its journal has none. `relays`: where its participants meet, empty for the daemon's own. `text` is a folder, empty for the standard library.
 
     `dataset` is a folder that `nostrain-ctl data build` made; `text`, `shard_bytes` and `validation_bytes` then say nothing.
+    With `curators`, one of these keys must have signed it. `init` is a folder with a pretrained checkpoint, to begin with instead of `model`.
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
     rounds: Annotated[int, Meta(ge=1, le=MAX_ROUNDS)]
     text: str = ""
     dataset: str = ""
+    curators: tuple[Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     model: Literal["tiny"] = "tiny"
+    init: str = ""
+    learning_rate_ppb: Annotated[int, Meta(ge=1, le=1_000_000_000)] = TrainingSpec().learning_rate_ppb
     seed: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)] = 0
     min_workers: Annotated[int, Meta(ge=1, le=MAX_WORKERS)] = 4
     min_validators: Annotated[int, Meta(ge=1, le=MAX_VALIDATORS)] = 3

@@ -7,12 +7,16 @@ from typing import Literal
 import msgspec
 
 from nostrain.core.money.policies import ChannelPolicy
-from nostrain.protocol.manifest import ScoringSpec, SettlementSpec, TimingSpec
+from nostrain.protocol.event import Event
+from nostrain.protocol.manifest import ScoringSpec, SettlementSpec, TimingSpec, TrainingSpec
 from nostrain.units import EventId, Pubkey
 
 
 class RunPlan(msgspec.Struct, frozen=True):
-    """What a coordinator was told to run, by its operator. Only `validators` are listed, if any are named: t of them can spend its money."""
+    """What a coordinator was told to run, by its operator. Only `validators` are listed, if any are named: t of them can spend its money.
+
+    `curations` of its dataset go into the manifest.
+    """
 
     name: str
     rounds: int
@@ -31,6 +35,9 @@ class RunPlan(msgspec.Struct, frozen=True):
     validators: tuple[Pubkey, ...] = ()
     relays: tuple[str, ...] = ()
     dataset: str | None = None
+    init: str | None = None
+    training: TrainingSpec = TrainingSpec()
+    curations: tuple[Event, ...] = ()
 
 
 class Identity(msgspec.Struct, frozen=True, tag="identity"):
@@ -47,6 +54,7 @@ class Identity(msgspec.Struct, frozen=True, tag="identity"):
     pays: bool = True
     join_run: EventId | None = None
     join_coordinator: Pubkey | None = None
+    join_curators: tuple[Pubkey, ...] = ()
     plan: RunPlan | None = None
     archive: bool = False
     cache_bytes: int = 0

@@ -13,11 +13,14 @@ from nostrain.core.timing import blocks_in, held_s
 from nostrain.core.transaction import Transaction
 from nostrain.errors import ConfigError, IllegalTransition
 from nostrain.protocol.jobs import BuildRunJob, BuildRunResult
-from nostrain.protocol.manifest import ModelSpec, RunManifest, TrainingSpec
+from nostrain.protocol.manifest import ModelSpec, RunManifest
+from nostrain.protocol.tensors import parameter_count
 
 KEY = "preparation"
 MOST_UPLOADS: Final = 4
 """Blobs on their way to the servers at one time: a dataset may have thousands of shards."""
+LEAST_DELTA_BYTES: Final = 1 << 20
+"""What a delta may have in any run; a large model's may have a sixteenth of a byte for each parameter: more than the codec's longest."""
 EXTRA_BLOCKS: Final = 34
 """What a hold has beside the blocks that its time may bring: 24 in which it is not settled any more, and some for delays."""
 
@@ -37,7 +40,7 @@ def decide(tx: Transaction) -> None:
 
 
 def build_job(plan: RunPlan) -> BuildRunJob:
-    """The job that cuts the text, or takes a built dataset, and draws the first checkpoint."""
+    """The job that cuts the text, or takes a built dataset, and draws the first checkpoint, or takes a pretrained one."""
     return BuildRunJob(
         text=plan.text,
         model=ModelSpec(),
@@ -46,12 +49,14 @@ def build_job(plan: RunPlan) -> BuildRunJob:
         validation_bytes=plan.validation_bytes,
         out_dir=f"{plan.work_dir}/run",
         dataset=plan.dataset,
-        least_tokens=(TrainingSpec().sequence_length, plan.scoring.validation_tokens),
+        init=plan.init,
+        least_tokens=(plan.training.sequence_length, plan.scoring.validation_tokens),
     )
 
 
 def built(plan: RunPlan, result: BuildRunResult) -> RunManifest:
     """The manifest of a run that was just built. Its holds are long enough for an epoch: h hours need 6h + 3σ blocks, and 34 (design section 7)."""
+    length = min(plan.training.sequence_length, result.model.max_position_embeddings)
     manifest = RunManifest(
         name=plan.name,
         rounds=plan.rounds,
@@ -64,9 +69,12 @@ def built(plan: RunPlan, result: BuildRunResult) -> RunManifest:
         root=result.root,
         blob_servers=plan.blob_servers,
         relays=plan.relays,
+        training=msgspec.structs.replace(plan.training, sequence_length=length),
         scoring=plan.scoring,
         timing=plan.timing,
         settlement=plan.settlement,
+        max_delta_bytes=max(LEAST_DELTA_BYTES, parameter_count(result.model) // 16),
+        curations=plan.curations,
     )
     needed = blocks_in(held_s(manifest)) + EXTRA_BLOCKS
     settlement = msgspec.structs.replace(plan.settlement, min_final_cltv=max(plan.settlement.min_final_cltv, needed))
@@ -78,6 +86,8 @@ def done(tx: Transaction, name: str, outcome: Outcome) -> None:
     plan, row = tx.me.plan, tx.get(KEY, Preparation) or Preparation()
     match outcome:
         case Computed(result=BuildRunResult() as result) if plan is not None:
+            if any(curation.tag("x") != result.dataset.sha256 for curation in plan.curations):
+                raise ConfigError("coordinator.run.dataset", plan.dataset, "it is not the one that was signed any more", "Start again")
             tx.put(KEY, Preparation(missing=result.blobs, manifest=built(plan, result)))
             tx.note("info", "runs_built", f"built a run from {result.total_bytes} bytes of text")
         case Uploaded():

@@ -51,6 +51,12 @@ def fold_manifest(tx: Transaction, message: Message, manifest: RunManifest) -> N
         reason = f"pays on {settlement.network}, and we have no Lightning node there"
         tx.note("warning", "runs_unpayable", f"run {manifest.name} ({message.id[:8]}) {reason}: not joined")
         return
+    signed = {curation.pubkey for curation in manifest.curations}
+    if me.join_curators and not signed & {*me.join_curators} and message.author != me.pubkey:
+        tx.note(
+            "warning", "runs_not_curated", f"run {manifest.name} ({message.id[:8]}): none of our curators signed its dataset: not joined"
+        )
+        return
     leads = "coordinator" in me.roles
     if leads and message.author != me.pubkey:
         return

@@ -12,7 +12,9 @@ import click
 
 if TYPE_CHECKING:
     from nostrain.protocol.dataset import DatasetManifest
+    from nostrain.protocol.event import Event
     from nostrain.protocol.manifest import BlobRef
+    from nostrain.units import Digest
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 BYTES = "bytes"
@@ -20,7 +22,7 @@ BYTES = "bytes"
 
 @click.group()
 def data() -> None:
-    """Make and check datasets."""
+    """Make, check and sign datasets."""
 
 
 @data.command()
@@ -83,8 +85,39 @@ def build(
 
 @data.command()
 @click.argument("folder", type=FOLDER)
-def verify(folder: Path) -> None:
-    """Check every file of a dataset against the digests in its manifest. Exit code 1 when something is wrong."""
+@click.option("--key", required=True, type=FOLDER, help="Folder with root.key, as a daemon's data folder is; made if there is none.")
+@click.option("--name", default="", help="What to call the dataset, for people.")
+def sign(folder: Path, key: Path, name: str) -> None:
+    """Sign a dataset as its curator: whoever trusts you joins runs on it. What you sign is the digest of its manifest."""
+    import time
+
+    from nostrain.errors import RemoteProtocolError
+    from nostrain.wire.curation import CURATIONS_FILE, check_curation_untrusted
+    from nostrain.wire.event import parse_event_untrusted
+    from nostrain.wire.nip19 import npub
+
+    _, digest = read(folder)
+    command = [sys.executable, "-P", "-m", "nostrain.keys.curate", str(key), digest, name, str(int(time.time()))]
+    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    if done.returncode != 0:
+        sys.exit(done.returncode)
+    try:
+        event = check_curation_untrusted(parse_event_untrusted(done.stdout), digest)
+    except RemoteProtocolError as error:
+        raise click.ClickException(f"--name: {error}") from error
+    if event.pubkey not in {known.pubkey for known in curations(folder, digest)}:
+        with (folder / CURATIONS_FILE).open("ab") as file:
+            file.write(done.stdout)
+    click.echo(f"dataset {digest} is signed by {npub(event.pubkey)}")
+
+
+@data.command()
+@click.argument("folder", type=FOLDER)
+@click.option("--curator", default="", metavar="NPUB", help="Fail unless this key signed the dataset.")
+def verify(folder: Path, curator: str) -> None:
+    """Check every file of a dataset against the digests in its manifest, and who signed it. Exit code 1 when something is wrong."""
+    from nostrain.wire.nip19 import npub
+
     manifest, digest = read(folder)
     wrong = [line for line in (fault(folder / name, blob) for name, blob in files(manifest)) if line is not None]
     for line in wrong:
@@ -95,18 +128,36 @@ def verify(folder: Path) -> None:
     click.echo(
         f"dataset {digest}: {len(manifest.shards)} shards, {sum(shard.tokens for shard in manifest.shards):,} tokens, {text:,} bytes of text"
     )
+    signed = [npub(event.pubkey) for event in curations(folder, digest)]
+    for who in signed:
+        click.echo(f"signed by {who}")
+    if curator and curator not in signed:
+        raise click.ClickException(f"{folder}: not signed by {curator}")
 
 
-def read(folder: Path) -> tuple[DatasetManifest, str]:
+def curations(folder: Path, digest: Digest) -> tuple[Event, ...]:
+    """Who signed the dataset. Raises ClickException when the file of curations has anything else in it."""
+    from nostrain.errors import RemoteProtocolError
+    from nostrain.wire.curation import CURATIONS_FILE, read_curations_untrusted
+
+    path = folder / CURATIONS_FILE
+    try:
+        return read_curations_untrusted(path.read_bytes(), digest) if path.exists() else ()
+    except (OSError, RemoteProtocolError) as error:
+        raise click.ClickException(f"{path}: {error}") from error
+
+
+def read(folder: Path) -> tuple[DatasetManifest, Digest]:
     """The manifest in a dataset's folder, and its digest. Raises ClickException."""
     from nostrain.errors import RemoteProtocolError
     from nostrain.protocol.dataset import MANIFEST_FILE
+    from nostrain.units import Digest
     from nostrain.wire.dataset import read_dataset_untrusted
 
     path = folder / MANIFEST_FILE
     try:
         content = path.read_bytes()
-        return read_dataset_untrusted(content), hashlib.sha256(content).hexdigest()
+        return read_dataset_untrusted(content), Digest(hashlib.sha256(content).hexdigest())
     except OSError as error:
         raise click.ClickException(f"{path}: {error.strerror}") from error
     except RemoteProtocolError as error:

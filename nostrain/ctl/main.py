@@ -48,6 +48,7 @@ main.add_command(data)
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True, help="Fixes keys, model and data.")
 @click.option("--text", type=FOLDER, default=None, help="Folder of text to learn from.  [default: this Python's standard library]")
 @click.option("--data", "dataset", type=FOLDER, default=None, help="Dataset to learn from instead: a folder that `data build` made.")
+@click.option("--init", type=FOLDER, default=None, help="Pretrained checkpoint to begin with: a folder with config.json and safetensors.")
 @click.option("--model", type=click.Choice(["tiny"]), default="tiny", show_default=True, help="Size of the Llama.")
 @click.option("--paid/--unpaid", default=True, show_default=True, help="Pay every round over a Lightning network.")
 @click.option(
@@ -70,6 +71,7 @@ def devnet(
     seed: int,
     text: Path | None,
     dataset: Path | None,
+    init: Path | None,
     model: str,
     paid: bool,
     lightning: str,
@@ -97,6 +99,7 @@ def devnet(
         seed=seed,
         text=text,
         dataset=dataset,
+        init=init,
         model=model,
         paid=paid,
         lightning=cast("LightningKind", lightning),

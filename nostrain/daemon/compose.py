@@ -29,6 +29,7 @@ from nostrain.core.identity import Identity, RunPlan
 from nostrain.core.rows import NodeState, Run
 from nostrain.daemon.billboard import Billboard
 from nostrain.daemon.clock import OsEntropy, SystemClock
+from nostrain.daemon.dataset import curations_of
 from nostrain.daemon.meeting import open_mail, open_relays
 from nostrain.daemon.money import Money, Office
 from nostrain.daemon.policies import channel_policy
@@ -51,8 +52,8 @@ from nostrain.keys.mailbox import GiftWraps
 from nostrain.keys.oracle import DlcOracle
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import open_root
-from nostrain.protocol.dataset import MANIFEST_FILE
 from nostrain.protocol.limits import MAX_RELAYS
+from nostrain.protocol.manifest import TrainingSpec
 from nostrain.units import Pubkey
 
 log = logging.getLogger("nostrain.daemon")
@@ -213,6 +214,7 @@ def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], wor
         pays=bool(config.lightning.socket),
         join_run=joined.run if joined else None,
         join_coordinator=joined.coordinator if joined else config.join.coordinator,  # type: ignore[arg-type]
+        join_curators=tuple(Pubkey(key) for key in config.join.curators),
         plan=run_plan(config, servers, work_dir),
         archive="blobs" in config.roles and config.blobs.keep_deltas,
         cache_bytes=0 if "blobs" in config.roles else config.data.cache_mb << 20,
@@ -232,9 +234,9 @@ def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path) -> 
         raise ConfigError("coordinator.run.settlement.mode", run.settlement.mode, reason, 'Set lightning.socket, or mode = "none"')
     if run.text and not Path(run.text).is_dir():
         raise ConfigError("coordinator.run.text", run.text, "no such folder", "Name a folder of text, or leave it out")
-    if run.dataset and not (Path(run.dataset) / MANIFEST_FILE).is_file():
-        fix = "Name a folder that `nostrain-ctl data build` made"
-        raise ConfigError("coordinator.run.dataset", run.dataset, f"no {MANIFEST_FILE} in it", fix)
+    if run.init and not (Path(run.init) / "config.json").is_file():
+        fix = "Name a folder with config.json and safetensors files, as Hugging Face has them"
+        raise ConfigError("coordinator.run.init", run.init, "no config.json in it", fix)
     return RunPlan(
         name=run.name,
         rounds=run.rounds,
@@ -243,7 +245,10 @@ def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path) -> 
         threshold=run.threshold,
         validators=tuple(Pubkey(key) for key in run.validators),
         text=run.text or None,
-        dataset=run.dataset or None,
+        dataset=str(Path(run.dataset).absolute()) if run.dataset else None,
+        curations=curations_of(run) if run.dataset else (),
+        init=str(Path(run.init).absolute()) if run.init else None,
+        training=TrainingSpec(learning_rate_ppb=run.learning_rate_ppb),
         seed=run.seed,
         shard_bytes=run.shard_bytes,
         validation_bytes=run.validation_bytes,

@@ -70,6 +70,8 @@ def usage_problem(options: Options, root: Path, json_path: Path | None) -> str |
         return "--data: a run learns from one of --data and --text; leave the other out"
     if options.dataset is not None and not (options.dataset / MANIFEST_FILE).is_file():
         return f"--data {options.dataset}: no {MANIFEST_FILE} in it; `nostrain-ctl data build` makes such a folder"
+    if options.init is not None and not (options.init / "config.json").is_file():
+        return f"--init {options.init}: no config.json in it; a pretrained checkpoint is a folder as Hugging Face has them"
     if options.cheaters and not options.paid:
         return "--cheaters: where nobody is paid there is nothing to be gained by cheating; leave out --unpaid"
     if options.lightning == "regtest" and not options.paid:

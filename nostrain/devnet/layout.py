@@ -18,13 +18,15 @@ from nostrain.hashes import tagged_hash
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import open_root
 from nostrain.protocol.engines import DEVICES, EngineKind
-from nostrain.protocol.manifest import SAT, ScoringSpec, TimingSpec
+from nostrain.protocol.manifest import SAT, ScoringSpec, TimingSpec, TrainingSpec
 from nostrain.units import Pubkey
 
 LEVEL_MSAT = 100_000
 """What one level pays for one round."""
 FEE_MSAT = 20_000
 """The submission fee: 5 % of what an honest worker's four levels pay in a round (design section 12)."""
+FINE_TUNING_PPB = 300_000
+"""The learning rate of a run that begins with a pretrained checkpoint: a tenth of what a fresh one is trained with."""
 
 Role = Literal["coordinator", "validator", "worker"]
 LightningKind = Literal["simnet", "regtest"]
@@ -40,6 +42,7 @@ class Options:
     seed: int = 0
     text: Path | None = None
     dataset: Path | None = None
+    init: Path | None = None
     model: str = "tiny"
     threads: int = 1
     paid: bool = True
@@ -217,6 +220,8 @@ def config_text(participant: Participant, options: Options, relay: str, blobs: s
             f"rounds = {options.rounds}",
             f"text = {quoted(str(options.text.absolute()) if options.text else '')}",
             f"dataset = {quoted(str(options.dataset.absolute()) if options.dataset else '')}",
+            f"init = {quoted(str(options.init.absolute()) if options.init else '')}",
+            f"learning_rate_ppb = {FINE_TUNING_PPB if options.init else TrainingSpec().learning_rate_ppb}",
             f"model = {quoted(options.model)}",
             f"seed = {options.seed}",
             f"min_workers = {options.workers}",

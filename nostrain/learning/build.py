@@ -10,13 +10,15 @@ import msgspec
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.hashes import sha256_hex
 from nostrain.learning.data import build_shards
+from nostrain.learning.engines.base import Flat
 from nostrain.learning.files import read_delta_untrusted
 from nostrain.learning.initial import initial_parameters
+from nostrain.learning.pretrained import check_tokens, load_pretrained
 from nostrain.protocol.dataset import MANIFEST_FILE, DatasetManifest, dataset_problem, files_of
 from nostrain.protocol.digests import next_state_id
 from nostrain.protocol.hf_config import config_json
 from nostrain.protocol.jobs import AggregateJob, AggregateResult, BuildRunJob, BuildRunResult, InspectJob, InspectResult
-from nostrain.protocol.manifest import BlobRef
+from nostrain.protocol.manifest import BlobRef, ModelSpec
 from nostrain.protocol.tensors import model_tensors
 from nostrain.sparseloco.aggregate import cap_weights, outer_step, step_weights
 from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted, merkle_root, write_checkpoint
@@ -36,12 +38,28 @@ def build_run(job: BuildRunJob) -> BuildRunResult:
         dataset, manifest, blobs, total = build_shards(job.text, job.seed, job.shard_bytes, job.validation_bytes, out)
     else:
         dataset, manifest, blobs, total = open_dataset(Path(job.dataset), job.least_tokens)
-    model = msgspec.structs.replace(job.model, vocab_size=manifest.vocab_size)
-    tensors, flat = model_tensors(model), initial_parameters(model, job.seed)
+    model, flat = first_parameters(job, manifest)
+    tensors = model_tensors(model)
     path = out / "model.safetensors"
     checkpoint = write_checkpoint(path, tensors, flat)
     (out / "config.json").write_text(config_json(model))
     return BuildRunResult(dataset, checkpoint, merkle_root(tensors, flat), (*blobs, (checkpoint, str(path))), total, model)
+
+
+def first_parameters(job: BuildRunJob, dataset: DatasetManifest) -> tuple[ModelSpec, Flat]:
+    """The model that the run begins with: drawn from the seed, with the dataset's vocabulary; or the pretrained one of `job.init`.
+
+    Raises:
+        LocalProtocolError: the folder is no checkpoint that we can train, or its tokens are not the dataset's.
+        OSError: a file of it cannot be read.
+    """
+    if job.init is None:
+        model = msgspec.structs.replace(job.model, vocab_size=dataset.vocab_size)
+        return model, initial_parameters(model, job.seed)
+    folder = Path(job.init)
+    model, flat = load_pretrained(folder)
+    check_tokens(folder, model, dataset)
+    return model, flat
 
 
 def open_dataset(folder: Path, least: tuple[int, int]) -> tuple[BlobRef, DatasetManifest, list[tuple[BlobRef, str]], int]:

@@ -28,7 +28,7 @@ class BuildRunJob(msgspec.Struct, frozen=True, tag="build_run"):
     """Cut text into shards, or take the built `dataset` (a folder), and make the initial checkpoint of `model`.
 
     `text` is a folder, or None for this Python's standard library. A dataset's shards and its validation shard must have more tokens than `least_tokens` of
-    each; its vocabulary becomes the model's.
+    each; its vocabulary becomes the model's. `init` is a folder with a pretrained checkpoint, which then is the first one, instead of `model`.
     """
 
     text: str | None
@@ -38,6 +38,7 @@ class BuildRunJob(msgspec.Struct, frozen=True, tag="build_run"):
     validation_bytes: int
     out_dir: str
     dataset: str | None = None
+    init: str | None = None
     least_tokens: tuple[int, int] = (0, 0)
 
 

@@ -9,6 +9,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from nostrain.protocol.event import Event
 from nostrain.protocol.limits import MAX_WORKERS
 from nostrain.units import Digest, Msat, Ppm
 
@@ -150,7 +151,10 @@ class SettlementSpec(msgspec.Struct, frozen=True):
 
 
 class RunManifest(msgspec.Struct, frozen=True, tag_field="type", tag="run"):
-    """Content of kind 8650. `d` tag: the run id. Immutable: everything later refers to this event's id. `relays`: where participants meet."""
+    """Content of kind 8650. `d` tag: the run id. Immutable: everything later refers to this event's id. `relays`: where participants meet.
+
+    `curations` are the signed events of those who stand for the dataset (`wire.curation`).
+    """
 
     name: str
     rounds: int
@@ -170,6 +174,7 @@ class RunManifest(msgspec.Struct, frozen=True, tag_field="type", tag="run"):
     timing: TimingSpec = TimingSpec()
     settlement: SettlementSpec = SettlementSpec()
     max_delta_bytes: int = 1 << 20
+    curations: tuple[Event, ...] = ()
     v: int = 1
 
     @property

@@ -15,6 +15,7 @@ ENROLMENT: Final = 8657
 DISPUTE: Final = 8658
 ACKNOWLEDGEMENT: Final = 8659
 CONFIRMATION: Final = 8667
+CURATION: Final = 8668
 ORACLE_ANNOUNCEMENTS: Final = 8670
 ATTESTATION: Final = 8671
 OFFER: Final = 8680
@@ -45,6 +46,7 @@ KINDS: Final[dict[int, str]] = {
     8664: "bounty result",
     8665: "ordered receipt",
     CONFIRMATION: "confirmation",
+    CURATION: "curation",
     ORACLE_ANNOUNCEMENTS: "oracle announcements",
     ATTESTATION: "attestation",
     OFFER: "offer",

@@ -26,6 +26,7 @@ from nostrain.wire import dlc, kinds
 from nostrain.wire.bodies import WireAttestation, WireEnrolment, WireEpochAttestation, WireOracleAnnouncements
 from nostrain.wire.bolt12_offer import parse_offer_untrusted
 from nostrain.wire.check import check_values
+from nostrain.wire.curation import MAX_CURATIONS, check_curation_untrusted
 from nostrain.wire.event import refuse_repeated, short_reason
 from nostrain.wire.node_address import check_node_untrusted
 
@@ -165,6 +166,9 @@ def understood(content: Any, event: Event) -> m.Body:
             return content
         case RunManifest():
             limit(len(content.scoring.levels_ppm), MAX_LEVELS, "levels")
+            limit(len(content.curations), MAX_CURATIONS, "curations")
+            for curation in content.curations:
+                check_curation_untrusted(curation, content.dataset.sha256)
             return content
         case m.Dispute(evidence=evidence):
             limit(len(evidence), MAX_EVIDENCE, "pieces of evidence")

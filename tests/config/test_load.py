@@ -79,6 +79,22 @@ def test_a_coordinator_describes_its_run(tmp_path: Path) -> None:
     assert config.blobs == BlobsConfig(bind="127.0.0.1:3000", servers=("https://blobs.example.org",))
 
 
+def test_data_curators_and_a_pretrained_checkpoint(tmp_path: Path) -> None:
+    path, run = write(tmp_path, COORDINATOR), "coordinator.run"
+    key = "ab" * 32
+    config = load_config(
+        path, (f"{run}.dataset=/data", f'{run}.curators=["{key}"]', f"{run}.init=/init", f'join.curators=["{key}"]', "data.cache_mb=7")
+    )
+    assert config.coordinator is not None
+    found = config.coordinator.run
+    assert (found.dataset, found.curators, found.init, config.join.curators, config.data.cache_mb) == ("/data", (key,), "/init", (key,), 7)
+    assert refused(path, (f"{run}.dataset=/data", f"{run}.text=/text")).reason == "a run learns from one of text and dataset"
+    assert refused(path, (f'{run}.curators=["{key}"]',)).reason == "only a built dataset can be signed"
+    assert refused(path, ('join.curators=["npub1xyz"]',)).key == "join.curators"
+    assert refused(path, ("data.cache_mb=0",)).key == "data.cache_mb"
+    assert refused(path, (f"{run}.learning_rate_ppb=0",)).key == f"{run}.learning_rate_ppb"
+
+
 def paid(pool_sat: int, **settings: int) -> tuple[str, ...]:
     """Overrides for a run that pays four workers four levels."""
     prefix = "coordinator.run.settlement"

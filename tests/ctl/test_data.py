@@ -57,3 +57,22 @@ def test_what_cannot_be_built_ends_with_a_line_and_code_1(text: Path, tmp_path: 
     result = run("build", str(text), "--out", str(tmp_path / "out"))
     assert result.exit_code == 1
     assert "two shards 2097152" in capfd.readouterr().err
+
+
+def test_a_curator_signs_and_anybody_verifies(text: Path, tmp_path: Path) -> None:
+    out, key = tmp_path / "dataset", tmp_path / "curator"
+    assert run("build", str(text), "--out", str(out), "--shard-tokens", "4000", "--validation-tokens", "1000").exit_code == 0
+    signed = run("sign", str(out), "--key", str(key), "--name", "test rows")
+    assert signed.exit_code == 0, signed.output
+    who = signed.output.split()[-1]
+    assert who.startswith("npub1")
+    assert run("sign", str(out), "--key", str(key)).exit_code == 0
+    assert len((out / "curations.jsonl").read_text().splitlines()) == 1, "one word of each"
+    assert run("verify", str(out), "--curator", who).exit_code == 0
+    stranger = run("verify", str(out), "--curator", "npub1" + "q" * 58)
+    assert stranger.exit_code == 1
+    assert "not signed by" in stranger.output
+    (out / "curations.jsonl").write_text((out / "curations.jsonl").read_text().replace("test rows", "best rows"))
+    assert "curations.jsonl, line 1" in run("verify", str(out)).output
+    key.joinpath("root.key").chmod(0o644)
+    assert run("sign", str(out), "--key", str(key)).exit_code == 1
