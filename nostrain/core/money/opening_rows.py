@@ -28,7 +28,7 @@ class Opening(msgspec.Struct, frozen=True, tag="opening"):
 
 
 class Openings(msgspec.Struct, frozen=True, tag="openings"):
-    """Row `openings`: what went into channels by policy, ever, and lately by the time when it was begun. `told`: what was said to be in the way."""
+    """Row `openings`: what went into channels by policy, ever, and lately by the time when it was begun, or has ended. `told`: what was said to be in the way."""
 
     total_msat: Msat = Msat(0)
     recent: tuple[tuple[UnixTime, Msat], ...] = ()

@@ -196,6 +196,8 @@ def done(tx: Transaction, key: str, outcome: Outcome) -> None:
         case ChannelOpened(txid=txid, channel_id=channel_id):
             state = advance("opening", row.state, N.OPENED)
             tx.put(key, msgspec.structs.replace(row, state=state, txid=txid, channel_id=channel_id, failures=0))
+            later = tuple((tx.now, entry[1]) if entry == (row.at, row.capacity_msat) else entry for entry in spent.recent)
+            tx.put(KEY, msgspec.structs.replace(spent, recent=later))  # it may have taken long
             tx.note("info", "channels_opened", f"opened {whom}: {txid}")
         case Failed(reason=reason):
             wait = min(RETRY_S << min(row.failures, 10), DAY_S)
