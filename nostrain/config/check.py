@@ -11,7 +11,7 @@ from nostrain.config.schema import ChannelsConfig, DaemonConfig, EngineConfig, P
 from nostrain.errors import ConfigError
 from nostrain.protocol.engines import DEVICES
 from nostrain.protocol.limits import MAX_RELAYS
-from nostrain.protocol.manifest import ScoringSpec
+from nostrain.protocol.manifest import RULE_PARAMETERS, ScoringSpec
 from nostrain.units import is_hex32
 from nostrain.wire.host_port import address_problem
 
@@ -132,6 +132,10 @@ def _check_run(run: RunConfig) -> None:
         raise ConfigError(f"{key}.dataset", run.dataset, "a run learns from one of text and dataset", "Drop one of them")
     if run.curators and not run.dataset:
         raise ConfigError(f"{key}.curators", list(run.curators), "only a built dataset can be signed", "Set dataset, or drop curators")
+    least, most = RULE_PARAMETERS[run.outer.rule]
+    if not least <= run.outer.parameter <= most:
+        reason = f"the rule {run.outer.rule} takes {least} to {most}" if most else f"the rule {run.outer.rule} takes none"
+        raise ConfigError(f"{key}.outer.parameter", run.outer.parameter, reason, "Change it, or the rule")
     settlement = run.settlement
     if settlement.mode == "none" and (settlement.pool_sat or settlement.slots or settlement.fee_sat):
         reason = "amounts are given, but the run is not paid"

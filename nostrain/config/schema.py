@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from nostrain.protocol.engines import Device, EngineKind, Precision
 from nostrain.protocol.limits import MAX_EPOCH_ROUNDS, MAX_ROUNDS, MAX_VALIDATORS, MAX_WORKERS
-from nostrain.protocol.manifest import SAT, ModelSpec, SettlementSpec, TimingSpec, TrainingSpec
+from nostrain.protocol.manifest import SAT, ModelSpec, OuterSpec, Rule, SettlementSpec, TimingSpec, TrainingSpec
 from nostrain.units import PPM, Msat, Ppm
 
 Role = Literal["coordinator", "worker", "validator", "blobs"]
@@ -158,6 +158,18 @@ class SettlementConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
+class OuterConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[coordinator.run.outer]: how the deltas of a round are put together (`protocol.manifest.OuterSpec` has the meaning)."""
+
+    rule: Rule = OuterSpec().rule
+    alpha_ppm: Annotated[int, Meta(ge=1, le=64 * PPM)] = OuterSpec().alpha_ppm
+    parameter: Annotated[int, Meta(ge=0, le=PPM)] = 0
+
+    def spec(self) -> OuterSpec:
+        """As the run manifest says it."""
+        return OuterSpec(self.rule, Ppm(self.alpha_ppm), self.parameter)
+
+
 class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[coordinator.run]: the run that a coordinator publishes when its journal has none. `relays`: where its participants meet, empty for the daemon's own. `text` is a folder, empty for the standard library.
 
@@ -181,6 +193,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     validators: tuple[Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     shard_bytes: Annotated[int, Meta(ge=4096)] = 512 * 1024
     validation_bytes: Annotated[int, Meta(ge=4096)] = 256 * 1024
+    outer: OuterConfig = OuterConfig()
     timing: TimingConfig = TimingConfig()
     settlement: SettlementConfig = SettlementConfig()
 

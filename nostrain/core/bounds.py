@@ -17,7 +17,7 @@ from nostrain.protocol.limits import (
     MAX_VALIDATORS,
     MAX_WORKERS,
 )
-from nostrain.protocol.manifest import RunManifest
+from nostrain.protocol.manifest import RULE_PARAMETERS, RunManifest
 from nostrain.protocol.tensors import model_problem, parameter_count
 from nostrain.units import PPM
 
@@ -72,6 +72,9 @@ def _training(manifest: RunManifest) -> str | None:
         return f"codec version {codec.version}, {codec.topk} of {codec.chunk} values in {codec.quantizer_bits} bits"
     if not 0 <= codec.error_feedback_ppm <= PPM or not 1 <= manifest.outer.alpha_ppm <= 64 * PPM:
         return "error feedback or alpha out of range"
+    least, most = RULE_PARAMETERS[manifest.outer.rule]
+    if not least <= manifest.outer.parameter <= most:
+        return f"the parameter of its rule {manifest.outer.rule} is {manifest.outer.parameter}, outside of {least} to {most}"
     return None
 
 

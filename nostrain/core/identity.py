@@ -8,7 +8,7 @@ import msgspec
 
 from nostrain.core.money.policies import ChannelPolicy
 from nostrain.protocol.event import Event
-from nostrain.protocol.manifest import ScoringSpec, SettlementSpec, TimingSpec, TrainingSpec
+from nostrain.protocol.manifest import OuterSpec, ScoringSpec, SettlementSpec, TimingSpec, TrainingSpec
 from nostrain.units import EventId, Pubkey
 
 
@@ -38,6 +38,7 @@ class RunPlan(msgspec.Struct, frozen=True):
     init: str | None = None
     training: TrainingSpec = TrainingSpec()
     curations: tuple[Event, ...] = ()
+    outer: OuterSpec = OuterSpec()
 
 
 class Identity(msgspec.Struct, frozen=True, tag="identity"):

@@ -70,6 +70,7 @@ def built(plan: RunPlan, result: BuildRunResult) -> RunManifest:
         blob_servers=plan.blob_servers,
         relays=plan.relays,
         training=msgspec.structs.replace(plan.training, sequence_length=length),
+        outer=plan.outer,
         scoring=plan.scoring,
         timing=plan.timing,
         settlement=plan.settlement,

@@ -255,6 +255,7 @@ def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path) -> 
         blob_servers=servers,
         relays=(run.relays or config.relays)[:MAX_RELAYS],
         work_dir=str(work_dir),
+        outer=run.outer.spec(),
         timing=run.timing.spec(),
         settlement=run.settlement.spec(servers[0] if servers else "", config.lightning.network),
     )

@@ -20,8 +20,9 @@ from nostrain.protocol.hf_config import config_json
 from nostrain.protocol.jobs import AggregateJob, AggregateResult, BuildRunJob, BuildRunResult, InspectJob, InspectResult
 from nostrain.protocol.manifest import BlobRef, ModelSpec
 from nostrain.protocol.tensors import model_tensors
-from nostrain.sparseloco.aggregate import cap_weights, outer_step, step_weights
+from nostrain.sparseloco.aggregate import cap_weights, outer_step
 from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted, merkle_root, write_checkpoint
+from nostrain.sparseloco.rules import plan_step
 from nostrain.units import Digest
 
 
@@ -120,7 +121,7 @@ def aggregate(job: AggregateJob) -> AggregateResult:
         except RemoteProtocolError as error:
             return AggregateResult(None, None, None, error=f"{digest}: {error}")
     caps = cap_weights(deltas)
-    after = outer_step(flat, deltas, step_weights(caps, job.outer, job.committed), out=flat)
+    after = outer_step(flat, deltas, plan_step(caps, job.outer, job.committed), out=flat)
     digests = [digest for digest, _ in job.deltas]
     return AggregateResult(
         state_id=next_state_id(job.state_id, digests, caps, job.outer, job.committed),

@@ -19,9 +19,10 @@ from nostrain.learning.engines.base import Flat, Model, OpenModel, Windows
 from nostrain.learning.files import read_delta_untrusted
 from nostrain.learning.score import batch_losses, largest_overlaps, nanonats, provenance
 from nostrain.protocol.jobs import Candidate, CandidateScore, EvaluateJob, EvaluateResult, ValidationJob, ValidationResult
-from nostrain.sparseloco.aggregate import cap_weights, sparse_step, step_weights
+from nostrain.sparseloco.aggregate import cap_weights, sparse_step
 from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted
 from nostrain.sparseloco.delta import Delta, Indices
+from nostrain.sparseloco.rules import lone_weight
 from nostrain.units import Ppm
 
 NOT_FINITE = "its step makes the loss infinite or no number"
@@ -52,7 +53,7 @@ def evaluate(job: EvaluateJob, open_model: OpenModel) -> EvaluateResult:
     batch = job.scoring.eval_batch
     before = model.window_losses(bench.windows, batch)
     caps = cap_weights([delta for _, delta in valid])
-    weights = [step_weights([cap], job.outer, job.committed)[0] for cap in caps]
+    weights = [lone_weight(cap, job.outer, job.committed) for cap in caps]
     after = [
         _losses_with(model, delta.indices, sparse_step(flat, delta, weight), bench.windows, batch)
         for (_, delta), weight in zip(valid, weights, strict=True)

@@ -25,11 +25,16 @@ def initial_state_id(root: Digest) -> Digest:
 
 
 def next_state_id(state_id: Digest, digests: Sequence[Digest], caps: Sequence[int], outer: OuterSpec, committed: int) -> Digest:
-    """H(state_id ‖ count ‖ delta digests ‖ c_i as u32 ‖ rule, α as u64, R as u32), big-endian: names the next state without its weights."""
+    """H(state_id ‖ count ‖ delta digests ‖ c_i as u32 ‖ rule, α as u64, R as u32), big-endian: names the next state without its weights.
+
+    The parameter of a rule that has one follows, as u32.
+    """
     parts = [bytes.fromhex(state_id), len(digests).to_bytes(4, "big")]
     parts += [bytes.fromhex(digest) for digest in digests]
     parts += [cap.to_bytes(4, "big") for cap in caps]
     parts += [outer.rule.encode(), outer.alpha_ppm.to_bytes(8, "big"), committed.to_bytes(4, "big")]
+    if outer.parameter:
+        parts.append(outer.parameter.to_bytes(4, "big"))
     return Digest(tagged_hash("nostrain/state", *parts).hex())
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from nostrain.protocol.event import Event
 from nostrain.protocol.limits import MAX_WORKERS
-from nostrain.units import Digest, Msat, Ppm
+from nostrain.units import PPM, Digest, Msat, Ppm
 
 SAT: Final = 1000
 """msat."""
@@ -92,11 +92,28 @@ class CodecSpec(msgspec.Struct, frozen=True):
     error_feedback_ppm: Ppm = Ppm(950_000)
 
 
-class OuterSpec(msgspec.Struct, frozen=True):
-    """The outer step theta' = theta - (alpha / R) * sum_i c_i * delta_i, exact (design section 12)."""
+Rule = Literal["mean_r", "mean_contributors", "shrink", "sign", "trim"]
 
-    rule: Literal["mean_r"] = "mean_r"
+RULE_PARAMETERS: Final[dict[Rule, tuple[int, int]]] = {
+    "mean_r": (0, 0),
+    "mean_contributors": (0, 0),
+    "shrink": (1, MAX_WORKERS),
+    "sign": (1, PPM),
+    "trim": (1, (MAX_WORKERS - 1) // 2),
+}
+"""Least and greatest `parameter` of every rule of the outer step."""
+
+
+class OuterSpec(msgspec.Struct, frozen=True):
+    """The outer step theta' = theta - alpha * sum_i c_i * delta_i / d, exact (design section 12, docs/adr/0043).
+
+    The divisor d, where n of the deltas have a value: `mean_r` R, the commitments; `mean_contributors` n; `shrink` n + `parameter`; `sign` R,
+    but no step where |n₊ - n₋| < `parameter` millionths of n; `trim` n less the `parameter` largest and smallest, if any are left without them.
+    """
+
+    rule: Rule = "mean_r"
     alpha_ppm: Ppm = Ppm(2_000_000)
+    parameter: int = 0
 
 
 class ScoringSpec(msgspec.Struct, frozen=True):

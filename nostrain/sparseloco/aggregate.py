@@ -1,33 +1,30 @@
-"""The outer step, exact: θ' = θ - (α/R) · Σ c_i·Δ_i in integers, one rounding to float32, one subtraction (design section 12).
+"""The outer step, exact: θ' = θ - α/d · Σ c_i·Δ_i in integers, one rounding to float32, one subtraction (design section 12).
 
-All sums are of int64, so neither order nor machine matters. The bounds: a delta's value is below 2^40 units of 2^-36; a step weight
-w_i = floor(c_i · α / R) is in units of 2^-16; Σ w_i ≤ 2^22 is checked, so every sum stays below 2^62 units of 2^-52.
+All sums are of int64, so neither order nor machine nor threads matter. The bounds: a delta's value is below 2^40 units of 2^-36; a weight
+w_i = floor(c_i · α / d) is in units of 2^-16; Σ w_i ≤ 2^22 is checked (`rules.plan_step`), so every sum stays below 2^62 units of 2^-52.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from nostrain.errors import LocalProtocolError
-from nostrain.protocol.manifest import OuterSpec
 from nostrain.sparseloco.compiled import kernels_for
 from nostrain.sparseloco.delta import UNIT_EXPONENT, Delta
-from nostrain.units import PPM
+from nostrain.sparseloco.rules import WEIGHT_ONE, Step, add_by_rule
 
-WEIGHT_ONE: Final = 1 << 16
-"""Weights are integers of 1/65536."""
-
-_WEIGHT_SUM_MAX: Final = 1 << 22
 _STEP_UNIT: Final = np.float32(2.0 ** (UNIT_EXPONENT - 16))
 _SMALLEST_NORMAL: Final = np.float32(2.0**-126)
 _HALF_BITS: Final = 20
 _BLOCK: Final = 1 << 20
 _STEP_BLOCK: Final = 1 << 16
+_SPAN: Final = 16 * _STEP_BLOCK
 
 
 def squared_norm(delta: Delta, *, compiled: bool | None = None) -> int:
@@ -59,20 +56,6 @@ def cap_weights(deltas: Sequence[Delta]) -> list[int]:
     return [min(WEIGHT_ONE, twice_median * WEIGHT_ONE // (2 * norm)) if norm else WEIGHT_ONE for norm in norms]
 
 
-def step_weights(caps: Sequence[int], outer: OuterSpec, committed: int) -> list[int]:
-    """w_i = floor(c_i · α / R) in 1/65536 for each cap c_i; `committed` is R, the number of pinned commitments.
-
-    Raises:
-        LocalProtocolError: R < 1 or below the number of deltas, α is negative, or the weights are so large that sums could overflow.
-    """
-    if committed < max(1, len(caps)) or outer.alpha_ppm < 0:
-        raise LocalProtocolError(f"outer step: {len(caps)} deltas of {committed} commitments, alpha {outer.alpha_ppm} ppm")
-    weights = [cap * outer.alpha_ppm // (committed * PPM) for cap in caps]
-    if sum(weights) > _WEIGHT_SUM_MAX:
-        raise LocalProtocolError(f"outer step: alpha of {outer.alpha_ppm} ppm over {committed} is too large")
-    return weights
-
-
 def sparse_step(flat: NDArray[np.float32], delta: Delta, weight: int) -> NDArray[np.float32]:
     """What `outer_step` would leave at `delta.indices` if this delta were the only one; `flat` is not changed."""
     after = flat[delta.indices]
@@ -83,34 +66,93 @@ def sparse_step(flat: NDArray[np.float32], delta: Delta, weight: int) -> NDArray
 def outer_step(
     flat: NDArray[np.float32],
     deltas: Sequence[Delta],
-    weights: Sequence[int],
+    step: Step,
     *,
     out: NDArray[np.float32] | None = None,
     compiled: bool | None = None,
+    threads: int = 1,
 ) -> NDArray[np.float32]:
-    """The next flat vector: `flat` less the weighted sum of `deltas` (step weights in 1/65536); subnormals and -0 become +0.
+    """The next flat vector: `flat` less what `step` makes of `deltas`; subnormals and -0 become +0.
 
-    It is written to `out` (which may be `flat`), or to new memory; beside it, only one block of sums is held at a time. The result does
-    not depend on the order of the deltas. `compiled` as in `codec.encode`; the results are equal.
+    It is written to `out` (which may be `flat`), or to new memory; beside it, each thread holds only one block of sums. The result depends
+    neither on the order of the deltas nor on `threads`. `compiled` as in `codec.encode`; the results are equal.
 
     Raises:
         LocalProtocolError: numba was asked for and is missing.
     """
     after = np.empty_like(flat) if out is None else out
-    kernels = kernels_for(len(flat), compiled)
-    add, finish = (_add, _finish) if kernels is None else (kernels.add_weighted, kernels.finish_step)
-    edges = np.arange(0, len(flat) + _STEP_BLOCK, _STEP_BLOCK)
-    cuts = [np.searchsorted(delta.indices, edges.astype(delta.indices.dtype)) for delta in deltas]
-    totals = np.empty(_STEP_BLOCK, np.int64)
-    for block, begin in enumerate(edges[:-1]):
-        part = slice(begin, min(begin + _STEP_BLOCK, len(flat)))
-        total = totals[: part.stop - begin]
-        total[:] = 0
-        for delta, weight, cut in zip(deltas, weights, cuts, strict=True):
-            mine = slice(cut[block], cut[block + 1])
-            add(total, delta.indices[mine], delta.units[mine], weight, begin)
-        finish(flat[part], total, _STEP_UNIT, _SMALLEST_NORMAL, after[part])
+    work = _Work(flat, deltas, step, compiled)
+    if threads == 1:
+        for span in work.spans():
+            work.write(span, after[span])
+        return after
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in pool.map(lambda span: work.write(span, after[span]), work.spans()):
+            pass
     return after
+
+
+def step_blocks(
+    flat: NDArray[np.float32], deltas: Sequence[Delta], step: Step, *, compiled: bool | None = None, threads: int = 1
+) -> Iterator[NDArray[np.float32]]:
+    """The same vector in consecutive parts of at most 4 MiB, computed while the earlier ones are used: for a `flat` that is memory-mapped.
+
+    Raises:
+        LocalProtocolError: as `outer_step`.
+    """
+    work = _Work(flat, deltas, step, compiled)
+
+    def computed(span: slice) -> NDArray[np.float32]:
+        part = np.empty(span.stop - span.start, np.float32)
+        work.write(span, part)
+        return part
+
+    with ThreadPoolExecutor(threads) as pool:
+        ahead: deque[Future[NDArray[np.float32]]] = deque()
+        for span in work.spans():
+            ahead.append(pool.submit(computed, span))
+            if len(ahead) > threads:
+                yield ahead.popleft().result()
+        while ahead:
+            yield ahead.popleft().result()
+
+
+class _Work:
+    """An outer step cut into spans that can be computed in any order, and these into blocks, whose sums stay in a processor's cache."""
+
+    def __init__(self, flat: NDArray[np.float32], deltas: Sequence[Delta], step: Step, compiled: bool | None) -> None:
+        self._flat, self._deltas, self._step = flat, deltas, step
+        kernels = kernels_for(len(flat), compiled)
+        self._add: Callable[..., None] = _add if kernels is None else kernels.add_weighted
+        self._add_by_rule: Callable[..., None] = add_by_rule if kernels is None else kernels.add_by_rule
+        self._finish: Callable[..., None] = _finish if kernels is None else kernels.finish_step
+        edges = np.arange(0, len(flat) + _STEP_BLOCK, _STEP_BLOCK)
+        self._cuts = [np.searchsorted(delta.indices, edges.astype(delta.indices.dtype)) for delta in deltas]
+
+    def spans(self) -> Iterator[slice]:
+        """The spans, in order."""
+        size = len(self._flat)
+        return (slice(begin, min(begin + _SPAN, size)) for begin in range(0, size, _SPAN))
+
+    def write(self, span: slice, out: NDArray[np.float32]) -> None:
+        """Compute `span` of the next flat vector into `out`, which may be the same memory."""
+        totals = np.empty(min(_STEP_BLOCK, len(out)), np.int64)
+        for begin in range(span.start, span.stop, _STEP_BLOCK):
+            end = min(begin + _STEP_BLOCK, span.stop)
+            total = totals[: end - begin]
+            total[:] = 0
+            self._sum(total, begin)
+            self._finish(self._flat[begin:end], total, _STEP_UNIT, _SMALLEST_NORMAL, out[begin - span.start : end - span.start])
+
+    def _sum(self, total: NDArray[np.int64], begin: int) -> None:
+        at = begin // _STEP_BLOCK
+        mine = [slice(cut[at], cut[at + 1]) for cut in self._cuts]
+        parts = [(delta.indices[part], delta.units[part]) for delta, part in zip(self._deltas, mine, strict=True)]
+        if not self._step.uniform:
+            self._add_by_rule(total, parts, self._step, begin)
+            return
+        for weight, (indices, units) in zip(self._step.table[-1].tolist(), parts, strict=True):
+            self._add(total, indices, units, weight, begin)
 
 
 def _add(total: NDArray[np.int64], indices: NDArray[np.signedinteger[Any]], units: NDArray[np.int64], weight: int, begin: int) -> None:

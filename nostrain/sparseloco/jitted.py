@@ -1,4 +1,4 @@
-"""The loops that numba compiles for `kernels`, all but the entropy coder's. Untyped: numba takes the types from the arguments.
+"""The loops that numba compiles for `kernels`, all but the entropy coder's and the outer step's. Untyped: numba takes the types from the arguments.
 
 Everything but the order of magnitudes is whole numbers, and magnitudes are compared by their bits, so there is nothing to round;
 `fastmath` stays off. Compiled code is cached beside this file, or in the user's cache folder where that cannot be written.
@@ -146,31 +146,3 @@ def scatter(grids, positions, codes, low, high, starts, widths, strides, first, 
                     indices[to] = starts[chunk] + row * strides[chunk] + positions[at] - row * widths[chunk]
                     unit = high[chunk] if codes[at] & 1 else low[chunk]
                     units[to] = -unit if codes[at] & 2 else unit
-
-
-@jit
-def square_sums(units):
-    """Of numbers below 2^40, at most 2^20 of them: the sums of high · high, high · low and low · low of their halves of 20 bits."""
-    high_sum = mixed_sum = low_sum = np.int64(0)
-    for at in range(len(units)):
-        unit = abs(units[at])
-        high, low = unit >> 20, unit & 0xFFFFF
-        high_sum += high * high
-        mixed_sum += high * low
-        low_sum += low * low
-    return high_sum, mixed_sum, low_sum
-
-
-@jit
-def add_weighted(total, indices, units, weight, begin):
-    """Add the units · weight of a delta to the sums of the block that begins at `begin`."""
-    for at in range(len(indices)):
-        total[np.uint64(indices[at] - begin)] += units[at] * weight
-
-
-@jit
-def finish_step(flat, total, unit, least, out):
-    """flat - total · unit, magnitudes under `least` as +0."""
-    for at in range(len(flat)):
-        value = flat[at] - np.float32(total[at]) * unit
-        out[at] = np.float32(0) if abs(value) < least else value

@@ -1,22 +1,26 @@
 """The same codec compiled by numba: one pass over the values, one lane after the other. Bit-equal to `select`, `coder` and `codec`.
 
-The loops are in `jitted`; what is done a chunk at a time stays numpy's.
+The loops are in `jitted`, `jitted_coder` and `jitted_step`; what is done a chunk at a time stays numpy's.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.protocol.manifest import CodecSpec
-from nostrain.sparseloco import coder, jitted, jitted_coder
+from nostrain.sparseloco import coder, jitted, jitted_coder, jitted_step
 from nostrain.sparseloco.container import LOWEST, Parts, Stream, lanes_of, share_of
 from nostrain.sparseloco.delta import UNIT, Delta, empty_indices
 from nostrain.sparseloco.layout import Layout
 from nostrain.sparseloco.minifloat import LEVEL_UNITS
+from nostrain.sparseloco.rules import Part, Step
 from nostrain.sparseloco.select import LLOYD_STEPS
 from nostrain.sparseloco.tables import gap_table, step_table
+from nostrain.units import PPM
 
 _BLOCK = 1 << 20
 
@@ -109,13 +113,30 @@ def delta_of(parts: Parts, layout: Layout) -> Delta:
     return Delta(indices, units, layout.size)
 
 
-add_weighted, finish_step = jitted.add_weighted, jitted.finish_step
+add_weighted, finish_step = jitted_step.add_weighted, jitted_step.finish_step
+
+
+def add_by_rule(total: NDArray[np.int64], parts: Sequence[Part], step: Step, begin: int) -> None:
+    """As `rules.add_by_rule`."""
+    counts, balance = np.zeros_like(total), np.zeros_like(total)
+    for indices, units in parts:
+        jitted_step.count(counts, balance, indices, units, begin)
+    columns = np.ascontiguousarray(step.table.T)
+    for weights, (indices, units) in zip(columns, parts, strict=True):
+        jitted_step.add_by_count(total, counts, indices, units, weights, begin)
+    if step.agreement_ppm:
+        jitted_step.drop_disputed(total, counts, balance, step.agreement_ppm, PPM)
+    if step.trim:
+        products, filled = np.empty((len(total), len(parts)), np.int64), np.zeros_like(total)
+        for weights, (indices, units) in zip(columns, parts, strict=True):
+            jitted_step.gather(products, filled, counts, indices, units, weights, begin, 2 * step.trim)
+        jitted_step.sum_inner(total, products, filled, step.trim)
 
 
 def squared_norm(delta: Delta) -> int:
     """As `aggregate.squared_norm`: the sums of the products of the halves."""
     total = 0
     for at in range(0, len(delta.units), _BLOCK):
-        high, mixed, low = jitted.square_sums(delta.units[at : at + _BLOCK])
+        high, mixed, low = jitted_step.square_sums(delta.units[at : at + _BLOCK])
         total += (int(high) << 40) + (int(mixed) << 21) + int(low)
     return total

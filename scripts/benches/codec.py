@@ -26,12 +26,13 @@ from ratio import SIZES
 from nostrain.learning.initial import initial_parameters
 from nostrain.protocol.manifest import CodecSpec, OuterSpec, TensorSpec
 from nostrain.protocol.tensors import model_tensors
-from nostrain.sparseloco.aggregate import cap_weights, outer_step, step_weights
+from nostrain.sparseloco.aggregate import cap_weights, outer_step
 from nostrain.sparseloco.codec import compress, decode_untrusted
 from nostrain.sparseloco.compiled import kernels_for
 from nostrain.sparseloco.delta import Delta
 from nostrain.sparseloco.feedback import accumulate, remainder
 from nostrain.sparseloco.layout import tensor_sizes
+from nostrain.sparseloco.rules import plan_step
 from nostrain.units import Ppm
 
 DECAY = Ppm(950_000)
@@ -57,7 +58,7 @@ class Ours:
 
     def aggregate(self) -> None:
         caps = cap_weights(self.deltas)
-        outer_step(self.theta, self.deltas, step_weights(caps, OuterSpec(), 20), out=self.theta, compiled=self.compiled)
+        outer_step(self.theta, self.deltas, plan_step(caps, OuterSpec(), 20), out=self.theta, compiled=self.compiled)
 
     def decode_and_aggregate(self) -> None:
         self.deltas = []

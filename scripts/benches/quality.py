@@ -24,11 +24,12 @@ from nostrain.learning.engines.base import EngineOptions, WorkerState
 from nostrain.learning.initial import initial_parameters
 from nostrain.protocol.manifest import CodecSpec, ModelSpec, OuterSpec, TensorSpec, TrainingSpec
 from nostrain.protocol.tensors import model_tensors
-from nostrain.sparseloco.aggregate import cap_weights, outer_step, step_weights
+from nostrain.sparseloco.aggregate import cap_weights, outer_step
 from nostrain.sparseloco.codec import compress
 from nostrain.sparseloco.delta import UNIT, Delta
 from nostrain.sparseloco.feedback import accumulate, remainder
 from nostrain.sparseloco.layout import plan, tensor_sizes
+from nostrain.sparseloco.rules import plan_step
 
 T_95 = {2: 12.706, 3: 4.303, 4: 3.182, 5: 2.776, 6: 2.571, 7: 2.447, 8: 2.365, 9: 2.306, 10: 2.262}
 """Student's t, two-sided 95 %, by number of pairs."""
@@ -73,7 +74,7 @@ def final_loss(quantizer: str, seed: int, options: argparse.Namespace, folder: P
             sent = plain(tensors, total) if quantizer == "plain" else compress(tensors, codec, total)[1]
             state.residual = remainder(total, sent)
             deltas.append(sent)
-        flat = outer_step(flat, deltas, step_weights(cap_weights(deltas), outer, options.workers))
+        flat = outer_step(flat, deltas, plan_step(cap_weights(deltas), outer, options.workers))
     held_out = read_shard(str(folder / "validation.bin"))
     count = min((len(held_out) - 1) // training.sequence_length, 512)
     windows = cut(held_out, np.arange(count) * training.sequence_length, training.sequence_length)

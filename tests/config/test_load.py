@@ -12,8 +12,8 @@ from nostrain.config.runs import joined_run
 from nostrain.daemon.policies import channel_policy
 from nostrain.errors import ConfigError
 from nostrain.protocol.discovery import RunAddress
-from nostrain.protocol.manifest import SettlementSpec, TimingSpec
-from nostrain.units import EventId, Msat, Pubkey
+from nostrain.protocol.manifest import OuterSpec, SettlementSpec, TimingSpec
+from nostrain.units import EventId, Msat, Ppm, Pubkey
 from nostrain.wire.nip19_run import nevent
 
 WORKER = """
@@ -93,6 +93,19 @@ def test_data_curators_and_a_pretrained_checkpoint(tmp_path: Path) -> None:
     assert refused(path, ('join.curators=["npub1xyz"]',)).key == "join.curators"
     assert refused(path, ("data.cache_mb=0",)).key == "data.cache_mb"
     assert refused(path, (f"{run}.learning_rate_ppb=0",)).key == f"{run}.learning_rate_ppb"
+
+
+def test_the_rule_of_the_outer_step_becomes_the_manifests(tmp_path: Path) -> None:
+    path = write(tmp_path, COORDINATOR)
+    config = load_config(
+        path, ("coordinator.run.outer.rule=trim", "coordinator.run.outer.alpha_ppm=750000", "coordinator.run.outer.parameter=1")
+    )
+    assert config.coordinator is not None
+    assert config.coordinator.run.outer.spec() == OuterSpec("trim", Ppm(750_000), 1)
+    for overrides in (("coordinator.run.outer.parameter=1",), ("coordinator.run.outer.rule=shrink",)):
+        error = refused(path, overrides)
+        assert error.key == "coordinator.run.outer.parameter"
+        assert "the rule" in error.reason
 
 
 def paid(pool_sat: int, **settings: int) -> tuple[str, ...]:

@@ -16,9 +16,10 @@ from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.digests import next_state_id
 from nostrain.protocol.manifest import CodecSpec, ModelSpec, OuterSpec, TensorSpec
 from nostrain.protocol.tensors import model_tensors
-from nostrain.sparseloco.aggregate import cap_weights, outer_step, step_weights
+from nostrain.sparseloco.aggregate import cap_weights, outer_step
 from nostrain.sparseloco.checkpoint import merkle_root, write_checkpoint
 from nostrain.sparseloco.codec import decode_untrusted, encode
+from nostrain.sparseloco.rules import plan_step
 from nostrain.units import Digest, Ppm
 
 from .page_decoder import decode
@@ -91,8 +92,9 @@ def test_the_page_aggregates_as_we_do(rng: random.Random) -> None:
     caps = [min(65536, middle * 65536 // (2 * norm)) for norm in norms]
     weights = [cap * OUTER.alpha_ppm // (5 * 10**6) for cap in caps]
     assert caps == cap_weights(deltas)
-    assert weights == step_weights(caps, OUTER, 5)
-    after = outer_step(theta, deltas, weights)
+    step = plan_step(caps, OUTER, 5)
+    assert weights == step.table[4].tolist()
+    after = outer_step(theta, deltas, step)
     for index in range(279):
         total = sum(weight * unit.get(index, 0) for weight, unit in zip(weights, units, strict=True))
         assert after[index] == theta[index] - np.ldexp(np.float32(total), -52)

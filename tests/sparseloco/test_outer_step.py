@@ -16,17 +16,10 @@ from nostrain.errors import LocalProtocolError
 from nostrain.hashes import tagged_hash
 from nostrain.protocol.digests import initial_state_id, next_state_id
 from nostrain.protocol.manifest import OuterSpec
-from nostrain.sparseloco.aggregate import (
-    WEIGHT_ONE,
-    canonical_zero,
-    cap_weights,
-    outer_step,
-    sparse_step,
-    squared_norm,
-    step_weights,
-)
+from nostrain.sparseloco.aggregate import canonical_zero, cap_weights, outer_step, sparse_step, squared_norm, step_blocks
 from nostrain.sparseloco.codec import decode_untrusted, encode
 from nostrain.sparseloco.delta import Delta
+from nostrain.sparseloco.rules import WEIGHT_ONE, Step, plan_step
 from nostrain.units import Digest, Ppm
 
 from .samples import CODEC, SIZE, TENSORS, random_values
@@ -56,11 +49,11 @@ def to_float32(exact: Fraction) -> np.float32:
 @given(st.lists(seeds, min_size=1, max_size=6), seeds, st.integers(0, 6_000_000))
 def test_outer_step_is_exact(delta_seeds: list[int], weights_seed: int, alpha: int) -> None:
     deltas = [delta_of(seed, 10.0 ** -(seed % 5)) for seed in delta_seeds]
-    weights = step_weights(cap_weights(deltas), OuterSpec(alpha_ppm=Ppm(alpha)), len(deltas))
+    step = plan_step(cap_weights(deltas), OuterSpec(alpha_ppm=Ppm(alpha)), len(deltas))
     flat = random_values(weights_seed, 0.05)
-    after = outer_step(flat, deltas, weights)
+    after = outer_step(flat, deltas, step)
     sums = [Fraction(0)] * SIZE
-    for delta, weight in zip(deltas, weights, strict=True):
+    for delta, weight in zip(deltas, step.table[-1].tolist(), strict=True):
         for index, units in zip(delta.indices, delta.units, strict=True):
             sums[index] += Fraction(weight, WEIGHT_ONE) * int(units) * UNIT
     for at, exact in enumerate(sums):
@@ -71,38 +64,45 @@ def test_outer_step_is_exact(delta_seeds: list[int], weights_seed: int, alpha: i
 @pytest.mark.parametrize("compiled", [False, True])
 def test_blocks_and_the_memory_of_the_result_do_not_matter(compiled: bool) -> None:
     """Across the edges of the blocks that it works in, compiled or not, in place or not."""
-    size = 150_000
+    size = 1_200_000
     generator = np.random.default_rng(3)
     flat = random_values(1, 0.05, size)
     deltas = []
     for _ in range(3):
-        indices = np.unique(np.append(generator.integers(0, size, 5_000), [65_535, 65_536, size - 1])).astype(np.int32)
+        indices = np.unique(np.append(generator.integers(0, size, 20_000), [65_535, 65_536, (1 << 20) - 1, 1 << 20, size - 1])).astype(
+            np.int32
+        )
         deltas.append(Delta(indices, generator.integers(-(2**38), 2**38, len(indices)), size))
     weights = [65_536, 40_000, 1]
     total = np.zeros(size, np.int64)
     for delta, weight in zip(deltas, weights, strict=True):
         total[delta.indices] += delta.units * weight
     expected = canonical_zero(flat - np.ldexp(total.astype(np.float32), -52))
-    assert outer_step(flat, deltas, weights, compiled=compiled).tobytes() == expected.tobytes()
+    step = Step.of_weights(weights)
+    for threads in (1, 3):
+        assert outer_step(flat, deltas, step, compiled=compiled, threads=threads).tobytes() == expected.tobytes()
+        parts = list(step_blocks(flat, deltas, step, compiled=compiled, threads=threads))
+        assert [len(part) for part in parts] == [1 << 20, size - (1 << 20)]
+        assert np.concatenate(parts).tobytes() == expected.tobytes()
     assert [squared_norm(delta, compiled=compiled) for delta in deltas] == [sum(int(u) ** 2 for u in delta.units) for delta in deltas]
-    assert outer_step(flat, deltas, weights, out=flat, compiled=compiled) is flat
+    assert outer_step(flat, deltas, step, out=flat, compiled=compiled, threads=2) is flat
     assert flat.tobytes() == expected.tobytes()
 
 
 @given(st.permutations(range(5)))
 def test_order_does_not_matter(order: list[int]) -> None:
     deltas = [delta_of(seed) for seed in range(5)]
-    weights = step_weights(cap_weights(deltas), OuterSpec(), 5)
+    step = plan_step(cap_weights(deltas), OuterSpec(), 5)
     flat = random_values(9, 0.05)
     shuffled = [deltas[at] for at in order]
     assert cap_weights(shuffled) == [cap_weights(deltas)[at] for at in order]
-    again = outer_step(flat, shuffled, [weights[at] for at in order])
-    assert again.tobytes() == outer_step(flat, deltas, weights).tobytes()
+    again = outer_step(flat, shuffled, plan_step(cap_weights(shuffled), OuterSpec(), 5))
+    assert again.tobytes() == outer_step(flat, deltas, step).tobytes()
 
 
 def test_one_delta_alone_is_the_sparse_step() -> None:
     flat, delta = random_values(1, 0.05), delta_of(2)
-    after = outer_step(flat, [delta], [30_000])
+    after = outer_step(flat, [delta], Step.of_weights([30_000]))
     assert after[delta.indices].tobytes() == sparse_step(flat, delta, 30_000).tobytes()
     untouched = np.setdiff1d(np.arange(SIZE), delta.indices)
     assert (after[untouched] == flat[untouched]).all()
@@ -114,15 +114,15 @@ def test_subnormals_and_negative_zero_become_zero() -> None:
     assert clean.tobytes() == np.array([0, 0, 0, 2.0**-126, 1], np.float32).tobytes()
     assert flat[1] != 0
     nothing = Delta(np.array([0], np.int64), np.array([0], np.int64), 5)
-    assert outer_step(flat, [nothing], [WEIGHT_ONE]).tobytes() == clean.tobytes()
+    assert outer_step(flat, [nothing], Step.of_weights([WEIGHT_ONE])).tobytes() == clean.tobytes()
 
 
 def test_largest_possible_sums_do_not_overflow() -> None:
     largest = ((1 << 16) - 1) << 24
     delta = Delta(np.arange(3, dtype=np.int64), np.array([largest, -largest, largest], np.int64), 3)
     count = 64
-    weights = step_weights([WEIGHT_ONE] * count, OuterSpec(alpha_ppm=Ppm(64_000_000)), count)
-    after = outer_step(np.zeros(3, np.float32), [delta] * count, weights)
+    step = plan_step([WEIGHT_ONE] * count, OuterSpec(alpha_ppm=Ppm(64_000_000)), count)
+    after = outer_step(np.zeros(3, np.float32), [delta] * count, step)
     expected = to_float32(-Fraction(largest * count, 2**36))
     assert after.tolist() == [expected, -expected, expected]
 
@@ -130,12 +130,12 @@ def test_largest_possible_sums_do_not_overflow() -> None:
 @pytest.mark.parametrize(("alpha", "committed"), [(65_000_000, 64), (2_000_000, 63), (-1, 64)])
 def test_unusable_steps_are_refused(alpha: int, committed: int) -> None:
     with pytest.raises(LocalProtocolError, match="outer step"):
-        step_weights([WEIGHT_ONE] * 64, OuterSpec(alpha_ppm=Ppm(alpha)), committed)
+        plan_step([WEIGHT_ONE] * 64, OuterSpec(alpha_ppm=Ppm(alpha)), committed)
 
 
 def test_no_commitment_at_all_is_refused() -> None:
     with pytest.raises(LocalProtocolError, match="0 deltas of 0 commitments"):
-        step_weights([], OuterSpec(), 0)
+        plan_step([], OuterSpec(), 0)
 
 
 @given(st.lists(st.integers(-(2**40) + 1, 2**40 - 1), min_size=1, max_size=50))
@@ -173,7 +173,7 @@ def test_golden_digest() -> None:
     places = ramp[:-2:5]
     deltas = [Delta(places + at, (places * step % 1009 - 504) << 20, SIZE) for at, step in enumerate((7919, 6007, 4001))]
     caps = cap_weights(deltas)
-    after = outer_step((ramp % 113 - 56).astype(np.float32) / 64, deltas, step_weights(caps, OuterSpec(alpha_ppm=Ppm(1_700_000)), 4))
+    after = outer_step((ramp % 113 - 56).astype(np.float32) / 64, deltas, plan_step(caps, OuterSpec(alpha_ppm=Ppm(1_700_000)), 4))
     assert caps == [65536, 64534, 65536]
     assert flat_digest(after) == "fe96a9e50e216dc3375fc354441e3acda7efc2f1a4c612c01ff5d2e54b95d85a"
 

@@ -1,0 +1,82 @@
+"""The loops of the outer step that numba compiles for `kernels`: norms, sums, and the rules that look at a coordinate's values (`rules`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from nostrain.sparseloco.jitted import jit
+
+
+@jit
+def square_sums(units):
+    """Of numbers below 2^40, at most 2^20 of them: the sums of high · high, high · low and low · low of their halves of 20 bits."""
+    high_sum = mixed_sum = low_sum = np.int64(0)
+    for at in range(len(units)):
+        unit = abs(units[at])
+        high, low = unit >> 20, unit & 0xFFFFF
+        high_sum += high * high
+        mixed_sum += high * low
+        low_sum += low * low
+    return high_sum, mixed_sum, low_sum
+
+
+@jit
+def add_weighted(total, indices, units, weight, begin):
+    """Add the units · weight of a delta to the sums of the block that begins at `begin`."""
+    for at in range(len(indices)):
+        total[np.uint64(indices[at] - begin)] += units[at] * weight
+
+
+@jit
+def finish_step(flat, total, unit, least, out):
+    """flat - total · unit, magnitudes under `least` as +0."""
+    for at in range(len(flat)):
+        value = flat[at] - np.float32(total[at]) * unit
+        out[at] = np.float32(0) if abs(value) < least else value
+
+
+@jit
+def count(counts, balance, indices, units, begin):
+    """How many values that are not zero the coordinates of the block have, and how many more positive than negative ones."""
+    for at in range(len(indices)):
+        counts[np.uint64(indices[at] - begin)] += units[at] != 0
+        balance[np.uint64(indices[at] - begin)] += np.sign(units[at])
+
+
+@jit
+def add_by_count(total, counts, indices, units, weights, begin):
+    """As `add_weighted`, with the weight that belongs to the coordinate's count."""
+    for at in range(len(indices)):
+        to = np.uint64(indices[at] - begin)
+        total[to] += units[at] * weights[counts[to]]
+
+
+@jit
+def drop_disputed(total, counts, balance, agreement, whole):
+    """No step where the surplus of one sign is below `agreement` parts of `whole` of the values."""
+    for at in range(len(total)):
+        if abs(balance[at]) * whole < counts[at] * agreement:
+            total[at] = 0
+
+
+@jit
+def gather(products, filled, counts, indices, units, weights, begin, least):
+    """Put the products of one delta into the rows of `products` [block, deltas], kept in order, where the count exceeds `least`."""
+    for at in range(len(indices)):
+        to = np.uint64(indices[at] - begin)
+        if units[at] == 0 or counts[to] <= least:
+            continue
+        product, place = units[at] * weights[counts[to]], filled[to]
+        while place > 0 and products[to, place - 1] > product:
+            products[to, place] = products[to, place - 1]
+            place -= 1
+        products[to, place] = product
+        filled[to] += 1
+
+
+@jit
+def sum_inner(total, products, filled, trim):
+    """The sums of the products that are left without the `trim` first and last, wherever some were gathered."""
+    for at in range(len(total)):
+        if filled[at]:
+            total[at] = products[at, trim : filled[at] - trim].sum()
