@@ -20,7 +20,6 @@ from nostrain.daemon.runtime import Runtime
 from nostrain.errors import RemoteProtocolError, Unavailable
 from nostrain.protocol.discovery import Pointer, Presence
 from nostrain.protocol.event import Draft, Filter
-from nostrain.protocol.limits import MAX_RELAYS
 from nostrain.units import Pubkey, UnixTime
 from nostrain.wire import kinds
 from nostrain.wire.control import Online
@@ -42,7 +41,7 @@ class Billboard:
     """One daemon's. `relays`: where we meet others, as we tell them; `rng` only jitters; `present`: whether we say that we are here."""
 
     def __init__(self, runtime: Runtime, relays: Sequence[str], rng: random.Random, *, present: bool = True) -> None:
-        self._runtime, self._relays, self._rng, self._present = runtime, tuple(relays[:MAX_RELAYS]), rng, present
+        self._runtime, self._relays, self._rng, self._present = runtime, tuple(relays), rng, present
         self._heard: dict[Pubkey, tuple[UnixTime, Presence]] = {}
         self._latest: dict[int, UnixTime] = {}
 

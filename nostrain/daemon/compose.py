@@ -30,7 +30,7 @@ from nostrain.core.rows import NodeState, Run
 from nostrain.daemon.billboard import Billboard
 from nostrain.daemon.clock import OsEntropy, SystemClock
 from nostrain.daemon.dataset import curations_of
-from nostrain.daemon.meeting import open_mail, open_relays
+from nostrain.daemon.meeting import open_mail, open_relays, told
 from nostrain.daemon.money import Money, Office
 from nostrain.daemon.policies import channel_policy
 from nostrain.daemon.ports import Ports
@@ -52,7 +52,6 @@ from nostrain.keys.mailbox import GiftWraps
 from nostrain.keys.oracle import DlcOracle
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import open_root
-from nostrain.protocol.limits import MAX_RELAYS
 from nostrain.protocol.manifest import TrainingSpec
 from nostrain.units import Pubkey
 
@@ -112,7 +111,7 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
             ports = Ports(clock, OsEntropy(), signer, oracle, pool, client, engine, journal, mail, money.lightning, tickets)
             runtime = composed.runtime = Runtime(ports, identity(config, signer.pubkey, servers, work_dir), state=state, runner=runner)
             policy.state = lambda: runtime.state
-            composed.billboard = Billboard(runtime, config.relays, random.Random(), present=config.presence)
+            composed.billboard = Billboard(runtime, told(config), random.Random(), present=config.presence)
         yield composed
 
 
@@ -253,7 +252,7 @@ def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path) -> 
         shard_bytes=run.shard_bytes,
         validation_bytes=run.validation_bytes,
         blob_servers=servers,
-        relays=(run.relays or config.relays)[:MAX_RELAYS],
+        relays=run.relays or told(config),
         work_dir=str(work_dir),
         outer=run.outer.spec(),
         timing=run.timing.spec(),

@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
 import httpx
 import trio
 
 from nostrain.config.runs import joined_run
 from nostrain.config.schema import DaemonConfig
-from nostrain.http.outbound import outbound, public_stream
+from nostrain.http.outbound import is_public, outbound, public_stream
 from nostrain.nostr.directory import Directory
 from nostrain.nostr.information import TIMEOUT_S, http_information
 from nostrain.nostr.mail import GiftWrapMail, Mailbox
@@ -21,9 +22,28 @@ from nostrain.nostr.pool import RelayPool, open_pool
 from nostrain.nostr.transport import websockets
 from nostrain.ports.clock import Clock
 from nostrain.ports.signer import Signer
+from nostrain.protocol.limits import MAX_RELAYS
+from nostrain.wire.relay_url import relay_urls_untrusted
+
+INSIDE: Final = (".localhost", ".local", ".internal", ".home.arpa", ".lan")
+"""Names that mean something in one network only."""
 
 DOCUMENTS: Final = 4
 """Relay information documents that are fetched at a time."""
+
+
+def told(config: DaemonConfig) -> tuple[str, ...]:
+    """Those of our relays that we name to others: not the ones that nobody outside could reach, unless `private_addresses` says that others are inside."""
+    urls = relay_urls_untrusted(config.relays, len(config.relays))
+    return tuple(url for url in urls if config.private_addresses or _reachable(urlsplit(url).hostname or ""))[:MAX_RELAYS]
+
+
+def _reachable(host: str) -> bool:
+    """Whether others may reach `host`, as far as its name tells."""
+    try:
+        return is_public(host)
+    except ValueError:
+        return "." in host and not host.endswith(INSIDE)
 
 
 @asynccontextmanager

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import msgspec
+import nostr_sdk
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +24,7 @@ from nostrain.wire.discovery import (
     read_advert_untrusted,
     read_inboxes_untrusted,
 )
+from nostrain.wire.event import encode_event
 from nostrain.wire.nip19_run import nevent, parse_run_untrusted
 from nostrain.wire.relay_url import relay_url_untrusted
 from tests.nostr.scripted_relay import ALICE
@@ -142,6 +144,20 @@ def test_the_address_of_a_run_is_read_as_it_was_written() -> None:
     assert parse_run_untrusted(nevent(address)) == address
     assert parse_run_untrusted(nevent(RunAddress(RUN))) == RunAddress(RUN)
     assert parse_run_untrusted(RUN) == RunAddress(RUN)
+
+
+def test_nostr_sdk_reads_our_address_and_our_lists() -> None:
+    theirs = nostr_sdk.Nip19Event.from_bech32(nevent(RunAddress(RUN, ALICE.pubkey, ("wss://relay.example",))))
+    assert theirs.event_id().to_hex() == RUN
+    author, kind = theirs.author(), theirs.kind()
+    assert author is not None
+    assert kind is not None
+    assert (author.to_hex(), kind.as_u16()) == (ALICE.pubkey, kinds.MANIFEST)
+    assert [str(url) for url in theirs.relays()] == ["wss://relay.example"]
+    lists = nostr_sdk.Event.from_json(encode_event(signed(draft_relay_list(("wss://a.example",), NOW))).decode())
+    assert [str(url) for url in nostr_sdk.extract_relay_list(lists)] == ["wss://a.example"]
+    inbox = nostr_sdk.Event.from_json(encode_event(signed(draft_inbox_list(("wss://a.example",), NOW))).decode())
+    assert [str(url) for url in nostr_sdk.nip17_extract_relay_list(inbox)] == ["wss://a.example"]
 
 
 SPELLED_BY_NOSTR_SDK = (
