@@ -6,14 +6,14 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from nostrain.config.own_money import check_channels, check_lightning
 from nostrain.config.runs import joined_run
-from nostrain.config.schema import ChannelsConfig, DaemonConfig, EngineConfig, PricesConfig, RunConfig, SettlementConfig
+from nostrain.config.schema import DaemonConfig, EngineConfig, PricesConfig, RunConfig, SettlementConfig
 from nostrain.errors import ConfigError
 from nostrain.protocol.engines import DEVICES
 from nostrain.protocol.limits import MAX_RELAYS
 from nostrain.protocol.manifest import RULE_PARAMETERS, ScoringSpec
 from nostrain.units import is_hex32
-from nostrain.wire.host_port import address_problem
 
 _SECRET_PREFIXES: Final = ("nsec1", "ncryptsec1", "xprv", "lntok")
 LEVEL_VBYTES: Final = 400
@@ -41,13 +41,11 @@ def check(config: DaemonConfig) -> None:
     if not config.lightning.socket and (config.blobs.prices != PricesConfig() or config.blobs.pay_sat):
         reason = "prices or payments need a Lightning node"
         raise ConfigError("lightning.socket", "", reason, "Set it, or drop [blobs.prices] and blobs.pay_sat")
-    problem = address_problem(config.lightning.address) if config.lightning.address else None
-    if problem is not None:
-        raise ConfigError("lightning.address", config.lightning.address, problem, "Write for example 203.0.113.7:9735")
+    check_lightning(config.lightning)
     if config.coordinator is not None:
         _check_relays(config.coordinator.run.relays)
         _check_run(config.coordinator.run)
-        _check_channels(config.coordinator.channels, config.coordinator.run.settlement)
+        check_channels(config)
 
 
 def refuse_secrets(data: Mapping[str, Any], prefix: str = "") -> None:
@@ -164,22 +162,3 @@ def _check_schedule(key: str, settlement: SettlementConfig, min_workers: int) ->
     if settlement.fee_sat > most:
         reason = f"more than {MAX_FEE_PERCENT} % of the {level * levels} sat that a worker earns at best in {settlement.epoch_rounds} rounds of fees"
         raise ConfigError(f"{key}.fee_sat", settlement.fee_sat, reason, f"Ask for {most} at most, or raise pool_sat")
-
-
-def _check_channels(channels: ChannelsConfig, settlement: SettlementConfig) -> None:
-    """Channels that are opened need a run that pays, and limits."""
-    key = "coordinator.channels"
-    if not channels.open:
-        return
-    if settlement.mode != "hold":
-        reason = "channels are for paying workers, and the run is not paid"
-        raise ConfigError(f"{key}.open", True, reason, 'Write coordinator.run.settlement.mode = "hold", or drop it')
-    if not channels.max_total_sat:
-        reason = "nothing says how much may go into channels in all"
-        raise ConfigError(f"{key}.max_total_sat", 0, reason, "Set it, and max_day_sat, to what strangers may take from the wallet at worst")
-    if not 0 < channels.max_day_sat <= channels.max_total_sat:
-        reason = f"not between 1 and max_total_sat = {channels.max_total_sat}"
-        raise ConfigError(f"{key}.max_day_sat", channels.max_day_sat, reason, "Set it to what may go into channels within 24 hours")
-    if channels.to == "ticket" and not settlement.fee_sat:
-        reason = "nobody holds a ticket: coordinator.run.settlement.fee_sat is 0"
-        raise ConfigError(f"{key}.to", channels.to, reason, 'Charge a fee, or write to = "enrolled"')

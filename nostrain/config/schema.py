@@ -92,6 +92,19 @@ class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     cache_mb: Annotated[int, Meta(ge=1, le=1 << 30)] = 4096
 
 
+class WithdrawConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """[lightning.withdraw]: our own money goes to the address `to` when there is more than `above_sat` (`core.money.policies.WithdrawPolicy`);
+    empty: never. `feerate_perkb` 0: lightningd's own estimate.
+    """
+
+    to: str = ""
+    above_sat: Annotated[int, Meta(ge=0, le=MAX_SAT)] = 0
+    keep_sat: Annotated[int, Meta(ge=10_000, le=MAX_SAT)] = 20_000
+    reserve_sat: Annotated[int, Meta(ge=25_000, le=MAX_SAT)] = 50_000
+    minconf: Annotated[int, Meta(ge=1, le=100)] = 3
+    feerate_perkb: Annotated[int, Meta(ge=0, le=10_000_000)] = 0
+
+
 class LightningConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[lightning]: the lightningd (or simnet node) of this daemon; `socket` empty: none, then only runs that are not paid can be joined.
 
@@ -102,6 +115,7 @@ class LightningConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     socket: str = ""
     network: Network = "regtest"
     address: str = ""
+    withdraw: WithdrawConfig = WithdrawConfig()
     poll_s: Annotated[float, Meta(ge=0.05, le=60)] = 0.5
 
 

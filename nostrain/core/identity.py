@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from nostrain.core.money.policies import ChannelPolicy
+from nostrain.core.money.policies import ChannelPolicy, WithdrawPolicy
 from nostrain.protocol.event import Event
 from nostrain.protocol.manifest import OuterSpec, ScoringSpec, SettlementSpec, TimingSpec, TrainingSpec
 from nostrain.units import EventId, Pubkey
@@ -62,3 +62,4 @@ class Identity(msgspec.Struct, frozen=True, tag="identity"):
     engine: str = "pytorch"
     address: str = ""
     channels: ChannelPolicy | None = None
+    withdraw: WithdrawPolicy | None = None

@@ -8,7 +8,7 @@ import msgspec
 
 from nostrain.core.effects import Outcome
 from nostrain.core.identity import Identity
-from nostrain.core.money.liquidity_rows import Coin, Peer
+from nostrain.core.money.liquidity_rows import Coin, OwnChannel, Peer
 from nostrain.protocol.messages import Message
 from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey
 
@@ -69,6 +69,7 @@ class NodeChanged(msgspec.Struct, frozen=True, tag="node_changed"):
     peers: tuple[Peer, ...] = ()
     node_id: str = ""
     coins: tuple[Coin, ...] = ()
+    channels: tuple[OwnChannel, ...] = ()
 
 
 Input = Boot | Received | Done | Tick | HoldChanged | TicketRedeemed | Block | NodeChanged

@@ -12,7 +12,7 @@ from nostrain.core.fraud import disputes
 from nostrain.core.fraud.evidence import remember
 from nostrain.core.identity import Identity
 from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, NodeChanged, Received, Tick, TicketRedeemed
-from nostrain.core.money import liquidity, offers, openings, payee, payer, share, ticket
+from nostrain.core.money import liquidity, offers, openings, payee, payer, share, ticket, withdrawals
 from nostrain.core.pruning import prune
 from nostrain.core.rounds.round import fold_round
 from nostrain.core.rows import Chain, NodeState, Outstanding, Started, Waiting
@@ -175,6 +175,8 @@ def finish(tx: Transaction, effect_id: str, outcome: Outcome) -> None:
             pass
         case "opening":
             openings.done(tx, owner, outcome)
+        case withdrawals.KEY:
+            withdrawals.done(tx, outcome)
         case "share":
             share.done(tx, owner, effect.name, outcome)
         case other:
@@ -194,6 +196,7 @@ def settle(tx: Transaction) -> None:
             payer,
             share,
             openings,
+            withdrawals,
             validator,
             epoch_duty,
             payee,

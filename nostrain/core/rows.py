@@ -13,6 +13,7 @@ from nostrain.core.identity import Identity
 from nostrain.core.money.escrow_rows import Dues, OwnOffer, Payee, Payer, Share, Split, Tickets
 from nostrain.core.money.liquidity_rows import LightningNode
 from nostrain.core.money.opening_rows import Opening, Openings
+from nostrain.core.money.withdrawal_rows import Withdrawal
 from nostrain.core.tables import DutyState, EpochState, LeadState, ReplicaState, SubmissionState
 from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.event import Event
@@ -254,6 +255,7 @@ Row = (
     | OwnOffer
     | Opening
     | Openings
+    | Withdrawal
     | Chain
     | LightningNode
     | Outbox

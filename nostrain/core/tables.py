@@ -126,6 +126,17 @@ class OpeningState(Enum):
     FAILED = "failed"
 
 
+class WithdrawalState(Enum):
+    """Money of our own on its way from our channels, or from our wallet, to the operator's address."""
+
+    SPLICING = "splicing"
+    SPLICED = "spliced"
+    PREPARING = "preparing"
+    SENDING = "sending"
+    SENT = "sent"
+    FAILED = "failed"
+
+
 class ReplicaState(Enum):
     """Our own copy of the model's state."""
 
@@ -138,7 +149,7 @@ class ReplicaState(Enum):
 R, S, D, E, L = RoundPhase, SubmissionState, DutyState, EpochState, LeadState
 P, Y, H, C = PayerState, PayeeState, ShareState, ReplicaState
 U, K = SuspicionState, ComplaintState
-N = OpeningState
+N, W = OpeningState, WithdrawalState
 
 ROUND: Final[Mapping[Enum, frozenset[Enum]]] = {
     R.OPEN: frozenset({R.RECEIPTED, R.ABORTED}),
@@ -212,6 +223,14 @@ OPENING: Final[Mapping[Enum, frozenset[Enum]]] = {
     N.OPENED: frozenset(),
     N.FAILED: frozenset(),
 }
+WITHDRAWAL: Final[Mapping[Enum, frozenset[Enum]]] = {
+    W.SPLICING: frozenset({W.SPLICED, W.FAILED}),
+    W.SPLICED: frozenset({W.PREPARING}),
+    W.PREPARING: frozenset({W.SENDING, W.FAILED}),
+    W.SENDING: frozenset({W.SENT, W.FAILED}),
+    W.SENT: frozenset(),
+    W.FAILED: frozenset(),
+}
 REPLICA: Final[Mapping[Enum, frozenset[Enum]]] = {
     C.BOOTING: frozenset({C.READY, C.DIVERGED}),
     C.READY: frozenset({C.ADVANCING, C.DIVERGED}),
@@ -241,6 +260,7 @@ MACHINES: Final[Mapping[str, Mapping[Enum, frozenset[Enum]]]] = {
     "payee": PAYEE,
     "share": SHARE,
     "opening": OPENING,
+    "withdrawal": WITHDRAWAL,
     "replica": REPLICA,
     "suspicion": SUSPICION,
     "complaint": COMPLAINT,

@@ -11,6 +11,7 @@ import msgspec
 from nostrain.core.fraud.dispute_rows import Suspicion
 from nostrain.core.money.escrow_rows import Dues
 from nostrain.core.money.opening_rows import Opening, Openings
+from nostrain.core.money.withdrawal_rows import Withdrawal
 from nostrain.core.rows import NodeState, Round, Run, Started
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.manifest import RunManifest
@@ -125,6 +126,7 @@ def blocks_in(seconds: int) -> int:
 def moments(state: NodeState) -> Iterator[int]:
     """Every moment at which time alone may change something."""
     run, started = state.rows.get("run"), state.rows.get("started")
+    yield from opening_moments(state)
     if isinstance(started, Started):
         yield started.at + CATCH_UP_S + 1
     if not isinstance(run, Run):
@@ -133,7 +135,6 @@ def moments(state: NodeState) -> Iterator[int]:
         suspicion = state.rows[key]
         assert isinstance(suspicion, Suspicion)
         yield suspicion.at
-    yield from opening_moments(state)
     yield from (row.retry_at for key in state.groups.get("dues", ()) if isinstance(row := state.rows[key], Dues))
     for key in state.groups.get("round", ()):
         round_ = state.rows[key]
@@ -154,11 +155,14 @@ def moments(state: NodeState) -> Iterator[int]:
 
 
 def opening_moments(state: NodeState) -> Iterator[int]:
-    """When a channel may be opened that may not be yet: failed ones again, and whatever a day's limit is in the way of."""
+    """When the node may do with its money what it may not yet: what failed again, and whatever a day's limit is in the way of."""
     for key in state.groups.get("opening", ()):
         row = state.rows[key]
         if isinstance(row, Opening):
             yield from (row.retry_at, row.at + DAY_S)
+    withdrawal = state.rows.get("withdrawal")
+    if isinstance(withdrawal, Withdrawal):
+        yield withdrawal.retry_at
     openings = state.rows.get("openings")
     if isinstance(openings, Openings):
         yield from (at + DAY_S for at, _ in openings.recent)

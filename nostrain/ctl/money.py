@@ -76,7 +76,19 @@ def wallet_text(wallet: Wallet) -> str:
         )
     )
     head = f"node {wallet.node_id[:16]} on {wallet.network}, block {wallet.height}; amounts in sat"
-    return "\n".join([printable(head), *table(columns, rows, texts=3)])
+    return "\n".join([printable(head), *table(columns, rows, texts=3), *policy_lines(wallet)])
+
+
+def policy_lines(wallet: Wallet) -> list[str]:
+    """What the daemon does with the node's money by itself, if anything."""
+    lines, last = [], wallet.withdrawal
+    if wallet.coins_msat is not None:
+        lines.append(f"on-chain: {sat(wallet.coins_msat)} can be spent")
+    if wallet.opened_msat:
+        lines.append(f"channels opened by policy: {sat(wallet.opened_msat)} in all")
+    if last is not None:
+        lines.append(f"withdrawal {last.number} to {last.address}: {sat(last.amount_msat)}, {last.state} {last.txid or ''}".rstrip())
+    return [printable(line) for line in lines]
 
 
 def participant(channel: WalletChannel) -> str:

@@ -32,7 +32,7 @@ from nostrain.daemon.clock import OsEntropy, SystemClock
 from nostrain.daemon.dataset import curations_of
 from nostrain.daemon.meeting import open_mail, open_relays, told
 from nostrain.daemon.money import Money, Office
-from nostrain.daemon.policies import channel_policy
+from nostrain.daemon.policies import channel_policy, withdraw_policy
 from nostrain.daemon.ports import Ports
 from nostrain.daemon.runners import Perform
 from nostrain.daemon.runtime import Runtime
@@ -220,6 +220,7 @@ def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], wor
         engine=config.engine.kind,
         address=config.lightning.address,
         channels=channel_policy(config),
+        withdraw=withdraw_policy(config),
     )
 
 

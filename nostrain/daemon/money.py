@@ -12,7 +12,7 @@ import trio
 
 from nostrain.config.schema import DaemonConfig, PriceConfig, PricesConfig
 from nostrain.daemon.clock import OsEntropy, SystemClock
-from nostrain.daemon.policies import channel_policy
+from nostrain.daemon.policies import channel_policy, withdraw_policy
 from nostrain.daemon.tickets import NodeInvoices, NodeTickets, RunTolls
 from nostrain.daemon.uploads import RunUploads
 from nostrain.errors import Unavailable
@@ -59,7 +59,7 @@ class Money:
                 Path(lightning.socket),
                 network=lightning.network,
                 hold_poll_s=lightning.poll_s,
-                coins=channel_policy(config) is not None,
+                coins=channel_policy(config) is not None or withdraw_policy(config) is not None,
             )
             if lightning.socket
             else None

@@ -12,7 +12,7 @@ import trio
 
 from nostrain.core.inputs import Block, NodeChanged
 from nostrain.core.money.escrow_rows import Payer
-from nostrain.core.money.liquidity_rows import Coin, Peer
+from nostrain.core.money.liquidity_rows import Coin, OwnChannel, Peer
 from nostrain.core.rows import NodeState
 from nostrain.daemon.runtime import Runtime
 from nostrain.errors import RemoteProtocolError, Unavailable
@@ -96,4 +96,5 @@ def describe(found: NodeFunds | None, reason: str, owners: dict[str, Pubkey]) ->
         for peer in found.peers
     )
     coins = tuple(Coin(coin.outpoint, coin.amount_msat, coin.height) for coin in found.coins)
-    return NodeChanged("ready", None, peers, found.node_id, coins)
+    channels = tuple(OwnChannel(one.channel_id, one.funding_txid, one.spendable_msat) for one in found.channels)
+    return NodeChanged("ready", None, peers, found.node_id, coins, channels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nostrain.config.schema import DaemonConfig
-from nostrain.core.money.policies import ChannelPolicy
+from nostrain.core.money.policies import ChannelPolicy, WithdrawPolicy
 from nostrain.protocol.manifest import SAT
 from nostrain.units import Msat
 
@@ -26,4 +26,19 @@ def channel_policy(config: DaemonConfig) -> ChannelPolicy | None:
         commitment_feerate_perkb=config.coordinator.run.settlement.feerate_perkb,
         announce=channels.announce,
         private=config.private_addresses,
+    )
+
+
+def withdraw_policy(config: DaemonConfig) -> WithdrawPolicy | None:
+    """`[lightning.withdraw]`, None when it is off."""
+    withdraw = config.lightning.withdraw
+    if not withdraw.to:
+        return None
+    return WithdrawPolicy(
+        address=withdraw.to,
+        above_msat=Msat(withdraw.above_sat * SAT),
+        keep_msat=Msat(withdraw.keep_sat * SAT),
+        reserve_msat=Msat(withdraw.reserve_sat * SAT),
+        minconf=withdraw.minconf,
+        feerate_perkb=withdraw.feerate_perkb,
     )

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final, TypeVar
 
+import msgspec
+
 from nostrain.core.identity import Identity
 from nostrain.core.money.escrow_rows import Payee, Payer, Tickets
 from nostrain.core.money.liquidity import KEY
 from nostrain.core.money.liquidity_rows import LightningNode
-from nostrain.core.money.opening_rows import Opening
+from nostrain.core.money.opening_rows import Opening, Openings
 from nostrain.core.money.split import shares
+from nostrain.core.money.withdrawal_rows import Withdrawal
 from nostrain.core.rounds.round import phase
 from nostrain.core.rows import Duty, NodeState, Round, Row, Run, Submission
 from nostrain.core.tables import PayeeState, PayerState
@@ -20,7 +23,7 @@ from nostrain.lightning.node import ClnNode
 from nostrain.lightning.replies import PeerChannel
 from nostrain.protocol.ledger import LedgerTotal
 from nostrain.units import BlockHeight, Msat, Pubkey
-from nostrain.wire.control import Earnings, RoundEarnings, Wallet, WalletChannel
+from nostrain.wire.control import Earnings, RoundEarnings, Wallet, WalletChannel, WalletWithdrawal
 
 ASK_S: Final = 8.0
 """Less than the patience of `nostrain-ctl`."""
@@ -35,7 +38,21 @@ async def read_wallet(socket_path: Path, state: NodeState | None = None) -> Wall
     info = await node.info()
     owners = owners_of(state or NodeState())
     channels = tuple(wallet_channel(channel, info.blockheight, owners) for channel in await node.channels())
-    return Wallet(node_id=info.id, network=info.network, height=info.blockheight, channels=channels)
+    return spending(Wallet(node_id=info.id, network=info.network, height=info.blockheight, channels=channels), state or NodeState())
+
+
+def spending(wallet: Wallet, state: NodeState) -> Wallet:
+    """With what policies do, if there are any."""
+    me, node, opened, last = (state.rows.get(key) for key in ("node", KEY, "openings", "withdrawal"))
+    if isinstance(me, Identity) and (me.channels or me.withdraw) and isinstance(node, LightningNode):
+        wallet = msgspec.structs.replace(wallet, coins_msat=Msat(sum(coin.amount_msat for coin in node.coins)))
+    if isinstance(opened, Openings):
+        wallet = msgspec.structs.replace(wallet, opened_msat=opened.total_msat)
+    if isinstance(last, Withdrawal):
+        amount = last.amount_msat or last.spliced_msat
+        shown = WalletWithdrawal(last.number, last.state.value, last.address, amount, last.txid)
+        wallet = msgspec.structs.replace(wallet, withdrawal=shown)
+    return wallet
 
 
 def owners_of(state: NodeState) -> dict[str, tuple[Pubkey, str | None]]:

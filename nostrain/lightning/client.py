@@ -10,11 +10,22 @@ import msgspec
 import trio
 
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
-from nostrain.lightning import channels, holds, offers, payments, wallet
-from nostrain.lightning.node import Balances, ClnNode, peer_funds
+from nostrain.lightning import channels, holds, offers, payments, wallet, withdrawals
+from nostrain.lightning.node import Balances, ClnNode, channel_funds, peer_funds
 from nostrain.lightning.replies import BlockHeightReply, GetInfo, InvoiceReply, ListInvoices
 from nostrain.lightning.rpc import ClnError
-from nostrain.ports.lightning import ChannelOrder, FetchedInvoice, HoldUpdate, NodeFunds, OpenResult, PayResult
+from nostrain.ports.lightning import (
+    ChannelOrder,
+    FetchedInvoice,
+    HoldUpdate,
+    NodeFunds,
+    OpenResult,
+    PayResult,
+    Prepared,
+    SentResult,
+    SpliceOrder,
+    WithdrawalOrder,
+)
 from nostrain.units import BlockHeight, Digest, Msat
 
 TIMEOUT_S: Final = 30.0
@@ -36,7 +47,7 @@ class Issued(msgspec.Struct, frozen=True):
 class ClnLightning:
     """One lightningd with a hold plugin. Calls run at the same time, each on a connection of its own; any of them may be cancelled.
 
-    `coins`: whether `funds` looks into the wallet. With `network`, a node that is on another one is refused: whatever first asks for its id or height raises ConfigError, and nothing is paid.
+    `coins`: whether `funds` looks into the wallet, and at single channels. With `network`, a node that is on another one is refused: whatever first asks for its id or height raises ConfigError, and nothing is paid.
     """
 
     def __init__(
@@ -70,7 +81,8 @@ class ClnLightning:
         info = await self._node.info()
         syncing = info.warning_bitcoind_sync or info.warning_lightningd_sync
         coins = await wallet.coins(self._node) if self._coins else ()
-        return NodeFunds(await self._node.height(), syncing, peer_funds(await self._node.channels()), info.id, coins)
+        height, there = await self._node.height(), await self._node.channels()
+        return NodeFunds(height, syncing, peer_funds(there), info.id, coins, channel_funds(there) if self._coins else ())
 
     async def wait_block(self, height: BlockHeight, timeout_s: int = 60) -> BlockHeight:
         """The height once it is at least `height`. Raises Unavailable, also when that takes longer than `timeout_s`."""
@@ -136,6 +148,18 @@ class ClnLightning:
     async def pay_fetched(self, bolt12: str, payment_hash: Digest, amount_msat: Msat) -> PayResult:
         """As the port."""
         return await offers.pay(self._node, bolt12, payment_hash, amount_msat)
+
+    async def splice_out(self, order: SpliceOrder) -> SentResult:
+        """As the port."""
+        return await withdrawals.splice_out(self._node, order)
+
+    async def prepare_withdrawal(self, order: WithdrawalOrder) -> Prepared:
+        """As the port."""
+        return await withdrawals.prepare(self._node, order)
+
+    async def send_withdrawal(self, txid: Digest, psbt: str, coins: tuple[str, ...]) -> SentResult:
+        """As the port."""
+        return await withdrawals.send(self._node, txid, psbt, coins)
 
     async def open_channel(self, order: ChannelOrder) -> OpenResult:
         """As the port."""

@@ -11,11 +11,14 @@ import msgspec
 from nostrain.errors import ConfigError, OutcomeUnknown, Unavailable
 from nostrain.lightning.replies import BlockHeightReply, GetInfo, ListPeerChannels, PeerChannel
 from nostrain.lightning.rpc import ClnError, ClnRpc
-from nostrain.ports.lightning import PeerFunds
+from nostrain.ports.lightning import ChannelFunds, PeerFunds
 from nostrain.units import BlockHeight, Msat
 
 METHOD_NOT_FOUND: Final = -32601
 NORMAL: Final = "CHANNELD_NORMAL"
+OPEN: Final = frozenset({NORMAL, "CHANNELD_AWAITING_SPLICE"})
+"""States in which a channel takes HTLCs: also while a splice of it waits to be confirmed."""
+MAX_CHANNELS: Final = 32
 CURRENCIES: Final = {"bitcoin": "bc", "testnet": "tb", "testnet4": "tb", "signet": "tbs", "regtest": "bcrt"}
 """The currency in an invoice's prefix, by lightningd's name of the network."""
 
@@ -45,12 +48,12 @@ class Balances(msgspec.Struct, frozen=True):
     @property
     def spendable_msat(self) -> Msat:
         """What can be sent now."""
-        return Msat(sum(channel.spendable_msat for channel in self.channels if channel.state == NORMAL))
+        return Msat(sum(channel.spendable_msat for channel in self.channels if channel.state in OPEN))
 
     @property
     def receivable_msat(self) -> Msat:
         """What can be received now."""
-        return Msat(sum(channel.receivable_msat for channel in self.channels if channel.state == NORMAL))
+        return Msat(sum(channel.receivable_msat for channel in self.channels if channel.state in OPEN))
 
     @property
     def held_msat(self) -> Msat:
@@ -126,7 +129,7 @@ def peer_funds(channels: Sequence[PeerChannel]) -> tuple[PeerFunds, ...]:
     """The open channels by peer, in the order of node ids. lightningd tells our limit of HTLCs only; the other side's is taken to be the same."""
     found: dict[str, list[PeerChannel]] = {}
     for channel in channels:
-        if channel.state == NORMAL:
+        if channel.state in OPEN:
             found.setdefault(channel.peer_id, []).append(channel)
     return tuple(
         PeerFunds(
@@ -139,6 +142,17 @@ def peer_funds(channels: Sequence[PeerChannel]) -> tuple[PeerFunds, ...]:
         )
         for peer_id, theirs in sorted(found.items())
     )
+
+
+def channel_funds(channels: Sequence[PeerChannel]) -> tuple[ChannelFunds, ...]:
+    """The largest channels that are open, connected and not being spliced, in the order of their ids."""
+    found = (
+        ChannelFunds(channel.channel_id, channel.funding_txid, channel.spendable_msat)
+        for channel in channels
+        if channel.state == NORMAL and channel.peer_connected
+    )
+    largest = sorted(found, key=lambda one: (-one.spendable_msat, one.channel_id))[:MAX_CHANNELS]
+    return tuple(sorted(largest, key=lambda one: one.channel_id))
 
 
 def slots_left(channel: PeerChannel, direction: str) -> int:

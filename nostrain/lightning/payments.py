@@ -21,7 +21,7 @@ from typing import Final
 import trio
 
 from nostrain.errors import OutcomeUnknown, RemoteProtocolError, Unavailable
-from nostrain.lightning.node import METHOD_NOT_FOUND, NORMAL, ClnNode
+from nostrain.lightning.node import METHOD_NOT_FOUND, OPEN, ClnNode
 from nostrain.lightning.replies import Anything, GetLog, ListSendPays, PeerChannel, SendPay, SendPaysWaited
 from nostrain.lightning.rpc import ClnError
 from nostrain.ports.lightning import PayResult
@@ -192,7 +192,7 @@ async def send(node: ClnNode, bolt11: str, invoice: Bolt11, amount_msat: Msat) -
 
     Raises Unavailable when it could not be sent now, or when that is not known.
     """
-    open_channels = [channel for channel in await node.channels(invoice.payee) if channel.state == NORMAL and channel.short_channel_id]
+    open_channels = [channel for channel in await node.channels(invoice.payee) if channel.state in OPEN and channel.short_channel_id]
     connected = [channel for channel in open_channels if channel.peer_connected]
     if open_channels and not connected:
         raise Unavailable(f"payment {invoice.payment_hash[:8]}: the payee's node {invoice.payee[:8]} is not connected")

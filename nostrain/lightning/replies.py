@@ -47,6 +47,12 @@ class ChannelHtlc(msgspec.Struct, frozen=True):
     expiry: BlockHeight | None = None
 
 
+class Inflight(msgspec.Struct, frozen=True):
+    """A splice of a channel that waits to be confirmed."""
+
+    funding_txid: Digest
+
+
 class PeerChannel(msgspec.Struct, frozen=True):
     """A channel in `listpeerchannels`; one that is just being opened has neither id nor balances."""
 
@@ -62,6 +68,7 @@ class PeerChannel(msgspec.Struct, frozen=True):
     htlcs: tuple[ChannelHtlc, ...] = ()
     channel_id: str = ""
     funding_txid: str = ""
+    inflight: tuple[Inflight, ...] = ()
 
 
 class ListPeerChannels(msgspec.Struct, frozen=True):
@@ -118,6 +125,25 @@ class Funded(msgspec.Struct, frozen=True):
 
     txid: Digest
     channel_id: str
+
+
+class Sent(msgspec.Struct, frozen=True):
+    """`spliceout` and `sendpsbt`."""
+
+    txid: Digest
+
+
+class TxPrepared(msgspec.Struct, frozen=True):
+    """`txprepare`."""
+
+    txid: Digest
+    psbt: str
+
+
+class SignedPsbt(msgspec.Struct, frozen=True):
+    """`signpsbt`."""
+
+    signed_psbt: str
 
 
 class SendPay(msgspec.Struct, frozen=True):

@@ -57,13 +57,55 @@ class Coin(msgspec.Struct, frozen=True):
 
 
 class NodeFunds(msgspec.Struct, frozen=True):
-    """What our node says of itself. `syncing`: why `height` is old, None when it is not. `coins`: the largest, where they are asked for."""
+    """What our node says of itself. `syncing`: why `height` is old, None when it is not. `coins` and `channels`: the largest, where they are
+    asked for."""
 
     height: BlockHeight
     syncing: str | None
     peers: tuple[PeerFunds, ...]
     node_id: str = ""
     coins: tuple[Coin, ...] = ()
+    channels: tuple[ChannelFunds, ...] = ()
+
+
+class ChannelFunds(msgspec.Struct, frozen=True):
+    """A channel that is open and connected, in which no splice waits: what can be sent through it, and taken out of it."""
+
+    channel_id: str
+    funding_txid: str
+    spendable_msat: Msat
+
+
+class SpliceOrder(msgspec.Struct, frozen=True):
+    """Money to take out of a channel into the wallet; `funding_txid` is the channel's as it was when that was decided."""
+
+    channel_id: str
+    funding_txid: str
+    amount_sat: int
+
+
+class WithdrawalOrder(msgspec.Struct, frozen=True):
+    """A transaction to an address, from nothing but `coins`; what is over, less the fee, comes back."""
+
+    address: str
+    amount_sat: int
+    coins: tuple[str, ...]
+    feerate_perkb: int
+
+
+class Prepared(msgspec.Struct, frozen=True):
+    """A signed transaction that is not sent; or None, when it cannot be made, for `reason`, and the coins are free."""
+
+    txid: Digest | None
+    psbt: str = ""
+    reason: str = ""
+
+
+class SentResult(msgspec.Struct, frozen=True):
+    """The transaction that did it; or None, when it has failed for certain, for `reason`."""
+
+    txid: Digest | None
+    reason: str = ""
 
 
 class ChannelOrder(msgspec.Struct, frozen=True):
@@ -152,5 +194,26 @@ class Lightning(Protocol):
         """Open a channel once: its coins are the key, a second call with the same ones finds what the first did, and can never open another.
 
         Raises Unavailable when nothing can be done or known now, OutcomeUnknown when it may have been opened; cancellation means the same.
+        """
+        ...
+
+    async def splice_out(self, order: SpliceOrder) -> SentResult:
+        """Take money out of a channel into the wallet, once: a channel whose funding is another by now, or will be, has had its splice.
+
+        Raises Unavailable while it cannot be done, say because an HTLC is in the channel; OutcomeUnknown.
+        """
+        ...
+
+    async def prepare_withdrawal(self, order: WithdrawalOrder) -> Prepared:
+        """A signed transaction, for whoever keeps it before it is sent. No money moves; the coins are reserved for 72 blocks.
+
+        Raises Unavailable, also while the coins are reserved, if only by an earlier call whose reply was lost; OutcomeUnknown.
+        """
+        ...
+
+    async def send_withdrawal(self, txid: Digest, psbt: str, coins: tuple[str, ...]) -> SentResult:
+        """Send what was prepared; the same transaction however often, so that nothing is ever sent twice.
+
+        Fails for certain only when another transaction has spent one of its coins. Raises Unavailable, OutcomeUnknown.
         """
         ...

@@ -8,10 +8,19 @@ import msgspec
 
 from nostrain.units import Digest, EventId, Msat, Pubkey, UnixTime
 
-EntryKind = Literal["settled", "paid", "refunded", "ticket_sold", "ticket_bought", "share_paid"]
+EntryKind = Literal["settled", "paid", "refunded", "ticket_sold", "ticket_bought", "share_paid", "withdrawn"]
 """`settled`: a level of ours · `paid`, `refunded`: a level of a worker's was released, or came back to us · tickets: submission fees ·
-`share_paid`: a validator's of the fees, up to the round that the entry names."""
-SIGNS: Final[dict[EntryKind, int]] = {"settled": 1, "paid": -1, "refunded": 0, "ticket_sold": 1, "ticket_bought": -1, "share_paid": -1}
+`share_paid`: a validator's of the fees, up to the round that the entry names · `withdrawn`:
+went to the operator's own address; `payment_hash` is the transaction's id."""
+SIGNS: Final[dict[EntryKind, int]] = {
+    "settled": 1,
+    "paid": -1,
+    "refunded": 0,
+    "ticket_sold": 1,
+    "ticket_bought": -1,
+    "share_paid": -1,
+    "withdrawn": 0,
+}
 """What an entry's sum does to our balance."""
 
 

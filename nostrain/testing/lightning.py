@@ -17,8 +17,9 @@ from enum import Enum
 import trio
 
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
-from nostrain.ports.lightning import ChannelOrder, FetchedInvoice, HoldState, HoldUpdate, NodeFunds, OpenResult, PayResult, PeerFunds
+from nostrain.ports.lightning import FetchedInvoice, HoldState, HoldUpdate, NodeFunds, PayResult, PeerFunds
 from nostrain.testing.offers import OfferBook
+from nostrain.testing.spending import FakeSpending
 from nostrain.testing.wallet import FakeWallet
 from nostrain.units import BlockHeight, Digest, Msat, UnixTime
 
@@ -121,7 +122,7 @@ class FakeLedger:
         self.poke()
 
 
-class FakeLightning:
+class FakeLightning(FakeSpending):
     """One node."""
 
     def __init__(self, ledger: FakeLedger, name: str, sent: Callable[[], None] = lambda: None) -> None:
@@ -150,7 +151,8 @@ class FakeLightning:
         peer = PeerFunds("ledger", True, ledger.balances.get(self._name, Msat(0)), ROOM_MSAT, SLOTS, SLOTS)
         height, wallet = BlockHeight(ledger.height()), ledger.wallet
         opened = tuple(PeerFunds(node_id, True, msat, Msat(0), SLOTS, SLOTS) for node_id, msat in wallet.peers(self._name, height))
-        return NodeFunds(height, ledger.syncing.get(self._name), (peer, *opened), self._name, wallet.free(self._name))
+        channels = (wallet.channels[self._name],) if self._name in wallet.channels and self._name not in wallet.pending else ()
+        return NodeFunds(height, ledger.syncing.get(self._name), (peer, *opened), self._name, wallet.free(self._name, height), channels)
 
     async def hold_invoice(self, payment_hash: Digest, amount_msat: Msat, min_final_cltv: int, expiry_s: int) -> str:
         """As the port."""
@@ -283,15 +285,3 @@ class FakeLightning:
                 raise OutcomeUnknown(f"payment {payment_hash[:8]}: the node of {self._name} went down")
             await ledger.changed.wait()
         return PayResult(payment_hash, row.preimage if row.payer == self._name else None)
-
-    async def open_channel(self, order: ChannelOrder) -> OpenResult:
-        """As the port: the peer is whoever is not down."""
-        await self._reach()
-        ledger = self._ledger
-        if order.node_id in ledger.down:
-            return OpenResult(None, reason="the peer cannot be reached")
-        result = ledger.wallet.open(self._name, order, BlockHeight(ledger.height()))
-        if ledger.lost_replies > 0:
-            ledger.lost_replies -= 1
-            raise OutcomeUnknown("the opening: the reply was lost")
-        return result

@@ -102,13 +102,29 @@ class WalletChannel(msgspec.Struct, frozen=True):
     owner_name: str | None = None
 
 
+class WalletWithdrawal(msgspec.Struct, frozen=True):
+    """The last withdrawal by policy; `amount_msat` is what leaves, or, while that is not settled, what was taken out of a channel for it."""
+
+    number: int
+    state: str
+    address: str
+    amount_msat: Msat
+    txid: Digest | None
+
+
 class Wallet(msgspec.Struct, frozen=True):
-    """What `nostrain-ctl wallet` shows: the daemon's Lightning node as it says itself."""
+    """What `nostrain-ctl wallet` shows: the daemon's Lightning node as it says itself.
+
+    Where a policy spends from the wallet, `coins_msat` is what can be spent there, as of a moment ago. `opened_msat` went into channels by policy.
+    """
 
     node_id: str
     network: str
     height: BlockHeight
     channels: tuple[WalletChannel, ...]
+    coins_msat: Msat | None = None
+    opened_msat: Msat = Msat(0)
+    withdrawal: WalletWithdrawal | None = None
 
 
 class ChannelPlan(msgspec.Struct, frozen=True):

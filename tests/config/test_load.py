@@ -9,7 +9,7 @@ import pytest
 
 from nostrain.config import BlobsConfig, DaemonConfig, EngineConfig, SettlementConfig, TimingConfig, load_config
 from nostrain.config.runs import joined_run
-from nostrain.daemon.policies import channel_policy
+from nostrain.daemon.policies import channel_policy, withdraw_policy
 from nostrain.errors import ConfigError
 from nostrain.protocol.discovery import RunAddress
 from nostrain.protocol.manifest import OuterSpec, SettlementSpec, TimingSpec
@@ -118,6 +118,55 @@ def paid(pool_sat: int, **settings: int) -> tuple[str, ...]:
 def channels() -> tuple[str, ...]:
     """Overrides for a coordinator that opens channels by itself."""
     return ("coordinator.channels.open=true", "coordinator.channels.max_total_sat=100000", "coordinator.channels.max_day_sat=50000")
+
+
+ADDRESSES = {
+    "bitcoin": "bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t4",
+    "testnet": "tb1qw508d6qejxtdg4y5r3zarvary0c5xw7kxpjzsx",
+    "signet": "tb1p8shlefa4fl7yfdcw9snel0w9449wf866dxtr5newstxke0ggl04sxdc87n",
+    "regtest": "bcrt1p8shlefa4fl7yfdcw9snel0w9449wf866dxtr5newstxke0ggl04st5jptf",
+}
+
+
+def withdrawing(network: str = "regtest", to: str = "", above_sat: int = 100_000) -> tuple[str, ...]:
+    """Overrides for a node whose money goes to an address."""
+    prefix = "lightning.withdraw"
+    where = (f"lightning.network={network}", "lightning.socket=/tmp/rpc")
+    return (*where, f"{prefix}.to={to or ADDRESSES[network]}", f"{prefix}.above_sat={above_sat}")
+
+
+@pytest.mark.parametrize("network", ADDRESSES)
+def test_money_goes_to_an_address_of_the_right_network_or_the_daemon_does_not_start(tmp_path: Path, network: str) -> None:
+    path = write(tmp_path, WORKER)
+    policy = withdraw_policy(load_config(path, withdrawing(network)))
+    assert policy is not None
+    assert (policy.address, policy.above_msat, policy.keep_msat) == (ADDRESSES[network], 100_000_000, 20_000_000)
+    prefix = ADDRESSES[network].partition("1")[0]
+    for other in (name for name, address in ADDRESSES.items() if address.partition("1")[0] != prefix):
+        assert refused(path, withdrawing(network, ADDRESSES[other])).key == "lightning.withdraw.to"
+    assert withdraw_policy(load_config(path)) is None
+
+
+@pytest.mark.parametrize(
+    ("to", "reason"),
+    [
+        ("bc1qw508d6qejxtdg4y5r3zarvary0c5xw7kv8f3t5", "checksum"),
+        ("1BvBMSEYstWetqTFn5Au4m4GFg7xJaNVN2", "not a segwit address"),
+        ("bc1pw508d6qejxtdg4y5r3zarvary0c5xw7kw508d6qejxtdg4y5r3zarvary0c5xw7kt5nd6y", "do not have yet"),
+        ("BC1SW50QGDZ25J", "do not have yet"),
+        ("bc1zw508d6qejxtdg4y5r3zarvaryvaxxpcs", "do not have yet"),
+    ],
+)
+def test_addresses_that_lose_money_are_refused(tmp_path: Path, to: str, reason: str) -> None:
+    assert reason in refused(write(tmp_path, WORKER), withdrawing("bitcoin", to)).reason
+
+
+def test_a_withdrawal_needs_a_node_and_an_amount_that_is_worth_it(tmp_path: Path) -> None:
+    path = write(tmp_path, WORKER)
+    assert refused(path, withdrawing(above_sat=99_999)).key == "lightning.withdraw.above_sat"
+    assert refused(path, (*withdrawing(), "lightning.socket=")).key == "lightning.socket"
+    assert refused(path, (*withdrawing(), "lightning.withdraw.keep_sat=1")).key == "lightning.withdraw.keep_sat"
+    assert refused(path, (*withdrawing(), "lightning.withdraw.reserve_sat=1")).key == "lightning.withdraw.reserve_sat"
 
 
 def test_channels_opened_by_policy_are_off_unless_wanted_and_within_limits(tmp_path: Path) -> None:
@@ -353,6 +402,10 @@ def test_what_mlx_does_not_have_is_refused(tmp_path: Path, option: str) -> None:
         ((*paid(6400, fee_sat=80), *channels(), "coordinator.channels.max_day_sat=100001"), "coordinator.channels.max_day_sat"),
         ((*paid(6400), *channels()), "coordinator.channels.to"),
         ((*paid(6400, fee_sat=80), *channels(), "coordinator.channels.reserve_sat=1"), "coordinator.channels.reserve_sat"),
+        (
+            (*paid(6400, fee_sat=80), *channels(), *withdrawing()),
+            "lightning.withdraw.to",
+        ),
         (("coordinator.run.timing.commit_s=0",), "coordinator.run.timing.commit_s"),
         (("coordinator.run.relays=http://a.example",), "coordinator.run.relays"),
         ((f"coordinator.run.relays={','.join(f'wss://r{number}.example' for number in range(9))}",), "coordinator.run.relays"),

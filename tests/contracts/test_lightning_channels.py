@@ -2,127 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-
 import pytest
 import trio
 
-from nostrain.devnet.regtest.plugins import write_hold_plugin
 from nostrain.errors import OutcomeUnknown, Unavailable
 from nostrain.lightning.client import ClnLightning
-from nostrain.ports.lightning import ChannelOrder, Coin, NodeFunds, OpenResult
-from nostrain.testing.lightning import FakeLedger, FakeLightning
-from nostrain.units import BlockHeight, Msat
-from tests.contracts.lightning_worlds import FUNDS
-from tests.regtest.networks import NetworkProcess, require_programs
-from tests.regtest.proxy import LossyProxy
-
-CAPACITY_SAT = 50_000
-PATIENCE_S = 60
-
-
-class Chest:
-    """The payer, which has coins, and the payee's node id. `lose` makes the reply to a method get lost, once."""
-
-    def __init__(self, payer: FakeLightning | ClnLightning, payee_id: str) -> None:
-        self.payer, self.payee_id = payer, payee_id
-        self.ledger: FakeLedger | None = None
-        self.network: NetworkProcess | None = None
-        self.proxy: LossyProxy | None = None
-        self.height = 800_000
-
-    async def mine(self, blocks: int = 1) -> None:
-        self.height += blocks
-        if self.network is not None:
-            await self.network.control("mine", blocks=blocks)
-
-    async def lose(self, method: str) -> None:
-        if self.ledger is not None:
-            self.ledger.lost_replies += 1
-        elif self.proxy is not None:
-            self.proxy.lose[method] += 1
-        elif self.network is not None:
-            await self.network.control("fault", kind="lose-reply", node="payer", method=method)
-
-    async def crash(self, name: str) -> None:
-        if self.ledger is not None:
-            self.ledger.crash(self.payee_id if name == "payee" else name)
-        elif self.network is not None:
-            await self.network.control("fault", kind="crash", node=name)
-
-    async def start(self, name: str) -> None:
-        if self.ledger is not None:
-            self.ledger.start(self.payee_id if name == "payee" else name)
-        elif self.network is not None:
-            await self.network.control("fault", kind="start", node=name)
-
-    async def funds(self) -> NodeFunds:
-        """Once the wallet has a coin that can be spent."""
-        with trio.fail_after(PATIENCE_S):
-            while not (found := await self.payer.funds()).coins:
-                await trio.sleep(0.1)  # real nodes tell the wallet of a block after they tell us
-        return found
-
-    async def order(self, **changes: object) -> ChannelOrder:
-        """A channel to the payee, from the largest coin."""
-        coin = max((await self.funds()).coins, key=lambda coin: coin.amount_msat)
-        made = ChannelOrder(self.payee_id, None, CAPACITY_SAT, (coin.outpoint,), 1000, announce=False)
-        return ChannelOrder(**({name: getattr(made, name) for name in made.__struct_fields__} | changes))  # type: ignore[arg-type]
-
-    async def spendable(self) -> int:
-        """In all channels with the payee that are open."""
-        return sum(peer.spendable_msat for peer in (await self.payer.funds()).peers if peer.node_id == self.payee_id)
-
-    async def until_grown(self, before: int) -> int:
-        """How much more can be sent, once it is more."""
-        with trio.fail_after(PATIENCE_S):
-            while (now := await self.spendable()) <= before:
-                await trio.sleep(0.1)  # both ends have to see the block
-        return now - before
-
-
-@pytest.fixture(scope="module")
-def simnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
-    process = NetworkProcess("simnet", tmp_path_factory.mktemp("simnet"), FUNDS)
-    yield process
-    assert process.stop() == 0
-
-
-@pytest.fixture(scope="module")
-def regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
-    require_programs()
-    folder = tmp_path_factory.mktemp("net")
-    process = NetworkProcess("regtest", folder, FUNDS, "--plugin", str(write_hold_plugin(folder)))
-    yield process
-    assert process.stop() == 0
-
-
-@pytest.fixture(params=["fake", "simnet", "regtest"])
-async def chest(request: pytest.FixtureRequest) -> AsyncIterator[Chest]:
-    if request.param == "fake":
-        ledger = FakeLedger(lambda: chest.height, balances=dict(FUNDS))
-        chest = Chest(FakeLightning(ledger, "payer"), "payee")
-        chest.ledger = ledger
-        ledger.wallet.coins["payer"] = (Coin(f"{'ab' * 32}:0", Msat(900_000_000), BlockHeight(1)),)
-        ledger.wallet.coins["payer"] += (Coin(f"{'cd' * 32}:1", Msat(800_000_000), BlockHeight(1)),)
-        yield chest
-        return
-    network: NetworkProcess = request.getfixturevalue(request.param)
-    payee_id = (await ClnLightning(network.socket("payee")).info()).id
-    if request.param == "simnet":
-        chest = Chest(ClnLightning(network.socket("payer"), coins=True), payee_id)
-        chest.network = network
-        yield chest
-    else:
-        proxy = LossyProxy(network.folder / "proxy", network.socket("payer"))
-        async with trio.open_nursery() as nursery:
-            await nursery.start(proxy.serve)
-            chest = Chest(ClnLightning(proxy.path, coins=True), payee_id)
-            chest.network, chest.proxy = network, proxy
-            yield chest
-            nursery.cancel_scope.cancel()
-    await chest.mine()
-    await network.start_all()
+from nostrain.ports.lightning import ChannelOrder, OpenResult
+from tests.contracts.chest import CAPACITY_SAT, PATIENCE_S, Chest
 
 
 async def test_the_wallet_has_coins_that_are_confirmed(chest: Chest) -> None:

@@ -63,6 +63,7 @@ def test_each_machine_ends_where_it_is_said_to_end() -> None:
         "payee": {"SETTLED", "CANCELLED"},
         "share": {"PAID", "FAILED"},
         "opening": {"OPENED", "FAILED"},
+        "withdrawal": {"SENT", "FAILED"},
         "replica": {"DIVERGED"},
         "suspicion": {"DISPUTED", "DROPPED"},
         "complaint": {"PROVEN", "REFUTED", "UNHEARD"},

@@ -26,8 +26,13 @@ from nostrain.core.effects.money import (
     Pay,
     PayEnded,
     PayInvoice,
+    PrepareWithdrawal,
+    SendWithdrawal,
     Settle,
+    SpliceOut,
     TicketBought,
+    TransactionSent,
+    WithdrawalPrepared,
 )
 from nostrain.core.effects.oracle import (
     ChainLink,
@@ -102,19 +107,24 @@ __all__ = [
     "Pay",
     "PayEnded",
     "PayInvoice",
+    "PrepareWithdrawal",
     "Prove",
     "Proved",
     "Retry",
     "Send",
+    "SendWithdrawal",
     "Settle",
     "Sign",
     "Signed",
+    "SpliceOut",
     "TicketBought",
+    "TransactionSent",
     "Unheard",
     "Unlock",
     "Unlocked",
     "Upload",
     "Uploaded",
+    "WithdrawalPrepared",
 ]
 
 Effect = (
@@ -146,6 +156,9 @@ Effect = (
     | FetchInvoice
     | PayInvoice
     | OpenChannel
+    | SpliceOut
+    | PrepareWithdrawal
+    | SendWithdrawal
 )
 
 Outcome = (
@@ -172,6 +185,8 @@ Outcome = (
     | OfferMade
     | InvoiceFetched
     | ChannelOpened
+    | WithdrawalPrepared
+    | TransactionSent
 )
 
 
@@ -212,4 +227,7 @@ RETRY: Final[dict[type[EffectBase], Retry]] = {
     FetchInvoice: Retry.IDEMPOTENT,
     PayInvoice: Retry.QUERY_FIRST,
     OpenChannel: Retry.QUERY_FIRST,
+    SpliceOut: Retry.QUERY_FIRST,
+    PrepareWithdrawal: Retry.RECOMPUTE,
+    SendWithdrawal: Retry.QUERY_FIRST,
 }

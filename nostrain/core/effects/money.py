@@ -80,6 +80,31 @@ class OpenChannel(EffectBase, frozen=True, tag="open_channel"):
     announce: bool
 
 
+class SpliceOut(EffectBase, frozen=True, tag="splice_out"):
+    """Take money out of a channel into our wallet, once; `funding_txid` is the channel's as it was when that was decided."""
+
+    channel_id: str
+    funding_txid: str
+    amount_msat: Msat
+
+
+class PrepareWithdrawal(EffectBase, frozen=True, tag="prepare_withdrawal"):
+    """Make and sign a transaction from nothing but `coins`. No money moves."""
+
+    address: str
+    amount_msat: Msat
+    coins: tuple[str, ...]
+    feerate_perkb: int
+
+
+class SendWithdrawal(EffectBase, frozen=True, tag="send_withdrawal"):
+    """Send the transaction that was signed, the very same however often; ends when it is sent, or another has spent its coins."""
+
+    txid: Digest
+    psbt: str
+    coins: tuple[str, ...]
+
+
 class Invoiced(msgspec.Struct, frozen=True, tag="invoiced"):
     """A BOLT 11 hold invoice."""
 
@@ -117,3 +142,16 @@ class ChannelOpened(msgspec.Struct, frozen=True, tag="channel_opened"):
 
     txid: Digest
     channel_id: str
+
+
+class WithdrawalPrepared(msgspec.Struct, frozen=True, tag="withdrawal_prepared"):
+    """Signed, not sent."""
+
+    txid: Digest
+    psbt: str
+
+
+class TransactionSent(msgspec.Struct, frozen=True, tag="transaction_sent"):
+    """It waits for a block, or is in one."""
+
+    txid: Digest

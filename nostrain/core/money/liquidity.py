@@ -159,7 +159,7 @@ def changed(tx: Transaction, input_: NodeChanged) -> None:
     """Take what our Lightning node is now, and say it when that begins or ends to keep us from paid rounds."""
     row, found = tx.get(KEY, LightningNode), held_up(tx.result())
     before = row.told if row is not None else found.state if found is not None else None
-    now = LightningNode(input_.state, input_.reason, input_.peers, before, input_.node_id, input_.coins)
+    now = LightningNode(input_.state, input_.reason, input_.peers, before, input_.node_id, input_.coins, input_.channels)
     tx.put(KEY, now)
     after = held_up(tx.result())
     tx.put(KEY, msgspec.structs.replace(tx.need(KEY, LightningNode), told=after.state if after is not None else None))

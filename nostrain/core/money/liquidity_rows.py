@@ -29,11 +29,19 @@ class Coin(msgspec.Struct, frozen=True):
     height: BlockHeight
 
 
+class OwnChannel(msgspec.Struct, frozen=True):
+    """A channel of ours that is open, connected, and in which no splice waits."""
+
+    channel_id: str
+    funding_txid: str
+    spendable_msat: Msat
+
+
 class LightningNode(msgspec.Struct, frozen=True, tag="lightning"):
     """Row `lightning`: our node as it was when it was last looked at. Dropped at every start.
 
-    `reason`: why it is not ready. `told`: what was said to keep us from paid rounds, if anything. `coins`: the largest of its wallet, if a policy
-    of ours spends them.
+    `reason`: why it is not ready. `told`: what was said to keep us from paid rounds, if anything. `coins`, `channels`: the largest ones, if a
+    policy of ours spends them.
     """
 
     state: Literal["ready", "syncing", "down"]
@@ -42,3 +50,4 @@ class LightningNode(msgspec.Struct, frozen=True, tag="lightning"):
     told: Literal["unknown", "down", "syncing", "short"] | None = None
     node_id: str = ""
     coins: tuple[Coin, ...] = ()
+    channels: tuple[OwnChannel, ...] = ()

@@ -29,3 +29,16 @@ class ChannelPolicy(msgspec.Struct, frozen=True):
     commitment_feerate_perkb: int
     announce: bool
     private: bool
+
+
+class WithdrawPolicy(msgspec.Struct, frozen=True):
+    """When our own money goes to `address`: when the wallet, less `reserve_msat`, or what can be sent through one channel, less `keep_msat`, comes
+    to `above_msat`.
+    """
+
+    address: str
+    above_msat: Msat
+    keep_msat: Msat
+    reserve_msat: Msat
+    minconf: int
+    feerate_perkb: int

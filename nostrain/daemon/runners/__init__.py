@@ -39,15 +39,18 @@ from nostrain.core.effects import (
     Outcome,
     Pay,
     PayInvoice,
+    PrepareWithdrawal,
     Prove,
     Send,
+    SendWithdrawal,
     Settle,
     Sign,
+    SpliceOut,
     Unlock,
     Upload,
 )
 from nostrain.daemon.ports import Ports
-from nostrain.daemon.runners import compute, files, locks, money, oracle, proofs, speech
+from nostrain.daemon.runners import chain, compute, files, locks, money, oracle, proofs, speech
 from nostrain.errors import OutcomeUnknown, RemoteProtocolError, Unavailable
 
 log = logging.getLogger("nostrain.effects")
@@ -97,8 +100,10 @@ async def once(effect: Effect, ports: Ports) -> Outcome:
             return await oracle.run(effect, ports)
         case DrawLocks() | OpenLocks() | CheckLocks() | Unlock():
             return await ports.offload(lambda: locks.run(effect))
-        case HoldInvoice() | BuyTicket() | Pay() | Settle() | Cancel() | MakeOffer() | FetchInvoice() | PayInvoice() | OpenChannel():
+        case HoldInvoice() | BuyTicket() | Pay() | Settle() | Cancel() | MakeOffer() | FetchInvoice() | PayInvoice():
             return await money.run(effect, ports)
+        case OpenChannel() | SpliceOut() | PrepareWithdrawal() | SendWithdrawal():
+            return await chain.run(effect, ports)
         case Prove() | CheckDispute():
             return await proofs.run(effect, ports)
         case _:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from nostrain.core.effects import (
     BuyTicket,
     Cancel,
-    ChannelOpened,
     Failed,
     FetchInvoice,
     HoldInvoice,
@@ -14,7 +13,6 @@ from nostrain.core.effects import (
     MakeOffer,
     OfferMade,
     Ok,
-    OpenChannel,
     Outcome,
     Pay,
     PayEnded,
@@ -24,15 +22,14 @@ from nostrain.core.effects import (
 )
 from nostrain.daemon.ports import Ports
 from nostrain.errors import LocalProtocolError
-from nostrain.ports.lightning import ChannelOrder, Lightning
-from nostrain.protocol.manifest import SAT
+from nostrain.ports.lightning import Lightning
 from nostrain.wire.messages import payout_untrusted
 
-MoneyEffect = HoldInvoice | BuyTicket | Pay | Settle | Cancel | MakeOffer | FetchInvoice | PayInvoice | OpenChannel
+MoneyEffect = HoldInvoice | BuyTicket | Pay | Settle | Cancel | MakeOffer | FetchInvoice | PayInvoice
 
 
 async def run(effect: MoneyEffect, ports: Ports) -> Outcome:
-    """Raises Unavailable, OutcomeUnknown (Pay, PayInvoice, BuyTicket and OpenChannel), RemoteProtocolError (BuyTicket and FetchInvoice)."""
+    """Raises Unavailable, OutcomeUnknown (Pay, PayInvoice and BuyTicket), RemoteProtocolError (BuyTicket and FetchInvoice)."""
     if isinstance(effect, BuyTicket):
         return await buy(effect, ports)
     lightning = ports.lightning
@@ -48,8 +45,6 @@ async def run(effect: MoneyEffect, ports: Ports) -> Outcome:
         case FetchInvoice():
             fetched = await lightning.fetch_invoice(effect.offer, effect.amount_msat)
             return InvoiceFetched(fetched.bolt12, fetched.payment_hash)
-        case OpenChannel():
-            return await open_channel(effect, lightning)
         case MakeOffer():
             return await offer(effect, lightning)
         case _:
@@ -62,20 +57,6 @@ async def buy(effect: BuyTicket, ports: Ports) -> Outcome:
         raise LocalProtocolError("a ticket to buy, and nobody to buy it")
     ticket = await ports.tickets.buy_ticket(effect.server, effect.run, effect.announcement, effect.size, effect.ceiling_msat)
     return TicketBought(ticket.token, ticket.payment_hash)
-
-
-async def open_channel(effect: OpenChannel, lightning: Lightning) -> Outcome:
-    """A channel from the coins that were chosen for it."""
-    order = ChannelOrder(
-        node_id=effect.node_id,
-        address=effect.address or None,
-        capacity_sat=effect.capacity_msat // SAT,
-        coins=effect.coins,
-        feerate_perkb=effect.feerate_perkb,
-        announce=effect.announce,
-    )
-    result = await lightning.open_channel(order)
-    return Failed(result.reason) if result.txid is None else ChannelOpened(result.txid, result.channel_id)
 
 
 async def offer(effect: MakeOffer, lightning: Lightning) -> Outcome:

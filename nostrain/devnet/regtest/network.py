@@ -15,7 +15,7 @@ from nostrain.devnet.regtest.bitcoind import Bitcoind
 from nostrain.devnet.regtest.lightningd import POLL_S, Lightningd, Settings
 from nostrain.devnet.regtest.programs import free_ports, missing
 from nostrain.errors import NostrainError, OutcomeUnknown, Unavailable
-from nostrain.lightning.node import NORMAL
+from nostrain.lightning.node import OPEN
 from nostrain.lightning.rpc import ClnError
 from nostrain.units import Msat
 
@@ -216,7 +216,7 @@ def steady(channel: Mapping[str, Any]) -> bool:
 
 def ready(channel: Mapping[str, Any]) -> bool:
     """Whether a channel takes HTLCs."""
-    return bool(channel["state"] == NORMAL and channel["peer_connected"] and channel["reestablished"])
+    return bool(channel["state"] in OPEN and channel["peer_connected"] and channel["reestablished"])
 
 
 def capacities(funds: Mapping[str, Msat]) -> dict[str, Msat]:

@@ -86,6 +86,9 @@ class Chain:
     gone_msat: int = 0
     """Fees, and what went to addresses that are nobody's here."""
 
+    psbts: dict[str, tuple[str, Transaction]] = field(default_factory=dict)
+    """Transactions that were prepared, by their PSBT, with their maker: lightningd would read them from it."""
+
     def fund(self, owner: str, amount_msat: Msat, height: BlockHeight) -> None:
         """Give a node a confirmed coin out of nothing, at the beginning."""
         coin = Coin(owner, hashlib.sha256(f"genesis/{owner}".encode()).hexdigest(), 0, amount_msat, self.address(owner), height)

@@ -64,7 +64,7 @@ class Htlc:
 class Channel:
     """A channel between two nodes, by name; the first is its opener. `closed`: an HTLC ran out, and it went to the chain.
 
-    `pending`: its funding transaction waits for a block; until then it has no short channel id.
+    `pending`: its funding transaction waits for a block; until then it has no short channel id. `splice`: so does one that takes money out of it.
     """
 
     ends: tuple[str, str]
@@ -75,6 +75,8 @@ class Channel:
     pending: bool = False
     private: bool = False
     funding_txid: str = ""
+    funding_outnum: int = 0
+    splice: str | None = None
     htlcs: list[Htlc] = field(default_factory=list)
     offered_count: dict[str, int] = field(default_factory=dict)
     total_msat: Msat = field(init=False)
@@ -88,7 +90,11 @@ class Channel:
     @property
     def state(self) -> str:
         """As lightningd calls it."""
-        return "ONCHAIN" if self.closed else "CHANNELD_AWAITING_LOCKIN" if self.pending else "CHANNELD_NORMAL"
+        if self.closed:
+            return "ONCHAIN"
+        if self.pending:
+            return "CHANNELD_AWAITING_LOCKIN"
+        return "CHANNELD_NORMAL" if self.splice is None else "CHANNELD_AWAITING_SPLICE"
 
     @property
     def takes_htlcs(self) -> bool:
@@ -111,6 +117,19 @@ class Channel:
     def spendable(self, name: str) -> Msat:
         """What `name` can send now."""
         return Msat(0 if self.closed else max(0, self.to_us[name] - self.offered(name) - self.reserve_msat))
+
+    def take_out(self, name: str, amount_msat: Msat, txid: str) -> None:
+        """Take from what `name` can send; the channel's new funding waits for a block, and it goes on meanwhile."""
+        assert self.takes_htlcs and self.splice is None and amount_msat <= self.spendable(name)  # noqa: PT018 - the caller asked for it
+        self.to_us[name] = Msat(self.to_us[name] - amount_msat)
+        self.total_msat, self.splice = Msat(self.total_msat - amount_msat), txid
+        self.check()
+
+    def confirm_splice(self, short_channel_id: str) -> None:
+        """A block has its new funding, which is the splice's second output."""
+        assert self.splice is not None
+        self.funding_txid, self.funding_outnum, self.splice = self.splice, 1, None
+        self.short_channel_id = short_channel_id
 
     def offer(
         self,

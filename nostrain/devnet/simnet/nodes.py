@@ -274,6 +274,8 @@ class Network:
             for channel in self.channels:
                 if channel.pending and channel.funding_txid == transaction.txid:
                     channel.pending, channel.short_channel_id = False, f"{self.height}x{index}x0"
+                if channel.splice == transaction.txid:
+                    channel.confirm_splice(f"{self.height}x{index}x1")
 
     def start(self, node: Node) -> None:
         """Bring a node up: HTLCs that are gone do not come back to its hold plugin, and blocks that it slept through reach it now."""

@@ -49,6 +49,52 @@ class PeerId(msgspec.Struct):
     id: str
 
 
+class SpliceOut(msgspec.Struct):
+    """As in the schema."""
+
+    channel: str
+    amount: int | str
+    destination: str = "wallet"
+    force_feerate: bool = False
+
+
+class TxPrepare(msgspec.Struct):
+    """As in the schema."""
+
+    outputs: list[dict[str, str | int]]
+    feerate: str | int | None = None
+    minconf: int | None = None
+    utxos: list[str] | None = None
+
+
+class TxId(msgspec.Struct):
+    """`txdiscard`."""
+
+    txid: str
+
+
+class SignPsbt(msgspec.Struct):
+    """As in the schema."""
+
+    psbt: str
+    signonly: list[int] | None = None
+
+
+class ReserveInputs(msgspec.Struct):
+    """As in the schema."""
+
+    psbt: str
+    exclusive: bool = True
+    reserve: int = 72
+
+
+class SendPsbt(msgspec.Struct):
+    """As in the schema."""
+
+    psbt: str
+    reserve: int | None = None
+
+
 class Connect(msgspec.Struct):
     """As in the schema."""
 

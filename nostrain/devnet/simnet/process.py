@@ -30,6 +30,7 @@ from nostrain.devnet.simnet.onchain import OnchainMethods
 from nostrain.devnet.simnet.payments import PaymentMethods
 from nostrain.devnet.simnet.receiving import drop_partial_sets
 from nostrain.devnet.simnet.rpc import Method, serve_client
+from nostrain.devnet.simnet.spending import SpendingMethods
 from nostrain.devnet.simnet.waiting import WaitMethods
 from nostrain.units import Msat
 
@@ -85,7 +86,7 @@ class Simnet:
             return
         assert self._nursery is not None
         self.network.start(node)
-        tables = (InfoMethods, OnchainMethods, InvoiceMethods, OfferMethods, PaymentMethods, WaitMethods, HoldMethods)
+        tables = (InfoMethods, OnchainMethods, SpendingMethods, InvoiceMethods, OfferMethods, PaymentMethods, WaitMethods, HoldMethods)
         methods = {name: method for table in tables for name, method in table(self.network, node).table().items()}
         await self._nursery.start(self._serve_node, node, methods)
 
