@@ -9,7 +9,7 @@ import argparse
 import os
 import signal
 import sys
-from typing import BinaryIO, get_args
+from typing import TYPE_CHECKING, BinaryIO, get_args
 
 import msgspec
 
@@ -18,6 +18,9 @@ from nostrain.learning.engines.base import EngineOptions
 from nostrain.learning.frames import Failure, Reply, Request, read_frame, write_frame
 from nostrain.protocol.engines import Device, EngineKind, Precision
 from nostrain.protocol.jobs import Job
+
+if TYPE_CHECKING:
+    from nostrain.learning.dispatch import JobRunner
 
 _NICE = 5
 _requests = msgspec.msgpack.Decoder(Request)
@@ -30,10 +33,13 @@ def main() -> int:
     _settle()
     if options.kind == "mlx":
         _speed_up_mlx()
+    from nostrain.learning.dispatch import JobRunner  # numpy reads the number of threads when it is imported
+
+    runner = JobRunner(options)
     try:
         with _take_stdout() as frames:
             while (body := read_frame(sys.stdin.buffer)) is not None:
-                write_frame(frames, msgspec.msgpack.encode(answer(body, options)))
+                write_frame(frames, msgspec.msgpack.encode(answer(body, runner)))
     except (LocalProtocolError, msgspec.MsgspecError) as error:
         print(f"engine: {error}", file=sys.stderr)
         return 1
@@ -42,17 +48,15 @@ def main() -> int:
     return 0
 
 
-def answer(body: bytes, options: EngineOptions) -> Reply:
+def answer(body: bytes, runner: JobRunner) -> Reply:
     """Run the job in one frame; every failure of the job becomes a reply.
 
     Raises:
         msgspec.MsgspecError: the frame has no readable id, so nobody could match a reply.
     """
-    from nostrain.learning.dispatch import run_job
-
     request = _requests.decode(body)
     try:
-        return Reply(request.id, result=run_job(_jobs.decode(request.job), options))
+        return Reply(request.id, result=runner.run(_jobs.decode(request.job)))
     except (OSError, MemoryError) as error:
         return Reply(request.id, error=Failure("unavailable", f"{type(error).__name__}: {error}"))
     except Exception as error:

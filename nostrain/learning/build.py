@@ -14,6 +14,7 @@ from nostrain.learning.engines.base import Flat
 from nostrain.learning.files import read_delta_untrusted
 from nostrain.learning.initial import initial_parameters
 from nostrain.learning.pretrained import check_tokens, load_pretrained
+from nostrain.learning.resident import ResidentModel
 from nostrain.protocol.dataset import MANIFEST_FILE, DatasetManifest, dataset_problem, files_of
 from nostrain.protocol.digests import next_state_id
 from nostrain.protocol.hf_config import config_json
@@ -104,7 +105,7 @@ def inspect(job: InspectJob) -> InspectResult:
         return InspectResult(None, str(error))
 
 
-def aggregate(job: AggregateJob) -> AggregateResult:
+def aggregate(job: AggregateJob, resident: ResidentModel) -> AggregateResult:
     """The outer step over `deltas`; writes the next checkpoint. A blob that is no delta becomes `error`, and nothing is written.
 
     Raises:
@@ -113,7 +114,7 @@ def aggregate(job: AggregateJob) -> AggregateResult:
         OSError: a file cannot be read or written.
     """
     begin = time.perf_counter()
-    flat = load_checkpoint_untrusted(job.checkpoint, job.tensors)
+    flat = resident.values(job.model, job.checkpoint)
     deltas = []
     for digest, path in job.deltas:
         try:
@@ -123,10 +124,12 @@ def aggregate(job: AggregateJob) -> AggregateResult:
     caps = cap_weights(deltas)
     after = outer_step(flat, deltas, plan_step(caps, job.outer, job.committed), out=flat)
     digests = [digest for digest, _ in job.deltas]
+    checkpoint = write_checkpoint(job.checkpoint_out, job.tensors, after)
+    resident.advance(job.model, job.checkpoint, job.checkpoint_out, after)
     return AggregateResult(
         state_id=next_state_id(job.state_id, digests, caps, job.outer, job.committed),
         root=merkle_root(job.tensors, after),
-        checkpoint=write_checkpoint(job.checkpoint_out, job.tensors, after),
+        checkpoint=checkpoint,
         weights=tuple(caps),
         aggregate_ms=round((time.perf_counter() - begin) * 1000),
     )

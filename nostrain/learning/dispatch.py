@@ -1,40 +1,46 @@
-"""`run_job`: every job, run in this process. What a job does not need is not imported: only training and measuring load a framework."""
+"""Every job, run in this process. What a job does not need is not imported: only training and measuring load a framework."""
 
 from __future__ import annotations
 
 from typing import assert_never
 
 from nostrain.learning import build, evaluate, train
-from nostrain.learning.engines import load_engine
-from nostrain.learning.engines.base import DEFAULT_OPTIONS, EngineOptions, Flat, Model
+from nostrain.learning.engines.base import DEFAULT_OPTIONS, EngineOptions
+from nostrain.learning.resident import ResidentModel
 from nostrain.protocol.jobs import AggregateJob, BuildRunJob, EvaluateJob, InspectJob, Job, JobResult, TrainJob, ValidationJob
-from nostrain.protocol.manifest import ModelSpec
+
+
+class JobRunner:
+    """Runs one job after the other with one engine, and keeps the model in memory between them; the results do not depend on that."""
+
+    def __init__(self, options: EngineOptions = DEFAULT_OPTIONS) -> None:
+        self._resident = ResidentModel(options)
+
+    def run(self, job: Job) -> JobResult:
+        """Run `job` to its end; running it again gives the same files and the same result, times apart.
+
+        Raises:
+            RemoteProtocolError, LocalProtocolError: a file or the job itself is unusable; see the function of each job.
+            ConfigError: the engine or the device of the options is not there.
+            OSError: a file cannot be read or written.
+        """
+        match job:
+            case InspectJob():
+                return build.inspect(job)
+            case AggregateJob():
+                return build.aggregate(job, self._resident)
+            case BuildRunJob():
+                return build.build_run(job)
+            case TrainJob():
+                return train.train(job, self._resident)
+            case EvaluateJob():
+                return evaluate.evaluate(job, self._resident)
+            case ValidationJob():
+                return evaluate.validate(job, self._resident)
+            case _:
+                assert_never(job)
 
 
 def run_job(job: Job, options: EngineOptions = DEFAULT_OPTIONS) -> JobResult:
-    """Run `job` to its end; running it again gives the same files and the same result, times apart.
-
-    Raises:
-        RemoteProtocolError, LocalProtocolError: a file or the job itself is unusable; see the function of each job.
-        ConfigError: the engine or the device of `options` is not there.
-        OSError: a file cannot be read or written.
-    """
-
-    def open_model(spec: ModelSpec, flat: Flat) -> Model:
-        return load_engine(options.kind).open_model(spec, flat, options)
-
-    match job:
-        case InspectJob():
-            return build.inspect(job)
-        case AggregateJob():
-            return build.aggregate(job)
-        case BuildRunJob():
-            return build.build_run(job)
-        case TrainJob():
-            return train.train(job, open_model)
-        case EvaluateJob():
-            return evaluate.evaluate(job, open_model)
-        case ValidationJob():
-            return evaluate.validate(job, open_model)
-        case _:
-            assert_never(job)
+    """Run `job` by itself. Raises as `JobRunner.run`."""
+    return JobRunner(options).run(job)

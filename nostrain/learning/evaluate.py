@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.learning.data import assigned_sample, cut, known, read_shard, unassigned_windows
-from nostrain.learning.engines.base import Flat, Model, OpenModel, Windows
+from nostrain.learning.engines.base import Flat, Model, Windows
 from nostrain.learning.files import read_delta_untrusted
+from nostrain.learning.resident import ResidentModel
 from nostrain.learning.score import batch_losses, largest_overlaps, nanonats, provenance
 from nostrain.protocol.jobs import Candidate, CandidateScore, EvaluateJob, EvaluateResult, ValidationJob, ValidationResult
 from nostrain.sparseloco.aggregate import cap_weights, sparse_step
-from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted
 from nostrain.sparseloco.delta import Delta, Indices
 from nostrain.sparseloco.rules import lone_weight
 from nostrain.units import Ppm
@@ -37,7 +37,7 @@ class _Bench:
     assigned: list[slice]
 
 
-def evaluate(job: EvaluateJob, open_model: OpenModel) -> EvaluateResult:
+def evaluate(job: EvaluateJob, resident: ResidentModel) -> EvaluateResult:
     """Score every candidate, in the order given. A blob that is no delta becomes a score with `error`; it is never raised.
 
     Raises:
@@ -47,17 +47,16 @@ def evaluate(job: EvaluateJob, open_model: OpenModel) -> EvaluateResult:
     begin = time.perf_counter()
     read = [_read_candidate(job, candidate) for candidate in job.candidates]
     valid = [(candidate, delta) for candidate, delta in zip(job.candidates, read, strict=True) if isinstance(delta, Delta)]
-    flat = load_checkpoint_untrusted(job.checkpoint, job.tensors)
-    model = open_model(job.model, flat)
     bench = _bench(job, [candidate for candidate, _ in valid])
     batch = job.scoring.eval_batch
-    before = model.window_losses(bench.windows, batch)
     caps = cap_weights([delta for _, delta in valid])
     weights = [lone_weight(cap, job.outer, job.committed) for cap in caps]
-    after = [
-        _losses_with(model, delta.indices, sparse_step(flat, delta, weight), bench.windows, batch)
-        for (_, delta), weight in zip(valid, weights, strict=True)
-    ]
+    with resident.at(job.model, job.checkpoint) as model:
+        flat, before = model.read(), model.window_losses(bench.windows, batch)
+        after = [
+            _losses_with(model, delta.indices, sparse_step(flat, delta, weight), bench.windows, batch)
+            for (_, delta), weight in zip(valid, weights, strict=True)
+        ]
     finite = [at for at, losses in enumerate(after) if np.isfinite(losses).all()]
     kept = _Bench(bench.windows, bench.unassigned, [bench.assigned[at] for at in finite])
     measured = _scores(job, [valid[at] for at in finite], [caps[at] for at in finite], kept, before, [after[at] for at in finite])
@@ -70,19 +69,19 @@ def evaluate(job: EvaluateJob, open_model: OpenModel) -> EvaluateResult:
     return EvaluateResult(batch_losses(before[bench.unassigned], batch), scores, tokens, round((time.perf_counter() - begin) * 1000))
 
 
-def validate(job: ValidationJob, open_model: OpenModel) -> ValidationResult:
+def validate(job: ValidationJob, resident: ResidentModel) -> ValidationResult:
     """Mean loss on consecutive windows at the start of the held-out shard: as many whole ones as `tokens` allow.
 
     Raises:
         RemoteProtocolError: the checkpoint is unusable or the shard is too short.
     """
-    model = open_model(job.model, load_checkpoint_untrusted(job.checkpoint, job.tensors))
     shard = read_shard(job.shard, job.dtype)
     count = job.tokens // job.sequence_length
     if count < 1 or len(shard) <= count * job.sequence_length:
         raise RemoteProtocolError("validation shard", f"{len(shard)} tokens are too few for {job.tokens} tokens")
     windows = known(cut(shard, np.arange(count) * job.sequence_length, job.sequence_length), job.model.vocab_size)
-    loss = float(model.window_losses(windows, job.eval_batch).mean())
+    with resident.at(job.model, job.checkpoint) as model:
+        loss = float(model.window_losses(windows, job.eval_batch).mean())
     return ValidationResult(nanonats(loss), count * job.sequence_length)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.learning.data import cut, known, read_shard, training_windows
-from nostrain.learning.engines.base import OpenModel, WorkerState
+from nostrain.learning.engines.base import WorkerState
+from nostrain.learning.resident import ResidentModel
 from nostrain.learning.score import nanonats
 from nostrain.protocol.jobs import TrainJob, TrainResult
 from nostrain.protocol.manifest import BlobRef, TensorSpec
@@ -17,7 +18,7 @@ from nostrain.sparseloco.codec import compress
 from nostrain.sparseloco.feedback import accumulate, remainder
 
 
-def train(job: TrainJob, open_model: OpenModel) -> TrainResult:
+def train(job: TrainJob, resident: ResidentModel) -> TrainResult:
     """Run the job; writes `delta_out` and then `state_out`, both atomically.
 
     Raises:
@@ -25,14 +26,16 @@ def train(job: TrainJob, open_model: OpenModel) -> TrainResult:
         LocalProtocolError: training diverged, or the state file is not one of this model.
     """
     begin = time.perf_counter()
-    start = load_checkpoint_untrusted(job.checkpoint, job.tensors)
-    model = open_model(job.model, start)
-    state = _load_state(job.state_in, len(start))
     shard = read_shard(job.shard, job.dtype)
     windows = known(cut(shard, training_windows(job.seed, len(shard), job.training), job.training.sequence_length), job.model.vocab_size)
-    losses = model.inner_steps(windows, job.training, job.steps_done, state)
+    with resident.at(job.model, job.checkpoint) as model:
+        start = model.read().copy()
+        state = _load_state(job.state_in, len(start))
+        losses = model.inner_steps(windows, job.training, job.steps_done, state)
+        gradient = start - model.read()
+        model.write(start)
     trained = time.perf_counter()
-    total = accumulate(state.residual, start - model.read(), job.codec.error_feedback_ppm)
+    total = accumulate(state.residual, gradient, job.codec.error_feedback_ppm)
     blob, sent = compress(job.tensors, job.codec, total)
     state.residual = remainder(total, sent)
     delta = write_bytes(job.delta_out, blob)

@@ -5,7 +5,6 @@ Everything else of the engine process (data, windows, codec, scores, outer step)
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
@@ -81,12 +80,11 @@ class Model(Protocol):
         Every forward pass has exactly `batch` windows (the last one repeats a window): kernels differ between shapes.
         """
 
+    def write(self, flat: Flat) -> None:
+        """Replace every parameter by the values `flat` [size], which are copied."""
+
     def replace(self, indices: NDArray[np.signedinteger[Any]], values: Flat) -> Flat:
         """Write `values` at `indices` (increasing) and return what was there: replacing it again restores every bit."""
-
-
-OpenModel = Callable[[ModelSpec, Flat], Model]
-"""`Engine.open_model` with the engine and its options chosen."""
 
 
 class Engine(Protocol):

@@ -67,6 +67,10 @@ class MlxModel:
             means.append(losses.mean(axis=1, dtype=np.float64))
         return np.concatenate(means)[: len(windows)]
 
+    def write(self, flat: Flat) -> None:
+        """As `base.Model.write`."""
+        self._shared[:] = flat
+
     def replace(self, indices: NDArray[np.signedinteger[Any]], values: Flat) -> Flat:
         """As `base.Model.replace`."""
         kept: Flat = self._shared[indices]

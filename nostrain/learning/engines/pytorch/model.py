@@ -93,6 +93,7 @@ class TorchModel:
                 return inner_steps(self, windows, training, steps_done, state)
         finally:
             self.module.train(False)
+            self.module.zero_grad(set_to_none=True)  # as much memory as the parameters, needed by nobody until the next training
 
     def window_losses(self, windows: Windows, batch: int) -> NDArray[np.float64]:
         """As `base.Model.window_losses`."""
@@ -105,6 +106,10 @@ class TorchModel:
                 out.append(losses.to(torch.float64).view(batch, -1).mean(dim=1))
             means: NDArray[np.float64] = torch.cat(out).numpy()[: len(windows)]
         return means
+
+    def write(self, flat: Flat) -> None:
+        """As `base.Model.write`."""
+        self.parameters.copy_(torch.from_numpy(flat))
 
     def replace(self, indices: NDArray[np.signedinteger[Any]], values: Flat) -> Flat:
         """As `base.Model.replace`."""
