@@ -73,7 +73,9 @@ class RegtestNetwork:
             for node in self.nodes.values():
                 nursery.start_soon(node.start)
         hub = self.nodes[self.hub]
-        await self.bitcoind.pay([((await hub.ask("newaddr"))["p2tr"], sum(self.capacities.values()) // MSAT_PER_SAT + SPARE_SAT)])
+        await self.bitcoind.pay(
+            [((await hub.ask("newaddr", addresstype="p2tr"))["p2tr"], sum(self.capacities.values()) // MSAT_PER_SAT + SPARE_SAT)]
+        )
         await self.mine(1)
         for name in self.capacities:
             await hub.ask("connect", id=self.nodes[name].id, host="127.0.0.1", port=self.nodes[name].port)
