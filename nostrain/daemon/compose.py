@@ -29,7 +29,7 @@ from nostrain.core.identity import Identity, RunPlan
 from nostrain.core.rows import NodeState, Run
 from nostrain.daemon.billboard import Billboard
 from nostrain.daemon.clock import OsEntropy, SystemClock
-from nostrain.daemon.dataset import curations_of
+from nostrain.daemon.dataset import sources
 from nostrain.daemon.meeting import open_mail, open_relays, told
 from nostrain.daemon.money import Money, Office
 from nostrain.daemon.policies import channel_policy, withdraw_policy
@@ -109,7 +109,9 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
             pool = composed.pool = await stack.enter_async_context(open_relays(config, signer, data))
             mail = await stack.enter_async_context(open_mail(pool, GiftWraps(root, clock), clock)) if money.escrows else None
             ports = Ports(clock, OsEntropy(), signer, oracle, pool, client, engine, journal, mail, money.lightning, tickets)
-            runtime = composed.runtime = Runtime(ports, identity(config, signer.pubkey, servers, work_dir), state=state, runner=runner)
+            runtime = composed.runtime = Runtime(
+                ports, identity(config, signer.pubkey, servers, work_dir, published="run" in state.rows), state=state, runner=runner
+            )
             policy.state = lambda: runtime.state
             composed.billboard = Billboard(runtime, told(config), random.Random(), present=config.presence)
         yield composed
@@ -197,8 +199,8 @@ def advertised(servers: tuple[str, ...], bound: str | None) -> tuple[tuple[str, 
     return servers, tuple(server for server in servers if server.rstrip("/") == bound)
 
 
-def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], work_dir: Path) -> Identity:
-    """The node that the configuration describes."""
+def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], work_dir: Path, *, published: bool = False) -> Identity:
+    """The node that the configuration describes. Once its run is `published`, what that was made of may be gone."""
     roles: list[Literal["coordinator", "worker", "validator"]] = []
     for role in config.roles:
         if role != "blobs":
@@ -214,7 +216,7 @@ def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], wor
         join_run=joined.run if joined else None,
         join_coordinator=joined.coordinator if joined else config.join.coordinator,  # type: ignore[arg-type]
         join_curators=tuple(Pubkey(key) for key in config.join.curators),
-        plan=run_plan(config, servers, work_dir),
+        plan=run_plan(config, servers, work_dir, published=published),
         archive="blobs" in config.roles and config.blobs.keep_deltas,
         cache_bytes=0 if "blobs" in config.roles else config.data.cache_mb << 20,
         engine=config.engine.kind,
@@ -224,19 +226,15 @@ def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], wor
     )
 
 
-def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path) -> RunPlan | None:
-    """The run that a coordinator is to publish. Raises ConfigError for one that this version cannot settle, or whose text is not there."""
+def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path, *, published: bool = False) -> RunPlan | None:
+    """The run that a coordinator is to publish, or has. Raises ConfigError for one that this version cannot settle, or whose text is not there."""
     if config.coordinator is None:
         return None
     run = config.coordinator.run
     if run.settlement.mode != "none" and not config.lightning.socket:
         reason = "a run that pays needs a Lightning node"
         raise ConfigError("coordinator.run.settlement.mode", run.settlement.mode, reason, 'Set lightning.socket, or mode = "none"')
-    if run.text and not Path(run.text).is_dir():
-        raise ConfigError("coordinator.run.text", run.text, "no such folder", "Name a folder of text, or leave it out")
-    if run.init and not (Path(run.init) / "config.json").is_file():
-        fix = "Name a folder with config.json and safetensors files, as Hugging Face has them"
-        raise ConfigError("coordinator.run.init", run.init, "no config.json in it", fix)
+    curations = () if published else sources(run)
     return RunPlan(
         name=run.name,
         rounds=run.rounds,
@@ -246,7 +244,7 @@ def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path) -> 
         validators=tuple(Pubkey(key) for key in run.validators),
         text=run.text or None,
         dataset=str(Path(run.dataset).absolute()) if run.dataset else None,
-        curations=curations_of(run) if run.dataset else (),
+        curations=curations,
         init=str(Path(run.init).absolute()) if run.init else None,
         training=TrainingSpec(learning_rate_ppb=run.learning_rate_ppb),
         seed=run.seed,

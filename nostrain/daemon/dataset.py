@@ -1,4 +1,4 @@
-"""The dataset that a coordinator's configuration names: whether it is one, and who signed it."""
+"""What a run is made of, as a coordinator's configuration names it: whether it is there, and who signed the dataset."""
 
 from __future__ import annotations
 
@@ -14,6 +14,16 @@ from nostrain.units import Digest
 from nostrain.wire.curation import CURATIONS_FILE, MAX_CURATIONS, read_curations_untrusted
 
 KEY: Final = "coordinator.run.dataset"
+
+
+def sources(run: RunConfig) -> tuple[Event, ...]:
+    """The curations of the run's dataset, if it has one. Raises ConfigError when a folder that the run is made of is not there, or none of its kind."""
+    if run.text and not Path(run.text).is_dir():
+        raise ConfigError("coordinator.run.text", run.text, "no such folder", "Name a folder of text, or leave it out")
+    if run.init and not (Path(run.init) / "config.json").is_file():
+        fix = "Name a folder with config.json and safetensors files, as Hugging Face has them"
+        raise ConfigError("coordinator.run.init", run.init, "no config.json in it", fix)
+    return curations_of(run) if run.dataset else ()
 
 
 def curations_of(run: RunConfig) -> tuple[Event, ...]:

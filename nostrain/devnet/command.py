@@ -22,7 +22,7 @@ from nostrain.devnet.layout import Options, cheats_of, longest_socket
 from nostrain.devnet.regtest.programs import missing
 from nostrain.devnet.supervisor import Devnet, cancelled_by_signals, open_devnet
 from nostrain.errors import ConfigError, NostrainError, Unavailable
-from nostrain.protocol.dataset import MANIFEST_FILE, DatasetManifest
+from nostrain.protocol.dataset import MANIFEST_FILE, TOKENIZER_FILE, DatasetManifest
 from nostrain.protocol.engines import EngineKind
 
 EXIT_FAILED = 1
@@ -148,6 +148,8 @@ async def main_job(options: Options, outputs: Outputs, tell: Callable[[str], Non
     if outputs.keep:
         model = export_model(devnet.observer, root / "coordinator" / "blobs", root / "model")
         extra["model"] = None if model is None else str(model)
+        if model is not None and options.dataset is not None and (options.dataset / TOKENIZER_FILE).is_file():
+            shutil.copyfile(options.dataset / TOKENIZER_FILE, model / TOKENIZER_FILE)
     return conclude(devnet, extra, problem, outputs)
 
 
@@ -200,7 +202,7 @@ def conclude(devnet: Devnet, extra: dict[str, Any], problem: str | None, outputs
         report.write(data, outputs.json_path)
         print(f"report: {outputs.json_path}")
     if extra.get("model"):
-        print(f"model: {extra['model']} (LlamaForCausalLM.from_pretrained opens it)")
+        print(f"model: {extra['model']} (AutoModelForCausalLM.from_pretrained opens it)")
     if problems or outputs.keep:
         print(where(outputs))
     for line in problems:

@@ -87,3 +87,5 @@ def test_a_folder_that_is_something_else_is_refused_at_once(tmp_path: Path, key:
     with pytest.raises(ConfigError, match=reason) as caught:
         run_plan(daemon(named), (), tmp_path)
     assert caught.value.key == f"coordinator.run.{key}"
+    plan = run_plan(daemon(named), (), tmp_path, published=True)
+    assert plan is not None, "a run that is published does not need it any more"
