@@ -116,7 +116,9 @@ class Participant:
                     engine=over("engine", sim.plan.engines[self.name](stub) if self.name in sim.plan.engines else stub),
                     journal=over("journal", journal),
                     mail=over("mail", FakeMail(sim.office, self.pubkey)),
-                    lightning=over("lightning", FakeLightning(sim.ledger, self.name, lambda: self.steps.reach(PAY_TOLD))),
+                    lightning=over("lightning", FakeLightning(sim.ledger, self.name, lambda: self.steps.reach(PAY_TOLD)))
+                    if sim.plan.paid
+                    else None,
                     tickets=over("tickets", sim.tickets.buyer(self.name, self.signer, self.steps)) if self.role == "worker" else None,
                     threads=False,
                 )
