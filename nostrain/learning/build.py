@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -21,8 +22,15 @@ from nostrain.protocol.hf_config import config_json
 from nostrain.protocol.jobs import AggregateJob, AggregateResult, BuildRunJob, BuildRunResult, InspectJob, InspectResult
 from nostrain.protocol.manifest import BlobRef, ModelSpec
 from nostrain.protocol.tensors import model_tensors
-from nostrain.sparseloco.aggregate import cap_weights, outer_step
-from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted, merkle_root, write_checkpoint
+from nostrain.sparseloco.aggregate import cap_weights, step_blocks
+from nostrain.sparseloco.checkpoint import (
+    load_checkpoint_untrusted,
+    map_checkpoint_untrusted,
+    merkle_root,
+    stream_checkpoint,
+    write_checkpoint,
+)
+from nostrain.sparseloco.delta import Delta
 from nostrain.sparseloco.rules import plan_step
 from nostrain.units import Digest
 
@@ -105,30 +113,41 @@ def inspect(job: InspectJob) -> InspectResult:
         return InspectResult(None, str(error))
 
 
-def aggregate(job: AggregateJob, resident: ResidentModel) -> AggregateResult:
+def aggregate(job: AggregateJob, resident: ResidentModel, threads: int = 1) -> AggregateResult:
     """The outer step over `deltas`; writes the next checkpoint. A blob that is no delta becomes `error`, and nothing is written.
+
+    The checkpoint before is memory-mapped and the next one written while it is computed, so that of θ only some MB are held; the decoded
+    deltas are held whole. The result does not depend on `threads`.
 
     Raises:
         RemoteProtocolError: the checkpoint is unusable.
-        LocalProtocolError: more deltas than commitments, or a step that could overflow.
+        LocalProtocolError: more deltas than commitments, a step that could overflow, or a weight is not finite.
         OSError: a file cannot be read or written.
     """
     begin = time.perf_counter()
-    flat = resident.values(job.model, job.checkpoint)
-    deltas = []
-    for digest, path in job.deltas:
+    flat = map_checkpoint_untrusted(job.checkpoint, job.tensors)
+
+    def read(named: tuple[Digest, str]) -> Delta | str:
+        digest, path = named
         try:
-            deltas.append(read_delta_untrusted(path, job.tensors, job.codec, digest))
+            return read_delta_untrusted(path, job.tensors, job.codec, digest)
         except RemoteProtocolError as error:
-            return AggregateResult(None, None, None, error=f"{digest}: {error}")
+            return f"{digest}: {error}"
+
+    deltas = []
+    with ThreadPoolExecutor(threads) as pool:
+        for delta in pool.map(read, job.deltas):
+            if isinstance(delta, str):
+                return AggregateResult(None, None, None, error=delta)
+            deltas.append(delta)
     caps = cap_weights(deltas)
-    after = outer_step(flat, deltas, plan_step(caps, job.outer, job.committed), out=flat)
+    after = step_blocks(flat, deltas, plan_step(caps, job.outer, job.committed), threads=threads)
+    checkpoint, root = stream_checkpoint(job.checkpoint_out, job.tensors, after)
     digests = [digest for digest, _ in job.deltas]
-    checkpoint = write_checkpoint(job.checkpoint_out, job.tensors, after)
-    resident.advance(job.model, job.checkpoint, job.checkpoint_out, after)
+    resident.advance(job.model, job.checkpoint, job.checkpoint_out)
     return AggregateResult(
         state_id=next_state_id(job.state_id, digests, caps, job.outer, job.committed),
-        root=merkle_root(job.tensors, after),
+        root=root,
         checkpoint=checkpoint,
         weights=tuple(caps),
         aggregate_ms=round((time.perf_counter() - begin) * 1000),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from typing import assert_never
 
 from nostrain.learning import build, evaluate, train
-from nostrain.learning.engines.base import DEFAULT_OPTIONS, EngineOptions
+from nostrain.learning.engines.base import DEFAULT_OPTIONS, THREADS_VARIABLE, EngineOptions
 from nostrain.learning.resident import ResidentModel
 from nostrain.protocol.jobs import AggregateJob, BuildRunJob, EvaluateJob, InspectJob, Job, JobResult, TrainJob, ValidationJob
 
@@ -28,7 +29,7 @@ class JobRunner:
             case InspectJob():
                 return build.inspect(job)
             case AggregateJob():
-                return build.aggregate(job, self._resident)
+                return build.aggregate(job, self._resident, int(os.environ.get(THREADS_VARIABLE, "1")))
             case BuildRunJob():
                 return build.build_run(job)
             case TrainJob():

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from nostrain.learning.engines import load_engine
-from nostrain.learning.engines.base import EngineOptions, Flat, Model
+from nostrain.learning.engines.base import EngineOptions, Model
 from nostrain.protocol.manifest import ModelSpec
 from nostrain.protocol.tensors import model_tensors
 from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted
@@ -74,20 +74,11 @@ class ResidentModel:
         yield kept.model
         self._kept = kept
 
-    def values(self, spec: ModelSpec, checkpoint: str) -> Flat:
-        """The flat vector of the file `checkpoint`, as memory of the caller's own: from the model, if that is where it is.
-
-        Raises:
-            RemoteProtocolError, OSError: as `at`.
-        """
-        if self._kept is not None and self._kept.is_at(spec, checkpoint):
-            return self._kept.model.read().copy()
-        return load_checkpoint_untrusted(checkpoint, model_tensors(spec))
-
-    def advance(self, spec: ModelSpec, before: str, after: str, flat: Flat) -> None:
-        """`flat` has been written to the file `after`: a model that is at `before` goes there."""
+    def advance(self, spec: ModelSpec, before: str, after: str) -> None:
+        """The outer step from the file `before` was written to the file `after`: a model that is at the one goes to the other."""
         if self._kept is not None and self._kept.is_at(spec, before):
             kept, self._kept = self._kept, None
-            kept.model.write(flat)
-            kept.file = FileState.of(after)
+            file = FileState.of(after)
+            kept.model.write(load_checkpoint_untrusted(after, model_tensors(spec)))
+            kept.file = file
             self._kept = kept

@@ -10,9 +10,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,10 +79,38 @@ def write_checkpoint(path: str | os.PathLike[str], tensors: Sequence[TensorSpec]
         LocalProtocolError: `flat` does not fit the tensors or is not finite.
         OSError: as `write_bytes`.
     """
-    if flat.dtype != np.float32 or flat.shape != (sum(tensor_sizes(tensors)),) or not np.isfinite(flat).all():
+    if flat.dtype != np.float32 or flat.shape != (sum(tensor_sizes(tensors)),) or not _all_finite(flat):
         raise LocalProtocolError("checkpoint: the values are not the finite flat float32 vector of the manifest's tensors")
     data = np.ascontiguousarray(flat, "<f4").data.cast("B")
     return write_bytes(path, header_bytes(tensors), data)
+
+
+def stream_checkpoint(
+    path: str | os.PathLike[str], tensors: Sequence[TensorSpec], parts: Iterable[NDArray[np.float32]]
+) -> tuple[BlobRef, Digest]:
+    """Write the flat float32 vector that `parts` are in turn, as `write_checkpoint` would, and compute its Merkle root on the way.
+
+    The root's hashes are taken in a thread of their own, beside the file's.
+
+    Raises:
+        LocalProtocolError: the parts do not fit the tensors, or a value is not finite; nothing is written then.
+        OSError: as `write_bytes`.
+    """
+    leaves = _Leaves(tensors)
+
+    def pieces() -> Iterator[bytes | memoryview]:
+        yield header_bytes(tensors)
+        for part in parts:
+            if part.dtype != np.float32 or not _all_finite(part):
+                raise LocalProtocolError("checkpoint: a value is not a finite float32")
+            data = np.ascontiguousarray(part, "<f4").data.cast("B")
+            hashed = pool.submit(leaves.add, data)
+            yield data
+            hashed.result()
+        leaves.end()
+
+    with ThreadPoolExecutor(1) as pool:
+        return write_parts(path, pieces()), leaves.root()
 
 
 def load_checkpoint_untrusted(path: str | os.PathLike[str], tensors: Sequence[TensorSpec]) -> NDArray[np.float32]:
@@ -91,20 +120,42 @@ def load_checkpoint_untrusted(path: str | os.PathLike[str], tensors: Sequence[Te
         RemoteProtocolError: the file is not the canonical checkpoint of `tensors`, or a weight is not finite.
         OSError: the file cannot be read.
     """
-    expected = header_bytes(tensors)
     with open(path, "rb") as file:
-        promised = int.from_bytes(file.read(_LENGTH_BYTES), "little")
-        if promised != len(expected) - _LENGTH_BYTES:
-            raise RemoteProtocolError("checkpoint", f"its header promises {promised} bytes, this run's has {len(expected) - _LENGTH_BYTES}")
-        if file.read(promised) != expected[_LENGTH_BYTES:]:
-            raise RemoteProtocolError("checkpoint", "its header does not list this run's tensors in canonical form")
-        wanted, actual = 4 * sum(tensor_sizes(tensors)), os.fstat(file.fileno()).st_size - len(expected)
-        if actual != wanted:
-            raise RemoteProtocolError("checkpoint", f"{actual} bytes of data, but this run's tensors have {wanted}")
+        _check_untrusted(file, tensors)
         flat = np.fromfile(file, "<f4").astype(np.float32, copy=False)
-    if not np.isfinite(flat).all():
+    if not _all_finite(flat):
         raise RemoteProtocolError("checkpoint", "a weight is not finite")
     return flat
+
+
+def map_checkpoint_untrusted(path: str | os.PathLike[str], tensors: Sequence[TensorSpec]) -> NDArray[np.float32]:
+    """The same vector, memory-mapped and read-only: it takes no memory that the system cannot have back. Only size and header are checked.
+
+    Raises:
+        RemoteProtocolError: the file is not the canonical checkpoint of `tensors`; whether every weight is finite is not looked at.
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        _check_untrusted(file, tensors)
+        return np.memmap(file, "<f4", "r", offset=file.tell())
+
+
+def _check_untrusted(file: BinaryIO, tensors: Sequence[TensorSpec]) -> None:
+    """Read the header; the file then stands at its data, as many bytes as the tensors have."""
+    expected = header_bytes(tensors)
+    promised = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+    if promised != len(expected) - _LENGTH_BYTES:
+        raise RemoteProtocolError("checkpoint", f"its header promises {promised} bytes, this run's has {len(expected) - _LENGTH_BYTES}")
+    if file.read(promised) != expected[_LENGTH_BYTES:]:
+        raise RemoteProtocolError("checkpoint", "its header does not list this run's tensors in canonical form")
+    wanted, actual = 4 * sum(tensor_sizes(tensors)), os.fstat(file.fileno()).st_size - len(expected)
+    if actual != wanted:
+        raise RemoteProtocolError("checkpoint", f"{actual} bytes of data, but this run's tensors have {wanted}")
+
+
+def _all_finite(flat: NDArray[np.float32]) -> bool:
+    """Whether no value is infinite or no number: what is greatest or least would be it. Without an array of the answers."""
+    return not len(flat) or bool(np.isfinite(flat.max()) and np.isfinite(flat.min()))
 
 
 def merkle_root(tensors: Sequence[TensorSpec], flat: NDArray[np.float32]) -> Digest:
@@ -113,14 +164,49 @@ def merkle_root(tensors: Sequence[TensorSpec], flat: NDArray[np.float32]) -> Dig
     Leaf: H("nostrain/leaf", SHA256(name) ‖ rank as u32 ‖ dimensions as u64 ‖ SHA256(little-endian data)); node: H("nostrain/node", left ‖ right);
     the last of an odd row moves up as it is.
     """
-    data = np.ascontiguousarray(flat, "<f4").data.cast("B")
-    row, offset = [], 0
-    for tensor, size in zip(tensors, tensor_sizes(tensors), strict=True):
+    leaves = _Leaves(tensors)
+    leaves.add(np.ascontiguousarray(flat, "<f4").data.cast("B"))
+    leaves.end()
+    return leaves.root()
+
+
+class _Leaves:
+    """The leaves of a Merkle root, from data that come in pieces of any size."""
+
+    def __init__(self, tensors: Sequence[TensorSpec]) -> None:
+        self._tensors, self._sizes = tuple(tensors), [4 * size for size in tensor_sizes(tensors)]
+        self._row: list[bytes] = []
+        self._values, self._missing = hashlib.sha256(), self._sizes[0]
+
+    def add(self, data: memoryview) -> None:
+        """The next bytes. Raises LocalProtocolError if the tensors have fewer."""
+        while len(data):
+            if not self._missing:
+                raise LocalProtocolError("checkpoint: more values than this run's tensors have")
+            self._values.update(data[: self._missing])
+            taken = min(len(data), self._missing)
+            data = data[taken:]
+            self._missing -= taken
+            if not self._missing:
+                self._close()
+
+    def _close(self) -> None:
+        tensor = self._tensors[len(self._row)]
         shape = len(tensor.shape).to_bytes(4, "big") + b"".join(side.to_bytes(8, "big") for side in tensor.shape)
-        name, values = hashlib.sha256(tensor.name.encode()), hashlib.sha256(data[offset : offset + 4 * size])
-        row.append(tagged_hash("nostrain/leaf", name.digest(), shape, values.digest()))
-        offset += 4 * size
-    while len(row) > 1:
-        paired = [tagged_hash("nostrain/node", row[at], row[at + 1]) for at in range(0, len(row) - 1, 2)]
-        row = paired + row[len(paired) * 2 :]
-    return Digest(row[0].hex())
+        name = hashlib.sha256(tensor.name.encode())
+        self._row.append(tagged_hash("nostrain/leaf", name.digest(), shape, self._values.digest()))
+        if len(self._row) < len(self._tensors):
+            self._values, self._missing = hashlib.sha256(), self._sizes[len(self._row)]
+
+    def end(self) -> None:
+        """Raises LocalProtocolError if bytes are missing."""
+        if self._missing:
+            raise LocalProtocolError("checkpoint: fewer values than this run's tensors have")
+
+    def root(self) -> Digest:
+        """The root, once all bytes were added."""
+        row = self._row
+        while len(row) > 1:
+            paired = [tagged_hash("nostrain/node", row[at], row[at + 1]) for at in range(0, len(row) - 1, 2)]
+            row = paired + row[len(paired) * 2 :]
+        return Digest(row[0].hex())

@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.hashes import sha256_hex
 from nostrain.protocol.manifest import TensorSpec
-from nostrain.sparseloco.checkpoint import header_bytes, load_checkpoint_untrusted, merkle_root, write_bytes, write_checkpoint
+from nostrain.sparseloco.checkpoint import (
+    header_bytes,
+    load_checkpoint_untrusted,
+    map_checkpoint_untrusted,
+    merkle_root,
+    stream_checkpoint,
+    write_bytes,
+    write_checkpoint,
+)
 
 from .samples import SIZE, TENSORS, random_values
 
@@ -128,3 +136,36 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         write_bytes(tmp_path / "one", b"half")
     assert (tmp_path / "one").read_bytes() == before
     assert os.listdir(tmp_path) == ["one"]
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(st.lists(st.integers(0, SIZE), max_size=9))
+def test_streamed_in_parts_it_is_the_same_file_and_root(tmp_path: Path, cuts: list[int]) -> None:
+    flat = random_values(3)
+    blob, root = stream_checkpoint(tmp_path / "streamed", TENSORS, iter(np.split(flat, sorted(cuts))))
+    assert blob == write_checkpoint(tmp_path / "written", TENSORS, flat)
+    assert (tmp_path / "streamed").read_bytes() == (tmp_path / "written").read_bytes()
+    assert root == merkle_root(TENSORS, flat)
+
+
+@pytest.mark.parametrize(("count", "last", "reason"), [(-1, 0.5, "fewer"), (1, 0.5, "more"), (0, np.nan, "finite"), (0, np.inf, "finite")])
+def test_parts_that_are_no_checkpoint_leave_no_file(tmp_path: Path, count: int, last: float, reason: str) -> None:
+    flat = np.zeros(SIZE + count, np.float32)
+    flat[-1] = last
+    with pytest.raises(LocalProtocolError, match=reason):
+        stream_checkpoint(tmp_path / "streamed", TENSORS, np.split(flat, [100]))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mapped_it_is_the_same_vector_and_cannot_be_written(tmp_path: Path) -> None:
+    flat = random_values(4)
+    write_checkpoint(tmp_path / "one", TENSORS, flat)
+    mapped = map_checkpoint_untrusted(tmp_path / "one", TENSORS)
+    assert mapped.tobytes() == flat.tobytes()
+    with pytest.raises(ValueError, match="read-only"):
+        mapped[0] = 1
+    with pytest.raises(RemoteProtocolError, match="header"):
+        map_checkpoint_untrusted(tmp_path / "one", TENSORS[:-1])
+    os.truncate(tmp_path / "one", (tmp_path / "one").stat().st_size - 4)
+    with pytest.raises(RemoteProtocolError, match="bytes of data"):
+        map_checkpoint_untrusted(tmp_path / "one", TENSORS)

@@ -21,6 +21,10 @@ Windows = NDArray[np.int64]
 """Tokens: [windows, n + 1]; inputs and, one further, targets."""
 
 
+THREADS_VARIABLE: Final = "NOSTRAIN_ENGINE_THREADS"
+"""The environment variable with the number of threads of an engine process."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineOptions:
     """What the owner of the machine chose: settings of the engine process. What is trained does not depend on them, rounding apart.

@@ -7,13 +7,11 @@ import os
 import torch
 
 from nostrain.errors import ConfigError
-from nostrain.learning.engines.base import EngineOptions, Flat
+from nostrain.learning.engines.base import THREADS_VARIABLE, EngineOptions, Flat
 from nostrain.learning.engines.pytorch.memory import memory_errors
 from nostrain.learning.engines.pytorch.model import TorchModel
 from nostrain.protocol.engines import Device, EngineKind, Precision
 from nostrain.protocol.manifest import ModelSpec
-
-THREADS_VARIABLE = "NOSTRAIN_ENGINE_THREADS"
 
 
 class PyTorchEngine:
