@@ -65,7 +65,10 @@ def build(
         strict=strict,
     )
     command = [sys.executable, "-P", "-m", "nostrain.learning.corpus", msgspec.json.encode(spec).decode()]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+    except KeyboardInterrupt:
+        raise click.ClickException(f"interrupted; delete {out}") from None
     if done.returncode != 0:
         sys.exit(done.returncode)
     if as_json:

@@ -1,6 +1,6 @@
 """`python -m nostrain.learning.corpus SPEC`: build the dataset that SPEC, a `BuildDataset` in JSON, describes; print `Built` as JSON.
 
-Exit status 0, or 1 with one line on standard error. Bad rows are told there too.
+Exit status 0, or 1 with one line on standard error, or 130 when interrupted. Bad rows are told there too.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ def main(arguments: list[str]) -> int:
     except (CorpusError, OSError) as error:
         tell(str(error))
         return 1
+    except KeyboardInterrupt:
+        return 130
     print(msgspec.json.encode(built).decode())
     return 0
 
