@@ -113,3 +113,35 @@ async def test_a_label_that_was_freed_gets_a_new_index(world: World) -> None:
     await invoice(world)
     (again,) = (await world.ask("w", "listinvoices", label="label-0"))["invoices"]
     assert again["created_index"] == 2
+
+
+async def test_a_wallet_knows_of_other_nodes_transactions_only_when_a_block_has_them(world: World) -> None:
+    """And its own at once; the coin that is spent stays listed, reserved, until then."""
+    address = (await world.ask("w", "newaddr"))["p2tr"]
+    (coin,) = (await world.ask("c", "listfunds"))["outputs"]
+    made = await world.ask("c", "txprepare", outputs=[{address: "30000sat"}], utxos=[f"{coin['txid']}:{coin['output']}"])
+    await world.ask("c", "sendpsbt", psbt=made["psbt"])
+    assert (await world.ask("w", "listfunds"))["outputs"] == []
+    assert (await world.ask("w", "listtransactions"))["transactions"] == []
+    listed = (await world.ask("c", "listfunds"))["outputs"]
+    assert [(output["status"], output["reserved"]) for output in listed] == [("confirmed", True), ("unconfirmed", False)]
+    await world.ask("simnet", "simnet-mine")
+    assert [output["amount_msat"] for output in (await world.ask("w", "listfunds"))["outputs"]] == [30_000_000]
+    assert len((await world.ask("c", "listfunds"))["outputs"]) == 1
+
+
+async def test_what_openings_and_splices_are_refused_with(world: World) -> None:
+    peer, channel = (await world.ask("w", "getinfo"))["id"], (await world.ask("w", "listpeerchannels"))["channels"][0]
+    address = (await world.ask("c", "newaddr"))["p2tr"]
+    for code, method, params in (
+        (306, "fundchannel_cancel", {"id": "02" * 33}),
+        (308, "fundchannel_cancel", {"id": peer}),
+        (400, "connect", {"id": "02" * 33}),
+        (-32602, "fundchannel", {"id": peer, "amount": 200}),
+        (301, "fundchannel", {"id": peer, "amount": 5_000_000}),
+        (-32602, "spliceout", {"channel": channel["channel_id"], "amount": "10000sat", "destination": address}),
+        (-32602, "spliceout", {"channel": channel["channel_id"], "amount": "9000000sat"}),
+    ):
+        with pytest.raises(Failed) as failed:
+            await world.ask("c", method, **params)
+        assert failed.value.code == code, method

@@ -61,8 +61,9 @@ class Output:
 
 @dataclass(eq=False)
 class Transaction:
-    """Spends `inputs`, `worth_msat` together; what the outputs do not get is its fee."""
+    """Made by the node `maker`: spends `inputs`, `worth_msat` together; what the outputs do not get is its fee."""
 
+    maker: str
     inputs: tuple[str, ...]
     outputs: tuple[Output, ...]
     worth_msat: int
@@ -104,6 +105,15 @@ class Chain:
         """The coins of a wallet that no confirmed transaction has spent."""
         return [coin for coin in self.coins.values() if coin.owner == owner and coin.spender is None]
 
+    def seen(self, owner: str, *, spent: bool) -> list[Coin]:
+        """What the owner's node lists: of others' transactions only those that a block has."""
+        return [
+            coin
+            for coin in self.coins.values()
+            if coin.owner == owner and (spent or coin.spender is None)
+            if coin.height is not None or self.sent[coin.txid].maker == owner
+        ]
+
     def free(self, owner: str, height: BlockHeight, minconf: int) -> list[Coin]:
         """Those that may be spent: confirmed so often, and not reserved."""
         return [
@@ -139,7 +149,7 @@ class Chain:
             raise Refused(313, f"We would not have enough left for min-emergency-msat {EMERGENCY_SAT}sat")
         change = () if rest < DUST_SAT * 1000 else (Output(self.address(owner), Msat(rest)),)
         worth = sum(coin.amount_msat for coin in coins)
-        return Transaction(tuple(coin.outpoint for coin in coins), (*outputs, *change), worth, len(self.addresses))
+        return Transaction(owner, tuple(coin.outpoint for coin in coins), (*outputs, *change), worth, len(self.addresses))
 
     def reserve(self, transaction: Transaction, until: int) -> None:
         """Keep its inputs from others."""

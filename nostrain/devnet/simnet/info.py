@@ -134,12 +134,7 @@ class InfoMethods:
             }
             for channel in channels
         ]
-        return {"outputs": [self.coin(coin) for coin in self.coins(spent=asked.spent)], "channels": listed}
-
-    def coins(self, *, spent: bool) -> list[Coin]:
-        """The wallet's."""
-        chain, name = self.network.chain, self.node.name
-        return [coin for coin in chain.coins.values() if coin.owner == name and (spent or coin.spender is None)]
+        return {"outputs": [self.coin(coin) for coin in self.network.chain.seen(self.node.name, spent=asked.spent)], "channels": listed}
 
     def coin(self, coin: Coin) -> Json:
         """A coin as lightningd lists it."""

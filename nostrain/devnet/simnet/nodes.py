@@ -243,8 +243,10 @@ class Network:
         return sum(channel.total_msat for channel in self.channels)
 
     def channels_of(self, name: str) -> list[Channel]:
-        """Every channel with `name` at one end."""
-        return [channel for channel in self.channels if name in channel.ends]
+        """Every channel with `name` at one end, those with one peer together."""
+        found = [channel for channel in self.channels if name in channel.ends]
+        peers = list(dict.fromkeys(channel.peer(name) for channel in found))
+        return sorted(found, key=lambda channel: peers.index(channel.peer(name)))
 
     def check(self) -> None:
         """What went in is still there."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from nostrain.devnet.simnet.chain import Chain, Coin, Output, Refused
+from nostrain.devnet.simnet.chain import DUST_SAT, Chain, Coin, Output, Refused
 from nostrain.devnet.simnet.channels import Channel
 from nostrain.devnet.simnet.nodes import Network, Node
 from nostrain.devnet.simnet.params import Connect, FundChannel, ListTransactions, NewAddr, PeerId
@@ -17,7 +17,7 @@ from nostrain.units import Msat
 NO_ADDRESS: Final = 400
 ALL_ADDRESSES_FAILED: Final = 401
 NOT_CANCELLABLE: Final = 308
-NO_CHANNEL: Final = 309
+UNKNOWN_PEER: Final = 306
 MIN_CHANNEL_SAT: Final = 10_000
 """lightningd's `min-capacity-sat`, of the peer."""
 
@@ -68,6 +68,8 @@ class OnchainMethods:
     def fundchannel(self, asked: FundChannel) -> Json:
         """Open a channel; it waits for a block. Nothing is done half: either there is a transaction or there is nothing."""
         capacity = sats(asked.amount, "amount")
+        if capacity < DUST_SAT:
+            raise RpcFailure(INVALID_PARAMS, "destinations: output would be dust")
         peer = self.network.by_id.get(asked.id)
         if peer is None:
             raise RpcFailure(NO_ADDRESS, "Unable to connect, no address known for peer")
@@ -110,18 +112,14 @@ class OnchainMethods:
         """There is never anything to cancel: an opening is over when `fundchannel` returns."""
         peer = self.network.by_id.get(asked.id)
         if peer is None or not any(peer.name in channel.ends for channel in self.network.channels_of(self.node.name)):
-            raise RpcFailure(NO_CHANNEL, "Unknown peer")
+            raise RpcFailure(UNKNOWN_PEER, "Unknown peer")
         raise RpcFailure(NOT_CANCELLABLE, "Has the funding transaction been broadcast? Please use `close` or `dev-fail` instead.")
 
     def listtransactions(self, _: ListTransactions) -> Json:
         """What spends or makes a coin of the wallet."""
-        own = {coin.outpoint for coin in self.chain.coins.values() if coin.owner == self.node.name}
-        mine = [
-            transaction
-            for transaction in self.chain.sent.values()
-            if own & set(transaction.inputs)
-            or any(self.chain.addresses.get(output.address) == self.node.name for output in transaction.outputs)
-        ]
+        own = {coin.outpoint for coin in self.chain.seen(self.node.name, spent=True)}
+        made = {outpoint.partition(":")[0] for outpoint in own}
+        mine = [transaction for transaction in self.chain.sent.values() if transaction.txid in made or own & set(transaction.inputs)]
         return {
             "transactions": [
                 {

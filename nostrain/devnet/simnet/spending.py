@@ -55,11 +55,11 @@ class SpendingMethods:
             said = f"Intiator is attempting to splice out -{amount // 1000}sat funds out of channel while only having less"
             raise RpcFailure(INVALID_PARAMS, f'splice_update: {{"code":{SPLICE_INVALID_AMOUNT},"message":"{said}"}}')
         outputs = (Output(self.chain.address(name), Msat(amount)),)
-        transaction = Transaction((f"{channel.funding_txid}:{channel.funding_outnum}",), outputs, taken, len(self.chain.addresses))
+        transaction = Transaction(name, (f"{channel.funding_txid}:{channel.funding_outnum}",), outputs, taken, len(self.chain.addresses))
         channel.take_out(name, taken, transaction.txid)
         self.chain.send(transaction, self.network.height)
         self.network.check()
-        return {"psbt": "", "tx": "", "txid": transaction.txid}
+        return {"psbt": "", "txid": transaction.txid}
 
     def txprepare(self, asked: TxPrepare) -> Json:
         """A transaction that is not sent; its coins are reserved."""
