@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Final
 
 import httpx
 import trio
 
 from nostrain.blobs.auth import IDENTITY, make_header
-from nostrain.blobs.download import connections, download
-from nostrain.blobs.incoming import StorageFull
-from nostrain.blobs.store import LOCAL, BlobStore, DigestMismatch
+from nostrain.blobs.download import connections
+from nostrain.blobs.fetch import Hunt, Means
+from nostrain.blobs.scores import Scores
+from nostrain.blobs.store import LOCAL, BlobStore
 from nostrain.blobs.tuning import Tuning
 from nostrain.blobs.upload import upload
 from nostrain.blobs.urls import PaymentRequired, parse_url_untrusted
@@ -26,7 +26,7 @@ from nostrain.ports.tickets import TicketShower
 from nostrain.ports.tolls import Errand, TollPayer
 from nostrain.units import Digest, EventId, Pubkey, is_hex32
 
-_MOST_SOURCES: Final = 8
+_log = logging.getLogger("nostrain.blobs")
 
 
 class BlossomClient:
@@ -55,11 +55,12 @@ class BlossomClient:
         self._tickets, self._purse = tickets, purse
         self._store, self._signer, self._clock = store, signer, clock
         self._tuning = tuning or Tuning()
-        self._jitter = jitter or random.Random()
         self._local = [_base(url) for url in local_urls]
         self._servers = [base for base in map(_base, servers) if base not in self._local]
+        self._told = False
         self._fetching: dict[Digest, trio.Lock] = {}
         self._http = connections(transport, self._tuning)
+        self._means = Means(self._http, store, Scores(self._tuning), purse, self._tuning, jitter or random.Random())
 
     async def __aenter__(self) -> BlossomClient:
         return self
@@ -69,7 +70,8 @@ class BlossomClient:
 
     async def put(self, path: Path, digest: Digest, servers: Sequence[str] = (), ticket: EventId | None = None) -> tuple[str, ...]:
         """Take the file into the store and upload it to every server, the configured and then `servers`, all at once; the URLs that now
-        serve it, in that order. `ticket`: the round whose ticket is shown to the server that sold it.
+        serve it, in that order. Once one server has it, the others get some time more (`Tuning.laggards`, or twice what it took); if one does
+        not have it in the end, the log says so. `ticket`: the round whose ticket is shown to the server that sold it.
 
         Idempotent; cancellation leaves it in the store. Raises Unavailable when no server took it, RemoteProtocolError when every server
         refused it for good or one of `servers` is not an http(s) URL, LocalProtocolError when the file is not that blob.
@@ -80,11 +82,23 @@ class BlossomClient:
         results: dict[httpx.URL, RemoteProtocolError | Unavailable | None] = dict.fromkeys(self._local)
 
         async def send(server: httpx.URL) -> None:
+            results[server] = Unavailable(f"{server.host}: much slower than another server")
             results[server] = await self._upload(server, stored, digest, ticket)
+            if results[server] is None:
+                taken = trio.current_time()
+                rest.deadline = min(rest.deadline, taken + max(self._tuning.laggards, 2 * (taken - begin)))
 
-        async with trio.open_nursery() as nursery:
-            for server in targets:
-                nursery.start_soon(send, server)
+        begin = trio.current_time()
+        with trio.CancelScope() as rest:
+            async with trio.open_nursery() as nursery:
+                for server in targets:
+                    nursery.start_soon(send, server)
+        missing = "; ".join(str(fault) for fault in results.values() if fault is not None)
+        if len(results) == 1 and not self._told:
+            self._told = True
+            _log.info("what is published lies on one blob server only: %s", *results)
+        if missing and len(results) > 1:
+            _log.warning("the blob %s is on %d of %d servers: %s", digest[:8], list(results.values()).count(None), len(results), missing)
         urls = tuple(f"{server}/{digest}" for server in (*self._local, *targets) if results[server] is None)
         if urls:
             return urls
@@ -94,7 +108,8 @@ class BlossomClient:
         raise Unavailable(f"no server took the blob {digest}: {'; '.join(map(str, faults)) or 'none is configured'}")
 
     async def get(self, digest: Digest, urls: Sequence[str], max_size: int) -> Path:
-        """The local file of `digest`: from the store, else from `urls` in turn, else from our servers.
+        """The local file of `digest`: from the store, else from whichever of `urls` and our servers serves it first and right (`scores`, `gather`);
+        servers that want money come last, and one of them is paid.
 
         Two calls for one blob share one download. Raises RemoteProtocolError when every one of `urls` is unusable, refuses, or serves
         something else or more than `max_size` bytes; Unavailable when that is not known after `attempts` rounds; StorageFull. Nothing is
@@ -107,7 +122,7 @@ class BlossomClient:
             async with lock:
                 path = self._store.path(digest)
                 if path is None:
-                    return await self._fetch(digest, urls, max_size)
+                    return await Hunt(self._means, digest, urls, self._servers, max_size).run()
         finally:
             if not lock.locked() and not lock.statistics().tasks_waiting:
                 self._fetching.pop(digest, None)
@@ -127,7 +142,7 @@ class BlossomClient:
         fault: RemoteProtocolError | Unavailable | None = None
         for attempt in range(self._tuning.attempts):
             if attempt:
-                await self._pause(attempt)
+                await self._means.pause(attempt)
             try:
                 await self._send(server, path, digest, ticket)
             except RemoteProtocolError as error:
@@ -144,12 +159,13 @@ class BlossomClient:
         if self._purse is None:
             await upload(self._http, server, path, digest, headers, self._tuning)
             return
-        shown = await self._purse.show(errand)
         try:
-            await upload(self._http, server, path, digest, {**headers, **shown}, self._tuning)
+            await upload(self._http, server, path, digest, _beside(headers, await self._purse.show(errand)), self._tuning)
         except PaymentRequired as demand:
-            await self._purse.pay(errand, demand.headers)
-            await upload(self._http, server, path, digest, {**headers, **await self._purse.show(errand)}, self._tuning)
+            ticketed = IDENTITY in headers
+            demanded = [pair for pair in demand.headers if not (ticketed and pair[0].lower() == "www-authenticate")]
+            await self._purse.pay(errand, demanded)
+            await upload(self._http, server, path, digest, _beside(headers, await self._purse.show(errand)), self._tuning)
         await self._purse.used(errand)
 
     async def _credentials(self, server: httpx.URL, digest: Digest, ticket: EventId | None) -> dict[str, str]:
@@ -160,94 +176,13 @@ class BlossomClient:
             shown = await self._tickets.show_ticket(ticket, str(server), digest)
         return {"Authorization": identity} if shown is None else {"Authorization": shown, IDENTITY: identity}
 
-    async def _fetch(self, digest: Digest, urls: Sequence[str], max_size: int) -> Path:
-        named, wrong = _parse_sources(urls)
-        spare = [httpx.URL(f"{server}/{digest}") for server in self._servers]
-        silent: list[Unavailable] = []
-        priced: list[tuple[httpx.URL, PaymentRequired]] = []
-        for attempt in range(self._tuning.attempts):
-            if attempt:
-                await self._pause(attempt)
-            silent, priced = [], []
-            for source in (*named, *spare):
-                try:
-                    return await self._fetch_from(source, digest, max_size)
-                except StorageFull:
-                    raise
-                except PaymentRequired as demand:
-                    priced.append((source, demand))
-                except RemoteProtocolError as error:
-                    wrong.append(error)
-                    _drop(source, named, spare)
-                except Unavailable as error:
-                    silent.append(error)
-            for source, wanted in priced:
-                try:
-                    errand = await self._pay(wanted, digest)
-                except RemoteProtocolError as error:
-                    wrong.append(error)
-                    _drop(source, named, spare)
-                except Unavailable as error:
-                    silent.append(error)
-                else:
-                    return await self._fetch_paid(source, errand, digest, max_size)
-            if wrong and not named:
-                raise wrong[0]
-        raise Unavailable(f"no source has the blob {digest} now: {'; '.join(map(str, silent)) or 'none is known'}")
 
-    async def _pay(self, demand: PaymentRequired, digest: Digest) -> Errand:
-        """Buy what the server demands."""
-        if self._purse is None:
-            raise demand
-        errand = Errand("GET", demand.url, digest)
-        await self._purse.pay(errand, demand.headers)
-        return errand
-
-    async def _fetch_paid(self, source: httpx.URL, errand: Errand, digest: Digest, max_size: int) -> Path:
-        """From the one source that is paid for a blob: if it does not serve it, no other is paid in this call."""
-        assert self._purse is not None
-        path = await self._fetch_from(source, digest, max_size)
-        await self._purse.used(errand)
-        return path
-
-    async def _shown(self, url: httpx.URL, digest: Digest) -> dict[str, str]:
-        """What was paid for the URL before."""
-        return {} if self._purse is None else await self._purse.show(Errand("GET", str(url), digest))
-
-    async def _fetch_from(self, source: httpx.URL, digest: Digest, max_size: int) -> Path:
-        async with self._store.incoming(max_size) as incoming:
-            await download(self._http, source, digest, incoming, self._tuning, partial(self._shown, digest=digest))
-            try:
-                await self._store.commit(incoming, digest)
-            except DigestMismatch as error:
-                raise RemoteProtocolError("blob", error.reason, whose=source.host) from error
-        path = self._store.path(digest)
-        assert path is not None
-        return path
-
-    async def _pause(self, attempt: int) -> None:
-        longest = self._tuning.backoff * 2 ** (attempt - 1)
-        await trio.sleep(longest * (0.5 + self._jitter.random() / 2))
-
-
-def _drop(source: httpx.URL, *lists: list[httpx.URL]) -> None:
-    """Ask `source` no more."""
-    for sources in lists:
-        if source in sources:
-            sources.remove(source)
+def _beside(headers: dict[str, str], shown: dict[str, str]) -> dict[str, str]:
+    """Who uploads and what was paid: where a token takes `Authorization`, the identity stands beside it (ADR 0026)."""
+    if "Authorization" in shown and IDENTITY not in headers:
+        return {IDENTITY: headers["Authorization"], **shown}
+    return {**headers, **shown}
 
 
 def _base(url: str) -> httpx.URL:
     return parse_url_untrusted(url.rstrip("/"))
-
-
-def _parse_sources(urls: Sequence[str]) -> tuple[list[httpx.URL], list[RemoteProtocolError]]:
-    """Where to ask, in order, and what is wrong with the URLs that are not asked."""
-    sources: dict[httpx.URL, None] = {}
-    wrong: list[RemoteProtocolError] = []
-    for url in urls[:_MOST_SOURCES]:
-        try:
-            sources[parse_url_untrusted(url)] = None
-        except RemoteProtocolError as error:
-            wrong.append(error)
-    return list(sources), wrong

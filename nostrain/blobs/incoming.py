@@ -64,6 +64,7 @@ class Incoming:
         self.path = path
         self.limit = limit
         self.size = 0
+        self.restarts = 0
         self._expected = 0
         self._check_room = check_room
         with no_room():
@@ -75,6 +76,11 @@ class Incoming:
     def outstanding(self) -> int:
         """Bytes of free disk that this file has been promised and not yet used."""
         return max(0, self._expected - self.size)
+
+    @property
+    def expected(self) -> int:
+        """The size that the file was announced to have; 0 if it was not."""
+        return self._expected
 
     def expect(self, size: int) -> None:
         """Announce that the file will have `size` bytes. Raises StorageFull when they are not free."""
@@ -94,11 +100,17 @@ class Incoming:
         if len(self._buffer) >= STEP:
             await trio.to_thread.run_sync(self._flush)
 
+    async def so_far(self) -> Digest:
+        """The SHA-256 of what was written. Raises StorageFull."""
+        await trio.to_thread.run_sync(self._flush)
+        return Digest(self._hash.copy().hexdigest())
+
     async def restart(self) -> None:
         """Forget everything written so far."""
         self._buffer.clear()
         self._hash = hashlib.sha256()
-        self.size = 0
+        self.size = self._expected = 0
+        self.restarts += 1
         await trio.to_thread.run_sync(self._truncate)
 
     def finish(self) -> Digest:

@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
 from nostrain.blobs.auth import digests
-from nostrain.blobs.download import download, measure
+from nostrain.blobs.download import Download, measure
 from nostrain.blobs.gate import Gate, refusal
 from nostrain.blobs.incoming import StorageFull
 from nostrain.blobs.index import Upload
@@ -81,7 +81,7 @@ class Mirrors:
         try:
             with trio.move_on_after(_LONGEST_S):
                 async with self._store.incoming(size) as incoming:
-                    await download(self._http, url, digest, incoming, Tuning())
+                    await Download(self._http, digest, incoming, Tuning()).whole(url)
                     if incoming.size != size:
                         raise RemoteProtocolError("blob", f"ended after {incoming.size} of {size} bytes", whose=url.host)
                     return await self._store.commit(incoming, digest, owner)

@@ -21,3 +21,7 @@ class Tuning:
     min_rate: int = 64 * 1024
     """Slower sources are given up for now."""
     connections: int = 16
+    hedge: float = 2.0
+    """A server that is not known yet, and has sent nothing for this long, gets another one beside it."""
+    laggards: float = 15.0
+    """What the other servers may take longer, at least, once one has taken an upload."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final
+import re
+from typing import Final, NamedTuple
 
 import httpx
 
@@ -10,6 +11,20 @@ from nostrain.errors import RemoteProtocolError
 from nostrain.units import Digest
 
 _LONGEST: Final = 2048
+_EXTENSION: Final = re.compile(r"(\.[A-Za-z0-9]{1,16})?")
+
+
+class Source(NamedTuple):
+    """Where a blob may be fetched. `server`: the base URL of the Blossom server that answers for what it serves there; None if it is no such URL."""
+
+    url: httpx.URL
+    server: str | None
+
+
+def source_of(url: httpx.URL, digest: Digest) -> Source:
+    """The blob's source at `url`: a Blossom server's if the URL ends with the digest, with or without an extension."""
+    base, found, extension = str(url).rpartition(f"/{digest}")
+    return Source(url, base if found and _EXTENSION.fullmatch(extension) else None)
 
 
 class PaymentRequired(RemoteProtocolError):

@@ -79,6 +79,15 @@ def read_grant_untrusted(caveats: Sequence[bytes]) -> Grant:
     return Grant(names["run"], names["round"], names["worker"], bounds["size"], bounds["expires"], names.get("sha256"), names.get("method"))
 
 
+def is_grant(caveats: Sequence[bytes]) -> bool:
+    """Whether these are a ticket's caveats; those of other programs' tokens, which may be anything, are not."""
+    try:
+        read_grant_untrusted(caveats)
+    except RemoteProtocolError:
+        return False
+    return True
+
+
 def read_toll_untrusted(caveats: Sequence[bytes]) -> Toll:
     """What a toll's caveats allow, as `read_grant_untrusted`. Raises RemoteProtocolError."""
     names, bounds = _read(caveats, {"method", "path", "size", "expires"}, {"sha256"})

@@ -100,10 +100,12 @@ def signal_group(child: Child, number: signal.Signals) -> None:
         return
 
 
-async def start_relay(processes: Processes, folder: Path) -> str:
-    """Start the embedded relay; its URL. Raises Unavailable when it does not come up."""
+async def start_relay(processes: Processes, folder: Path, port: int | None = None) -> str:
+    """Start the embedded relay, without any events, on a free port or on `port`; its URL. Raises Unavailable when it does not come up."""
     port_file = folder / "relay.url"
-    command = (sys.executable, "-m", "nostrain.devnet.relay", "--port-file", str(port_file))
+    port_file.unlink(missing_ok=True)
+    where = () if port is None else ("--port", str(port))
+    command = (sys.executable, "-m", "nostrain.devnet.relay", "--port-file", str(port_file), *where)
     child = await processes.start("relay", command, folder / "relay.log")
     with trio.move_on_after(30):
         while not port_file.exists():

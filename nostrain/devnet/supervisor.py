@@ -60,6 +60,11 @@ class Devnet:
         """`kill -9` of a daemon and of its engine."""
         await self.processes.kill(name)
 
+    async def restart_relay(self) -> None:
+        """Start the relay again where it was, after it was killed; it has forgotten everything. Raises Unavailable when it does not come up."""
+        port = int((self.root / "relay.url").read_text().rpartition(":")[2])
+        await start_relay(self.processes, self.root, port)
+
     async def wait_for(self, condition: Callable[[], bool]) -> None:
         """Return when `condition` holds. Raises Unavailable, naming who, when a process ended by itself or nothing happens any more."""
         while not condition():

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from hashlib import sha256
 from typing import Final
 
 import msgspec
 import trio
 
+from nostrain.crypto.caveats import is_grant
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, RemoteProtocolError, Unavailable
 from nostrain.ports.tickets import TicketPayer
 from nostrain.ports.tolls import Errand, TollPurchase, TollWallet
@@ -23,8 +24,8 @@ _SEVERAL: Final = 4
 class TollPurse:
     """`ports.tolls.TollPayer`: pays at most `ceiling_msat` for one errand. The purchase is written down before it is paid.
 
-    Downloads are paid by L402 where it is offered, else by BUD-07. Uploads by BUD-07 only: there `Authorization` is the uploader's key's,
-    and a 402 that offers L402 alone asks for a round's ticket, which is bought elsewhere.
+    Downloads are paid by L402 where it is offered, else by BUD-07. Uploads the other way round: there `Authorization` is the uploader's key's,
+    and has to make way for the token. A token that is a round's ticket is not bought here: it would pay for one upload what the round costs.
     """
 
     def __init__(self, payer: TicketPayer, wallet: TollWallet, ceiling_msat: Msat) -> None:
@@ -78,20 +79,28 @@ class TollPurse:
         challenges = [value for name, value in demanded if name.lower() == "www-authenticate"][:_SEVERAL]
         invoices = [value.strip().strip('"') for name, value in demanded if name.lower() == "x-lightning"][:_SEVERAL]
         fault: RemoteProtocolError | None = None
-        if errand.method == "GET" and challenges:
+        offers: list[Callable[[], TollPurchase]] = [lambda: self._l402(errand, challenges)] if challenges else []
+        offers += [lambda: self._bud07(errand, invoices[0])] if invoices else []
+        for offer in offers if errand.method == "GET" else reversed(offers):
             try:
-                challenge = parse_challenges_untrusted(challenges)
-                terms = parse_bolt11_untrusted(challenge.invoice)
-                if terms.payment_hash != challenge.identifier.payment_hash.hex():
-                    raise RemoteProtocolError("toll", "the invoice is not the one that the token is sold for", whose=errand.url)
-                self._price(errand, terms)
-                return TollPurchase(errand, challenge.invoice, challenge.text)
+                return offer()
             except RemoteProtocolError as error:
-                fault = error
-        for invoice in invoices:
-            self._price(errand, parse_bolt11_untrusted(invoice))
-            return TollPurchase(errand, invoice, None)
+                fault = fault or error
         raise fault or RemoteProtocolError("toll", "payment is required, and there is no invoice that we can pay", whose=errand.url)
+
+    def _l402(self, errand: Errand, challenges: list[str]) -> TollPurchase:
+        challenge = parse_challenges_untrusted(challenges)
+        terms = parse_bolt11_untrusted(challenge.invoice)
+        if terms.payment_hash != challenge.identifier.payment_hash.hex():
+            raise RemoteProtocolError("toll", "the invoice is not the one that the token is sold for", whose=errand.url)
+        if is_grant(challenge.macaroon.caveats):
+            raise RemoteProtocolError("toll", "a round's ticket is asked for, which is not bought here", whose=errand.url)
+        self._price(errand, terms)
+        return TollPurchase(errand, challenge.invoice, challenge.text)
+
+    def _bud07(self, errand: Errand, invoice: str) -> TollPurchase:
+        self._price(errand, parse_bolt11_untrusted(invoice))
+        return TollPurchase(errand, invoice, None)
 
     def _price(self, errand: Errand, terms: Bolt11) -> Msat:
         """What the invoice asks for, if we are ready to pay that. Raises RemoteProtocolError."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from nostrain.crypto.caveats import Toll
+from nostrain.crypto.caveats import Grant, Toll
 from nostrain.crypto.macaroon import Identifier, encode_identifier, mint
 from nostrain.errors import LocalProtocolError, RemoteProtocolError, Unavailable
 from nostrain.http.l402_wallet import TollFiles
@@ -46,10 +46,11 @@ class Shop:
     def __init__(self) -> None:
         self.node = Node()
 
-    async def demand(self, *, l402: bool = True, bud07: bool = True, msat: Msat = PRICE) -> Headers:
+    async def demand(self, *, l402: bool = True, bud07: bool = True, msat: Msat = PRICE, ticket: bool = False) -> Headers:
         invoice, payment_hash = await self.node.invoice(msat, "x", 600)
         identifier = encode_identifier(Identifier(bytes.fromhex(payment_hash), bytes(32)))
-        macaroon = mint(bytes(32), identifier, None, Toll("GET", f"/{BLOB}", BLOB, 10, START + 600).caveats())
+        sold = Grant("a" * 64, "b" * 64, "c" * 64, 10, START + 600) if ticket else Toll("GET", f"/{BLOB}", BLOB, 10, START + 600)
+        macaroon = mint(bytes(32), identifier, None, sold.caveats())
         headers: Headers = [("Content-Type", "application/json")]
         headers += [("WWW-Authenticate", value) for value in format_challenges(macaroon, invoice)] if l402 else []
         return headers + ([("x-lightning", invoice)] if bud07 else [])
@@ -66,6 +67,7 @@ def purse(shop: Shop, folder: Path, ceiling: Msat = PRICE, die_at: int = 0) -> T
         (GET, True, False, "Authorization"),
         (GET, False, True, "X-Lightning"),
         (PUT, True, True, "X-Lightning"),
+        (PUT, True, False, "Authorization"),
         (PUT, False, True, "X-Lightning"),
     ],
 )
@@ -83,15 +85,15 @@ async def test_pays_what_is_offered_and_shows_it(tmp_path: Path, errand: Errand,
     assert list((tmp_path / "tolls").iterdir()) == []
 
 
-async def test_an_upload_is_not_paid_by_l402_alone(tmp_path: Path) -> None:
-    """That is how a round's ticket is asked for, which a token of the whole round would not pay."""
+async def test_a_rounds_ticket_is_not_bought_for_an_upload(tmp_path: Path) -> None:
+    """That is another price, and the ticket's buyer has it bound to its delta."""
     shop = Shop()
-    with pytest.raises(RemoteProtocolError, match="no invoice that we can pay"):
-        await purse(shop, tmp_path).pay(PUT, await shop.demand(bud07=False))
+    with pytest.raises(RemoteProtocolError, match="a round's ticket is asked for"):
+        await purse(shop, tmp_path).pay(PUT, await shop.demand(bud07=False, ticket=True))
     assert not shop.node.paid
 
 
-@pytest.mark.parametrize(("errand", "l402"), [(GET, True), (GET, False), (PUT, False)])
+@pytest.mark.parametrize(("errand", "l402"), [(GET, True), (GET, False), (PUT, False), (PUT, True)])
 async def test_too_dear_is_not_paid(tmp_path: Path, errand: Errand, l402: bool) -> None:
     shop = Shop()
     with pytest.raises(RemoteProtocolError, match="5000 msat, 4999 is the most"):
