@@ -20,6 +20,7 @@ from nostrain.blobs.tuning import Tuning
 from nostrain.blobs.upload import upload
 from nostrain.blobs.urls import PaymentRequired, parse_url_untrusted
 from nostrain.errors import RemoteProtocolError, Unavailable
+from nostrain.ports.blobs import ServerLists
 from nostrain.ports.clock import Clock
 from nostrain.ports.signer import Signer
 from nostrain.ports.tickets import TicketShower
@@ -42,13 +43,14 @@ class BlossomClient:
         local_urls: Sequence[str] = (),
         tickets: TicketShower | None = None,
         purse: TollPayer | None = None,
+        lists: ServerLists | None = None,
         transport: httpx.AsyncBaseTransport | None = None,
         tuning: Tuning | None = None,
         jitter: random.Random | None = None,
     ) -> None:
         """`servers`: base URLs to upload to and, after the given URLs, to fetch from. `local_urls`: base URLs under which our own server
         serves `store`: a blob that is in the store is there already. `tickets` shows the tickets that pay for uploads; `purse`
-        pays servers that want money for a request, without it they are refused. `transport`
+        pays servers that want money for a request, without it they are refused. `lists` tells where authors keep blobs. `transport`
         decides where connections may lead: URLs are strangers'; it is closed with us. Raises RemoteProtocolError if one of the servers is not
         an http(s) URL.
         """
@@ -60,7 +62,7 @@ class BlossomClient:
         self._told = False
         self._fetching: dict[Digest, trio.Lock] = {}
         self._http = connections(transport, self._tuning)
-        self._means = Means(self._http, store, Scores(self._tuning), purse, self._tuning, jitter or random.Random())
+        self._means = Means(self._http, store, Scores(self._tuning), purse, lists, self._tuning, jitter or random.Random())
 
     async def __aenter__(self) -> BlossomClient:
         return self
@@ -107,9 +109,9 @@ class BlossomClient:
             raise faults[0]
         raise Unavailable(f"no server took the blob {digest}: {'; '.join(map(str, faults)) or 'none is configured'}")
 
-    async def get(self, digest: Digest, urls: Sequence[str], max_size: int) -> Path:
+    async def get(self, digest: Digest, urls: Sequence[str], max_size: int, author: Pubkey | None = None) -> Path:
         """The local file of `digest`: from the store, else from whichever of `urls` and our servers serves it first and right (`scores`, `gather`);
-        servers that want money come last, and one of them is paid.
+        servers that want money come last, and one of them is paid. When nobody has it, the servers that `author` lists are asked (BUD-03).
 
         Two calls for one blob share one download. Raises RemoteProtocolError when every one of `urls` is unusable, refuses, or serves
         something else or more than `max_size` bytes; Unavailable when that is not known after `attempts` rounds; StorageFull. Nothing is
@@ -122,7 +124,7 @@ class BlossomClient:
             async with lock:
                 path = self._store.path(digest)
                 if path is None:
-                    return await Hunt(self._means, digest, urls, self._servers, max_size).run()
+                    return await Hunt(self._means, digest, urls, self._servers, max_size, author).run()
         finally:
             if not lock.locked() and not lock.statistics().tasks_waiting:
                 self._fetching.pop(digest, None)

@@ -20,8 +20,9 @@ from nostrain.blobs.store import BlobStore, DigestMismatch
 from nostrain.blobs.tuning import Tuning
 from nostrain.blobs.urls import PaymentRequired, Source, parse_url_untrusted, source_of
 from nostrain.errors import RemoteProtocolError, Unavailable
+from nostrain.ports.blobs import ServerLists
 from nostrain.ports.tolls import Errand, TollPayer
-from nostrain.units import Digest
+from nostrain.units import Digest, Pubkey
 
 _MOST_SOURCES: Final = 8
 
@@ -34,6 +35,7 @@ class Means:
     store: BlobStore
     scores: Scores
     purse: TollPayer | None
+    lists: ServerLists | None
     tuning: Tuning
     jitter: random.Random
 
@@ -44,13 +46,15 @@ class Means:
 
 
 class Hunt:
-    """A blob that is fetched from `urls`, or else from under `servers`."""
+    """A blob that is fetched from `urls`, or else from under `servers`, or else from where `author` says that it keeps its blobs."""
 
-    def __init__(self, means: Means, digest: Digest, urls: Sequence[str], servers: Sequence[httpx.URL], max_size: int) -> None:
-        self._means, self._digest, self._max_size = means, digest, max_size
-        self._wrong: list[RemoteProtocolError] = []
-        self._named = self._parse(urls)
+    def __init__(
+        self, means: Means, digest: Digest, urls: Sequence[str], servers: Sequence[httpx.URL], max_size: int, author: Pubkey | None = None
+    ) -> None:
+        self._means, self._digest, self._max_size, self._author = means, digest, max_size, author
+        self._named, self._wrong = _parse(urls, digest)
         self._spare = dict.fromkeys(Source(httpx.URL(f"{server}/{digest}"), str(server)) for server in servers)
+        self._asked = frozenset((*self._named, *self._spare))
         self._silent: list[Unavailable] = []
         self._priced: dict[Source, PaymentRequired] = {}
         self._alone = False
@@ -64,6 +68,8 @@ class Hunt:
                     await self._means.pause(attempt)
                 self._silent, self._priced = [], {}
                 path = await self._bought(gathering, incoming) or await self._free(gathering, incoming) or await self._buy(incoming)
+                if path is None and await self._look_up():
+                    path = await self._free(gathering, incoming)
                 if path is not None:
                     return path
                 if self._wrong and not self._named:
@@ -71,15 +77,15 @@ class Hunt:
         reasons = "; ".join(map(str, self._silent)) or "none is known"
         raise Unavailable(f"no source has the blob {self._digest} now: {reasons}")
 
-    def _parse(self, urls: Sequence[str]) -> dict[Source, None]:
-        """Where to ask, in order; what is wrong with the URLs that are not asked is noted."""
-        sources: dict[Source, None] = {}
-        for url in urls[:_MOST_SOURCES]:
-            try:
-                sources[source_of(parse_url_untrusted(url), self._digest)] = None
-            except RemoteProtocolError as error:
-                self._wrong.append(error)
-        return sources
+    async def _look_up(self) -> bool:
+        """Once, after everybody else was asked in vain: whether the author's list of servers names one that was not."""
+        author, self._author = self._author, None
+        if author is None or self._means.lists is None:
+            return False
+        listed = [f"{server.rstrip('/')}/{self._digest}" for server in await self._means.lists.servers(author)]
+        new = [source for source in _parse(listed, self._digest)[0] if source not in self._asked]
+        self._spare.update(dict.fromkeys(new))
+        return bool(new)
 
     def _live(self) -> list[Source]:
         return list(dict.fromkeys((*self._named, *self._spare)))
@@ -214,3 +220,15 @@ class Hunt:
         """What was paid for the URL before."""
         assert self._means.purse is not None
         return await self._means.purse.show(Errand("GET", str(url), self._digest))
+
+
+def _parse(urls: Sequence[str], digest: Digest) -> tuple[dict[Source, None], list[RemoteProtocolError]]:
+    """Where to ask, in order, and what is wrong with the URLs that are not asked."""
+    sources: dict[Source, None] = {}
+    wrong: list[RemoteProtocolError] = []
+    for url in urls[:_MOST_SOURCES]:
+        try:
+            sources[source_of(parse_url_untrusted(url), digest)] = None
+        except RemoteProtocolError as error:
+            wrong.append(error)
+    return sources, wrong

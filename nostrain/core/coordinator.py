@@ -140,7 +140,7 @@ def aggregate(tx: Transaction, run: Run, round_: Round, lead: Lead) -> None:
         aggregate(tx, run, round_, lead)
         return
     for worker, blob in missing:
-        tx.emit(Fetch(owner=key, name=f"delta:{blob.sha256}", blob=located(run, blob), whose=worker[:8], must=True))
+        tx.emit(Fetch(owner=key, name=f"delta:{blob.sha256}", blob=located(run, blob), whose=worker[:8], author=worker, must=True))
     if missing:
         return
     if not deltas:

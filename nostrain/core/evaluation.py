@@ -68,10 +68,19 @@ def fetch(tx: Transaction, run: Run, round_: Round, duty: Duty, dataset: Dataset
     for worker in revealed:
         blob = round_.reveals[worker].blob
         if blob.sha256 not in duty.paths and not leaving(tx, blob.sha256):
-            tx.emit(Fetch(owner=key, name=f"delta:{blob.sha256}", blob=located(run, blob), whose=worker[:8]))
+            tx.emit(Fetch(owner=key, name=f"delta:{blob.sha256}", blob=located(run, blob), whose=worker[:8], author=worker))
     for shard in shards_needed(round_, duty, dataset, revealed) if revealed else ():
         if shard.sha256 not in duty.paths and not leaving(tx, shard.sha256):
-            tx.emit(Fetch(owner=key, name=f"shard:{shard.sha256}", blob=located(run, shard), whose="the dataset", must=True))
+            tx.emit(
+                Fetch(
+                    owner=key,
+                    name=f"shard:{shard.sha256}",
+                    blob=located(run, shard),
+                    whose="the dataset",
+                    author=run.coordinator,
+                    must=True,
+                )
+            )
 
 
 def give_up(tx: Transaction, round_: Round, duty: Duty, missing: set[Digest]) -> Duty:

@@ -26,9 +26,18 @@ def decide(tx: Transaction) -> None:
     if run is None or replica is None or run.halted or (replica.state is ReplicaState.DIVERGED and replica.confirming is None):
         return
     if replica.dataset is None:
-        tx.emit(FetchDataset(owner=KEY, name="dataset", blob=located(run, run.manifest.dataset)))
+        tx.emit(FetchDataset(owner=KEY, name="dataset", blob=located(run, run.manifest.dataset), author=run.coordinator))
     if replica.checkpoint is None:
-        tx.emit(Fetch(owner=KEY, name="checkpoint", blob=located(run, run.manifest.checkpoint), whose="the manifest", must=True))
+        tx.emit(
+            Fetch(
+                owner=KEY,
+                name="checkpoint",
+                blob=located(run, run.manifest.checkpoint),
+                whose="the manifest",
+                author=run.coordinator,
+                must=True,
+            )
+        )
     elif replica.state is ReplicaState.BOOTING:
         tx.emit(Compute(owner=KEY, name="inspect", job=InspectJob(model=run.manifest.model, checkpoint=replica.checkpoint)))
     elif replica.confirming is not None:
@@ -53,7 +62,7 @@ def follow(tx: Transaction, run: Run, replica: Replica) -> None:
         tx.put(KEY, replica)
     missing = [(item.worker, round_.reveals[item.worker].blob) for item in result.accepted if item.delta.sha256 not in replica.paths]
     for worker, blob in missing:
-        tx.emit(Fetch(owner=KEY, name=f"delta:{blob.sha256}", blob=located(run, blob), whose=worker[:8], must=True))
+        tx.emit(Fetch(owner=KEY, name=f"delta:{blob.sha256}", blob=located(run, blob), whose=worker[:8], author=worker, must=True))
     if not missing:
         tx.emit(Compute(owner=KEY, name=f"aggregate:{replica.head}", job=outer_step(tx, run, replica, result)))
 
@@ -114,7 +123,7 @@ def confirm(tx: Transaction, run: Run, replica: Replica) -> None:
     if "validator" in tx.me.roles and replica.validation_nanonats is None and not replica.unmeasured:
         blob = replica.dataset.validation
         if blob.sha256 not in replica.paths:
-            tx.emit(Fetch(owner=KEY, name="validation", blob=located(run, blob), whose="the dataset", must=True))
+            tx.emit(Fetch(owner=KEY, name="validation", blob=located(run, blob), whose="the dataset", author=run.coordinator, must=True))
         else:
             tx.emit(Compute(owner=KEY, name=f"validation:{replica.head}", job=validation_job(run, replica)))
         return

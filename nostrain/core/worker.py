@@ -114,7 +114,7 @@ def prepare(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
         mine = msgspec.structs.replace(mine, shard=shard.sha256)
         save(tx, mine)
     if mine.shard_path is None and not leaving(tx, shard.sha256):
-        tx.emit(Fetch(owner=key, name="shard", blob=located(run, shard), whose="the dataset", must=True))
+        tx.emit(Fetch(owner=key, name="shard", blob=located(run, shard), whose="the dataset", author=run.coordinator, must=True))
     if mine.salt is None or mine.shard_path is None:
         return
     memory = tx.get("worker", WorkerMemory) or WorkerMemory()

@@ -1,4 +1,4 @@
-"""What a daemon tells whoever looks for runs, and hears of who is there: run pointer, presence, relay lists, handler information.
+"""What a daemon tells whoever looks for runs, and hears of who is there: run pointer, presence, relay and server lists, handler information.
 
 None of it is a statement of the protocol: it is made from the state, never enters it, and is forgotten at a restart (ADR 0044). What cannot be
 published is counted, and said again later.
@@ -23,7 +23,14 @@ from nostrain.protocol.event import Draft, Filter
 from nostrain.units import Pubkey, UnixTime
 from nostrain.wire import kinds
 from nostrain.wire.control import Online
-from nostrain.wire.discovery import draft_advert, draft_handler, draft_inbox_list, draft_relay_list, read_advert_untrusted
+from nostrain.wire.discovery import (
+    draft_advert,
+    draft_handler,
+    draft_inbox_list,
+    draft_relay_list,
+    draft_server_list,
+    read_advert_untrusted,
+)
 
 log = logging.getLogger("nostrain.billboard")
 
@@ -38,10 +45,13 @@ REPEAT_S: Final = 24 * 3600.0
 
 
 class Billboard:
-    """One daemon's. `relays`: where we meet others, as we tell them; `rng` only jitters; `present`: whether we say that we are here."""
+    """One daemon's. `relays`: where we meet others, as we tell them; `servers`: where we upload blobs; `rng` only jitters; `present`: whether we say that we are here."""
 
-    def __init__(self, runtime: Runtime, relays: Sequence[str], rng: random.Random, *, present: bool = True) -> None:
+    def __init__(
+        self, runtime: Runtime, relays: Sequence[str], rng: random.Random, *, present: bool = True, servers: Sequence[str] = ()
+    ) -> None:
         self._runtime, self._relays, self._rng, self._present = runtime, tuple(relays), rng, present
+        self._servers = tuple(servers)
         self._heard: dict[Pubkey, tuple[UnixTime, Presence]] = {}
         self._latest: dict[int, UnixTime] = {}
 
@@ -51,6 +61,7 @@ class Billboard:
             nursery.start_soon(self._publish_lists)
             run = await self._followed()
             nursery.start_soon(self._listen, run)
+            nursery.start_soon(self._publish_servers, run)
             if self._present:
                 nursery.start_soon(self._be_present)
             if "coordinator" in self._runtime.identity.roles:
@@ -91,6 +102,13 @@ class Billboard:
         while True:
             await self._post(partial(draft_relay_list, self._relays))
             await self._post(partial(draft_inbox_list, self._relays))
+            await trio.sleep(self._rng.uniform(0.9, 1.0) * REPEAT_S)
+
+    async def _publish_servers(self, run: Run) -> None:
+        """What we publish lies on the servers of our configuration and of the run."""
+        servers = tuple(dict.fromkeys(server.rstrip("/") for server in (*self._servers, *run.manifest.blob_servers)))
+        while servers:
+            await self._post(partial(draft_server_list, servers))
             await trio.sleep(self._rng.uniform(0.9, 1.0) * REPEAT_S)
 
     async def _publish_handler(self) -> None:

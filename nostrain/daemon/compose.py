@@ -52,6 +52,7 @@ from nostrain.keys.mailbox import GiftWraps
 from nostrain.keys.oracle import DlcOracle
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import open_root
+from nostrain.nostr.server_lists import RelayedServerLists
 from nostrain.protocol.manifest import TrainingSpec
 from nostrain.units import Pubkey
 
@@ -97,23 +98,31 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
         composed = Node(config, signer.pubkey, engine, blobs_url=url)
         if journal is not None:
             servers, ours = advertised(config.blobs.servers, url)
+            pool = composed.pool = await stack.enter_async_context(open_relays(config, signer, data))
             tickets = await money.ticket_buyer(stack, signer)
             transport = outbound(config.private_addresses, Tuning().connections, (*servers, *ours))
             client = BlossomClient(
-                store, servers, signer, clock, local_urls=ours, tickets=tickets, purse=money.purse(), transport=transport
+                store,
+                servers,
+                signer,
+                clock,
+                local_urls=ours,
+                tickets=tickets,
+                purse=money.purse(),
+                lists=RelayedServerLists(pool),
+                transport=transport,
             )
             await stack.enter_async_context(client)
             oracle = DlcOracle(root, data) if "validator" in config.roles else None
             if oracle is not None:
                 stack.callback(oracle.close)
-            pool = composed.pool = await stack.enter_async_context(open_relays(config, signer, data))
             mail = await stack.enter_async_context(open_mail(pool, GiftWraps(root, clock), clock)) if money.escrows else None
             ports = Ports(clock, OsEntropy(), signer, oracle, pool, client, engine, journal, mail, money.lightning, tickets)
             runtime = composed.runtime = Runtime(
                 ports, identity(config, signer.pubkey, servers, work_dir, published="run" in state.rows), state=state, runner=runner
             )
             policy.state = lambda: runtime.state
-            composed.billboard = Billboard(runtime, told(config), random.Random(), present=config.presence)
+            composed.billboard = Billboard(runtime, told(config), random.Random(), present=config.presence, servers=servers)
         yield composed
 
 

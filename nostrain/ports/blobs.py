@@ -20,8 +20,9 @@ class Blobs(Protocol):
         """
         ...
 
-    async def get(self, digest: Digest, urls: Sequence[str], max_size: int) -> Path:
-        """A local, read-only file whose SHA-256 is `digest` (a local copy is used if there is one).
+    async def get(self, digest: Digest, urls: Sequence[str], max_size: int, author: Pubkey | None = None) -> Path:
+        """A local, read-only file whose SHA-256 is `digest` (a local copy is used if there is one). `author`: who published it, and may have
+        said where else it is.
 
         Never writes more than `max_size` bytes; nothing unverified is left under its final name.
         Raises Unavailable when no source answered, RemoteProtocolError when what they serve is not that blob or is too large.
@@ -33,4 +34,12 @@ class Blobs(Protocol):
 
         Idempotent; other servers keep what they have. Raises Unavailable: nothing was lost, try again.
         """
+        ...
+
+
+class ServerLists(Protocol):
+    """Tells where people keep their blobs (BUD-03)."""
+
+    async def servers(self, author: Pubkey) -> tuple[str, ...]:
+        """A few texts that `author` says are base URLs of its servers, perhaps none. They are a stranger's. Raises nothing."""
         ...

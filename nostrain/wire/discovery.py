@@ -1,4 +1,4 @@
-"""Adverts ⇄ events: run pointers (38650), presence (28650), relay lists (NIP-65, NIP-17) and handler information (NIP-89)."""
+"""Adverts ⇄ events: run pointers (38650), presence (28650), relay lists (NIP-65, NIP-17), server lists (BUD-03) and handler information (NIP-89)."""
 
 from __future__ import annotations
 
@@ -21,6 +21,9 @@ from nostrain.wire.relay_url import relay_urls_untrusted
 
 MAX_TAGS_READ: Final = 64
 """Tags of a relay list that are looked at."""
+
+MAX_SERVERS: Final = 4
+"""Servers of a list that are asked."""
 
 HANDLER_ID: Final = "nostrain"
 ABOUT: Final = "Decentralized training of language models: measured work, paid over Lightning. Runs are joined with nostraind."
@@ -81,6 +84,17 @@ def read_inboxes_untrusted(event: Event) -> tuple[str, ...]:
     name = "relay" if event.kind == kinds.INBOX_RELAYS else "r"
     tags: Iterable[tuple[str, ...]] = islice(event.tags, MAX_TAGS_READ)
     return relay_urls_untrusted((tag[1] for tag in tags if len(tag) > 1 and tag[0] == name and tag[2:3] != ("write",)), MAX_RELAYS)
+
+
+def draft_server_list(servers: Sequence[str], created_at: UnixTime) -> Draft:
+    """BUD-03: the Blossom servers where our blobs lie, those that have all of them first."""
+    return Draft(created_at, kinds.BLOB_SERVERS, tuple(("server", url) for url in servers), "")
+
+
+def read_servers_untrusted(event: Event) -> tuple[str, ...]:
+    """Where the author of a verified list (BUD-03) keeps blobs: at most MAX_SERVERS texts, which may be no URLs."""
+    tags: Iterable[tuple[str, ...]] = islice(event.tags, MAX_TAGS_READ)
+    return tuple(dict.fromkeys(tag[1] for tag in tags if len(tag) > 1 and tag[0] == "server"))[:MAX_SERVERS]
 
 
 def draft_handler(created_at: UnixTime) -> Draft:

@@ -26,6 +26,7 @@ PRESENCE: Final = 28650
 POINTER: Final = 38650
 RELAY_LIST: Final = 10002
 INBOX_RELAYS: Final = 10050
+BLOB_SERVERS: Final = 10063
 HANDLER: Final = 31990
 
 KINDS: Final[dict[int, str]] = {
@@ -54,6 +55,7 @@ KINDS: Final[dict[int, str]] = {
     INVOICES: "invoices",
     RELAY_LIST: "relay list",
     INBOX_RELAYS: "inbox relays",
+    BLOB_SERVERS: "blob servers",
     PRESENCE: "presence",
     HANDLER: "handler information",
     POINTER: "run pointer",
@@ -79,5 +81,5 @@ PUBLIC: Final = (
 )
 """Kinds that this version reads from relays."""
 
-ADVERTS: Final = (POINTER, PRESENCE, RELAY_LIST, INBOX_RELAYS, HANDLER)
+ADVERTS: Final = (POINTER, PRESENCE, RELAY_LIST, INBOX_RELAYS, BLOB_SERVERS, HANDLER)
 """Kinds by which runs and participants are found. Nothing hangs on them, and no machine reads them."""

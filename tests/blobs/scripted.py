@@ -12,6 +12,7 @@ from nostrain.blobs.client import BlossomClient
 from nostrain.blobs.store import BlobStore
 from nostrain.blobs.tuning import Tuning
 from nostrain.hashes import sha256_hex
+from nostrain.ports.blobs import ServerLists
 from nostrain.units import Digest
 
 from .blossom_world import StillClock, signer
@@ -112,9 +113,13 @@ class World:
         self.nursery.start_soon(trio.serve_listeners, server.handle, listeners)
         return server
 
-    def client(self, *servers: Scripted, tuning: Tuning = IMPATIENT, local_urls: tuple[str, ...] = ()) -> BlossomClient:
+    def client(
+        self, *servers: Scripted, tuning: Tuning = IMPATIENT, local_urls: tuple[str, ...] = (), lists: ServerLists | None = None
+    ) -> BlossomClient:
         urls = [server.url for server in servers]
-        self.clients.append(BlossomClient(self.store, urls, signer("alice"), StillClock(), tuning=tuning, local_urls=local_urls))
+        self.clients.append(
+            BlossomClient(self.store, urls, signer("alice"), StillClock(), tuning=tuning, local_urls=local_urls, lists=lists)
+        )
         return self.clients[-1]
 
     def leftovers(self) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from nostrain.blobs.scores import REMEMBERED, Scores
 from nostrain.blobs.tuning import Tuning
 from nostrain.blobs.urls import parse_url_untrusted, source_of
 from nostrain.errors import RemoteProtocolError, Unavailable
-from nostrain.units import Digest
+from nostrain.units import Digest, Pubkey
 
 from .scripted import DATA, DIGEST, Request, Script, Scripted, World, reply, resume
 
@@ -136,6 +137,39 @@ async def test_a_stranger_cannot_have_a_server_benched(world: World) -> None:
     with pytest.raises(RemoteProtocolError, match="at most"):
         await client.get(DIGEST, urls(server), len(DATA) - 1)
     assert scores(client)._of == {}
+
+
+@dataclass
+class Lists:
+    """What authors say of their servers, and who was asked about."""
+
+    known: dict[Pubkey, tuple[str, ...]]
+    asked: list[Pubkey] = field(default_factory=list)
+
+    async def servers(self, author: Pubkey) -> tuple[str, ...]:
+        await trio.lowlevel.checkpoint()
+        self.asked.append(author)
+        return self.known.get(author, ())
+
+
+@pytest.mark.parametrize("named", ["404 Not Found", "403 Forbidden"])
+async def test_the_authors_own_servers_are_asked_when_all_others_fail(world: World, named: str) -> None:
+    author, first, second = Pubkey("a" * 64), await world.server(reply(named)), await world.server(resume)
+    lists = Lists({author: ("nonsense", "file:///etc", first.url, f"{second.url}/")})
+    client = world.client(tuning=PATIENT, lists=lists)
+    assert (await client.get(DIGEST, urls(first), len(DATA), author)).read_bytes() == DATA
+    assert ([request.line for request in second.requests], lists.asked) == ([f"GET /{DIGEST} HTTP/1.1"], [author])
+
+
+async def test_lists_are_not_asked_for_without_need_nor_twice(world: World) -> None:
+    author, serving, refusing = Pubkey("a" * 64), await world.server(resume), await world.server(reply("404 Not Found"))
+    lists = Lists({})
+    client = world.client(tuning=PATIENT, lists=lists)
+    with pytest.raises(Unavailable):
+        await client.get(DIGEST, urls(refusing), len(DATA), author)
+    assert lists.asked == [author]
+    await client.get(DIGEST, urls(serving), len(DATA), author)
+    assert lists.asked == [author]
 
 
 async def test_an_upload_does_not_wait_for_a_server_that_is_much_slower(world: World, caplog: pytest.LogCaptureFixture) -> None:

@@ -17,11 +17,12 @@ from nostrain.testing.participant import Participant
 from nostrain.testing.simulation import Plan, Simulation
 from nostrain.units import UnixTime
 from nostrain.wire import kinds
-from nostrain.wire.discovery import draft_advert, read_advert_untrusted, read_inboxes_untrusted
+from nostrain.wire.discovery import draft_advert, read_advert_untrusted, read_inboxes_untrusted, read_servers_untrusted
 from tests.daemon.world import until
 from tests.nostr.scripted_relay import PlainSigner
 
 OURS = ("wss://relay.example",)
+SERVER = "https://blobs.example"
 PLAN = Plan(rounds=3, workers=2, validators=3, paid=False)
 
 
@@ -33,7 +34,7 @@ def pointers(sim: Simulation) -> list[Pointer]:
 async def start(nursery: trio.Nursery, one: Participant, *, present: bool = True) -> Billboard:
     await until(lambda: one.runtime is not None)
     assert one.runtime is not None
-    billboard = Billboard(one.runtime, OURS, random.Random(one.name), present=present)
+    billboard = Billboard(one.runtime, OURS, random.Random(one.name), present=present, servers=(SERVER,))
     nursery.start_soon(billboard.run)
     return billboard
 
@@ -61,6 +62,8 @@ async def test_a_run_is_advertised_from_its_beginning_to_its_end(tmp_path: Path,
     lists = [event for event in sim.relays.events.values() if event.kind in (kinds.RELAY_LIST, kinds.INBOX_RELAYS)]
     assert len(lists) == 2 * len(everyone)
     assert all(read_inboxes_untrusted(event) == OURS for event in lists)
+    servers = [read_servers_untrusted(event) for event in sim.relays.events.values() if event.kind == kinds.BLOB_SERVERS]
+    assert servers == [(SERVER, *sim.participants["worker-1"].run.manifest.blob_servers)] * len(everyone)  # type: ignore[union-attr]
     handlers = [event for event in sim.relays.events.values() if event.kind == kinds.HANDLER]
     assert [event.pubkey for event in handlers] == [sim.key("coordinator")]
 

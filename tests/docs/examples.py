@@ -52,7 +52,7 @@ from nostrain.protocol.manifest import (
 from nostrain.units import Digest, EventId, Msat, Ppm, Pubkey, UnixTime
 from nostrain.wire import dlc
 from nostrain.wire.bolt12_offer import encode_offer
-from nostrain.wire.discovery import draft_advert, draft_handler, draft_inbox_list, draft_relay_list
+from nostrain.wire.discovery import draft_advert, draft_handler, draft_inbox_list, draft_relay_list, draft_server_list
 from nostrain.wire.event import encode_event
 from nostrain.wire.messages import attestation_item_untrusted, draft, oracle_item_untrusted, payout_untrusted
 
@@ -60,6 +60,7 @@ PAGE: Final = Path(__file__).parents[2] / "docs" / "protocol.md"
 START: Final = UnixTime(1_767_225_600)
 BLOBS: Final = "https://blobs.example"
 RELAYS: Final = ("wss://relay.example", "wss://other.example")
+SERVERS: Final = ("https://blobs.example", "https://mirror.example")
 MODEL: Final = ModelSpec(hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2)
 ROUNDS: Final = 8
 CODEC: Final = CodecSpec()
@@ -332,6 +333,7 @@ class Examples:
             "presence": WORKERS[0].signer.sign(draft_advert(presence, UnixTime(START + 80))),
             "relay list": WORKERS[0].signer.sign(draft_relay_list(RELAYS, START)),
             "inbox relays": WORKERS[0].signer.sign(draft_inbox_list(RELAYS, START)),
+            "blob servers": WORKERS[0].signer.sign(draft_server_list(SERVERS, START)),
             "handler information": COORDINATOR.signer.sign(draft_handler(START)),
         }
 
@@ -359,6 +361,7 @@ SHOWN: Final = {
     "presence": "presence",
     "relay list": "relay list",
     "inbox relays": "inbox relays",
+    "blob servers": "blob servers",
     "handler information": "handler information",
 }
 """Example on the page → event of the round."""

@@ -18,10 +18,10 @@ from nostrain.protocol import messages as m
 from nostrain.protocol.event import Event
 from nostrain.units import Pubkey, UnixTime
 from nostrain.wire import kinds
-from nostrain.wire.discovery import read_advert_untrusted, read_inboxes_untrusted
+from nostrain.wire.discovery import read_advert_untrusted, read_inboxes_untrusted, read_servers_untrusted
 from nostrain.wire.event import parse_event_untrusted
 from nostrain.wire.messages import read_message_untrusted
-from tests.docs.examples import PAGE, RELAYS, SHOWN, START, Examples, filled
+from tests.docs.examples import PAGE, RELAYS, SERVERS, SHOWN, START, Examples, filled
 
 TEXT = PAGE.read_text()
 EVENTS = re.findall(r"```json event\n(.*?)\n```", TEXT, re.DOTALL)
@@ -37,6 +37,8 @@ def test_an_example_is_a_real_event(text: str) -> None:
         assert read_advert_untrusted(event).run == EXAMPLES.run
     elif event.kind in (kinds.RELAY_LIST, kinds.INBOX_RELAYS):
         assert read_inboxes_untrusted(event) == RELAYS
+    elif event.kind == kinds.BLOB_SERVERS:
+        assert read_servers_untrusted(event) == SERVERS
     elif event.kind != kinds.HANDLER:  # which we write, and never read
         message = read_message_untrusted(event)
         assert (message.id, message.author) == (event.id, event.pubkey)

@@ -21,8 +21,10 @@ from nostrain.wire.discovery import (
     draft_handler,
     draft_inbox_list,
     draft_relay_list,
+    draft_server_list,
     read_advert_untrusted,
     read_inboxes_untrusted,
+    read_servers_untrusted,
 )
 from nostrain.wire.event import encode_event
 from nostrain.wire.nip19_run import nevent, parse_run_untrusted
@@ -184,3 +186,12 @@ def test_what_is_no_run_is_refused(text: str) -> None:
 def test_addresses_of_strangers(text: str, prefix: str) -> None:
     with pytest.raises(RemoteProtocolError):
         parse_run_untrusted(prefix + text)
+
+
+def test_a_list_of_blob_servers_is_read_in_order_and_only_so_far() -> None:
+    servers = ("https://a.example", "https://b.example")
+    assert read_servers_untrusted(signed(draft_server_list(servers, NOW))) == servers
+    tags = (("server",), ("r", "https://c.example"), *(("server", f"https://{number % 7}.example") for number in range(200)))
+    assert read_servers_untrusted(signed(Draft(NOW, kinds.BLOB_SERVERS, tags, ""))) == tuple(
+        f"https://{number}.example" for number in range(4)
+    )

@@ -39,12 +39,15 @@ class Fetch(EffectBase, frozen=True, tag="fetch"):
     blob: BlobRef
     whose: str = ""
     must: bool = False
+    author: Pubkey | None = None
+    """Who published it: its list of servers is asked for when the blob's own URLs fail."""
 
 
 class FetchDataset(EffectBase, frozen=True, tag="fetch_dataset"):
     """Bring and read a dataset manifest."""
 
     blob: BlobRef
+    author: Pubkey | None = None
 
 
 class Upload(EffectBase, frozen=True, tag="upload"):

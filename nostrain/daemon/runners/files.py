@@ -71,7 +71,7 @@ def clear(folder: Path, last: int, keep: frozenset[str]) -> int:
 async def fetch(effect: Fetch | FetchDataset, ports: Ports) -> Outcome:
     """The blob's path, or what the dataset manifest in it says."""
     blob = effect.blob
-    path = await ports.blobs.get(blob.sha256, blob.urls, blob.size)
+    path = await ports.blobs.get(blob.sha256, blob.urls, blob.size, effect.author)
     size = await ports.offload(lambda: path.stat().st_size)
     if size != blob.size:
         return Failed(f"blob {blob.sha256[:8]} has {size} bytes, {blob.size} were promised")
