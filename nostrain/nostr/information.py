@@ -29,7 +29,7 @@ def http_information(client: httpx.AsyncClient) -> Inform:
         with trio.move_on_after(TIMEOUT_S):
             try:
                 return await _get(client, f"{'https' if scheme == 'wss' else 'http'}://{rest}")
-            except (httpx.HTTPError, httpx.InvalidURL, OSError, NostrainError) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, UnicodeError, OSError, NostrainError) as error:  # UnicodeError: no name for DNS
                 raise Unavailable(f"relay information of {url}: {error}") from error
         raise Unavailable(f"relay information of {url}: nothing within {TIMEOUT_S:g} s")
 

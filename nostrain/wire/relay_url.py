@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 from urllib.parse import urlsplit
 
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.limits import MAX_URL
+
+MAX_LABEL: Final = 63
+"""Characters between two dots of a host's name (RFC 1035)."""
 
 
 def relay_url_untrusted(text: str) -> str:
@@ -23,6 +27,8 @@ def relay_url_untrusted(text: str) -> str:
         raise RemoteProtocolError("relay address", str(error)) from error
     if parts.scheme not in ("ws", "wss") or not host:
         raise RemoteProtocolError("relay address", "neither ws:// nor wss://")
+    if ":" not in host and not all(1 <= len(label) <= MAX_LABEL for label in host.split(".")):
+        raise RemoteProtocolError("relay address", "a host that no name server could know")
     if "@" in parts.netloc or parts.query or parts.fragment:
         raise RemoteProtocolError("relay address", "has a user, a query or a fragment")
     named = f"[{host}]" if ":" in host else host

@@ -274,3 +274,9 @@ async def test_a_document_that_does_not_come_is_given_up(autojump_clock: MockClo
 
     with pytest.raises(Unavailable, match="nothing within 10 s"):
         await fetched(handler)
+
+
+async def test_a_host_that_no_name_server_could_know_is_unavailable() -> None:
+    async with httpx.AsyncClient(trust_env=False) as client:
+        with pytest.raises(Unavailable, match="idna"):
+            await http_information(client)(f"ws://{'a' * 64}.example")

@@ -134,7 +134,7 @@ def test_one_spelling_of_a_relay(text: str, spelled: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "http://a", "wss://", "wss://u:p@a", "wss://a?x", "wss://a#x", "wss://a b", "wss://a\n", "wss://ä", "wss://a:99999", "wss://[", "wss://" + "a" * 300],
+    ["", "http://a", "wss://", "wss://u:p@a", "wss://a?x", "wss://a#x", "wss://a b", "wss://a\n", "wss://ä", "wss://a:99999", "wss://[", "wss://" + "a" * 300, "wss://" + "a" * 64 + ".example", "wss://a..b"],
 )  # fmt: skip
 def test_what_is_no_relay_is_refused(text: str) -> None:
     with pytest.raises(RemoteProtocolError):
