@@ -38,7 +38,7 @@ def check(config: DaemonConfig) -> None:
         raise ConfigError(
             "blobs.max_bytes", config.blobs.max_bytes, f"above blobs.quota = {config.blobs.quota}", "Raise the quota or lower it"
         )
-    if not config.lightning.socket and (config.blobs.prices != PricesConfig() or config.blobs.pay_sat):
+    if not config.lightning.given and (config.blobs.prices != PricesConfig() or config.blobs.pay_sat):
         reason = "prices or payments need a Lightning node"
         raise ConfigError("lightning.socket", "", reason, "Set it, or drop [blobs.prices] and blobs.pay_sat")
     check_lightning(config.lightning)

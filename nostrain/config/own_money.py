@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from nostrain.config.own_node import own_node
 from nostrain.config.schema import DaemonConfig, LightningConfig
 from nostrain.errors import ConfigError
 from nostrain.wire.address import withdrawal_problem
@@ -10,6 +11,7 @@ from nostrain.wire.host_port import address_problem
 
 def check_lightning(lightning: LightningConfig) -> None:
     """Addresses that are some, on the right network. Raises ConfigError."""
+    _check_way(lightning)
     problem = address_problem(lightning.address) if lightning.address else None
     if problem is not None:
         raise ConfigError("lightning.address", lightning.address, problem, "Write for example 203.0.113.7:9735")
@@ -19,7 +21,7 @@ def check_lightning(lightning: LightningConfig) -> None:
     problem = withdrawal_problem(withdraw.to, lightning.network)
     if problem is not None:
         raise ConfigError(f"{key}.to", withdraw.to, problem, f"Write a segwit address of yours on {lightning.network}")
-    if not lightning.socket:
+    if not lightning.given:
         raise ConfigError("lightning.socket", "", "withdrawals need a Lightning node", "Set it, or drop [lightning.withdraw]")
     if withdraw.above_sat < 100_000:
         reason = "less than 100000: fees would eat it"
@@ -47,3 +49,15 @@ def check_channels(config: DaemonConfig) -> None:
     if channels.to == "ticket" and not settlement.fee_sat:
         reason = "nobody holds a ticket: coordinator.run.settlement.fee_sat is 0"
         raise ConfigError(f"{key}.to", channels.to, reason, 'Charge a fee, or write to = "enrolled"')
+
+
+def _check_way(lightning: LightningConfig) -> None:
+    if lightning.node:
+        own_node(lightning.node)
+        if not lightning.rune_file:
+            reason = "a node without the right to ask it"
+            raise ConfigError("lightning.rune_file", "", reason, "Name a file with a rune; `nostrain-ctl wallet rune` says how to make one")
+        if lightning.socket:
+            raise ConfigError("lightning.node", lightning.node, "two ways to a node", "Drop lightning.node or lightning.socket")
+    elif lightning.rune_file:
+        raise ConfigError("lightning.node", "", "a rune without a node", "Write id@host:port, or drop lightning.rune_file")

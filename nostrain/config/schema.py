@@ -106,17 +106,25 @@ class WithdrawConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class LightningConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[lightning]: the lightningd (or simnet node) of this daemon; `socket` empty: none, then only runs that are not paid can be joined.
+    """[lightning]: the lightningd (or simnet node) of this daemon, by its `socket`, or as `node` (`id@host:port`) with the rune in the file
+    `rune_file`; none: only runs that are not paid can be joined.
 
     `network` is what the locks are bound to: as lightningd names it, `bitcoin`, `testnet`, `signet` or `regtest`. `address`: where
     others can reach the node; a worker that sets it publishes it with the node's id, and takes a channel from the coordinator.
     """
 
     socket: str = ""
+    node: str = ""
+    rune_file: str = ""
     network: Network = "regtest"
     address: str = ""
     withdraw: WithdrawConfig = WithdrawConfig()
     poll_s: Annotated[float, Meta(ge=0.05, le=60)] = 0.5
+
+    @property
+    def given(self) -> bool:
+        """Whether there is a node."""
+        return bool(self.socket or self.node)
 
 
 class JoinConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

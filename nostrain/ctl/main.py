@@ -182,6 +182,16 @@ def plan(control: Path, workers: int | None, rounds: int | None, as_json: bool) 
     show_plan(control, workers or 0, rounds or 0, as_json=as_json)
 
 
+@wallet.command()
+@click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, help="The daemon's TOML file.")
+@click.option("--max-payment-sat", type=click.IntRange(1), help="The most that one payment may be, without routing fees.  [default: any]")
+def rune(config: Path, max_payment_sat: int | None) -> None:
+    """How to make a rune that allows what this daemon needs of its Lightning node, and nothing else."""
+    from nostrain.ctl.rune import show_rune
+
+    show_rune(config, max_payment_sat)
+
+
 @main.command()
 @SOCKET
 @JSON

@@ -32,6 +32,7 @@ from nostrain.daemon.clock import OsEntropy, SystemClock
 from nostrain.daemon.dataset import sources
 from nostrain.daemon.meeting import open_mail, open_relays, told
 from nostrain.daemon.money import Money, Office
+from nostrain.daemon.own_node import open_rpc
 from nostrain.daemon.policies import channel_policy, withdraw_policy
 from nostrain.daemon.ports import Ports
 from nostrain.daemon.runners import Perform
@@ -86,7 +87,8 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
         policy = RunUploads(signer.pubkey, config.join.coordinator, sells=sells)  # type: ignore[arg-type]
         policy.state = lambda: state
         store.takes_part = policy.takes_part
-        money = Money(config, root, clock)
+        rpc = await stack.enter_async_context(open_rpc(config.lightning))
+        money = Money(config, root, clock, rpc)
         await money.check()
         book = NodeTickets(lambda: policy.state(), lambda: composed.runtime)
         with opening(data):
@@ -95,7 +97,7 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
         app = application(config.blobs, store, policy, clock, office, await stack.enter_async_context(mirror))
         url = await open_server(stack, config, app) if "blobs" in config.roles else None
         engine = await stack.enter_async_context(EngineProcess.open(engine_settings(config.engine, work_dir)))
-        composed = Node(config, signer.pubkey, engine, blobs_url=url)
+        composed = Node(config, signer.pubkey, engine, blobs_url=url, rpc=rpc)
         if journal is not None:
             servers, ours = advertised(config.blobs.servers, url)
             pool = composed.pool = await stack.enter_async_context(open_relays(config, signer, data))
@@ -221,7 +223,7 @@ def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], wor
         roles=tuple(roles),
         work_dir=str(work_dir),
         network=config.lightning.network,
-        pays=bool(config.lightning.socket),
+        pays=config.lightning.given,
         join_run=joined.run if joined else None,
         join_coordinator=joined.coordinator if joined else config.join.coordinator,  # type: ignore[arg-type]
         join_curators=tuple(Pubkey(key) for key in config.join.curators),
@@ -240,7 +242,7 @@ def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path, *, 
     if config.coordinator is None:
         return None
     run = config.coordinator.run
-    if run.settlement.mode != "none" and not config.lightning.socket:
+    if run.settlement.mode != "none" and not config.lightning.given:
         reason = "a run that pays needs a Lightning node"
         raise ConfigError("coordinator.run.settlement.mode", run.settlement.mode, reason, 'Set lightning.socket, or mode = "none"')
     curations = () if published else sources(run)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from contextlib import AsyncExitStack
-from pathlib import Path
 from typing import Final, NamedTuple
 
 import httpx
@@ -28,6 +27,7 @@ from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import RootSecret
 from nostrain.keys.tickets import DerivedTicketKeys
 from nostrain.lightning.client import ClnLightning
+from nostrain.lightning.rpc import Rpc
 from nostrain.ports.tolls import Route, Tolls
 from nostrain.protocol.manifest import SAT
 from nostrain.units import Msat
@@ -51,17 +51,17 @@ class Office(NamedTuple):
 class Money:
     """Everything is None or left out in a daemon without a Lightning node: it takes part in unpaid runs only."""
 
-    def __init__(self, config: DaemonConfig, root: RootSecret, clock: SystemClock) -> None:
+    def __init__(self, config: DaemonConfig, root: RootSecret, clock: SystemClock, rpc: Rpc | None) -> None:
         self._config, self._root, self._clock = config, root, clock
         lightning = config.lightning
         self.lightning = (
             ClnLightning(
-                Path(lightning.socket),
+                rpc,
                 network=lightning.network,
                 hold_poll_s=lightning.poll_s,
                 coins=channel_policy(config) is not None or withdraw_policy(config) is not None,
             )
-            if lightning.socket
+            if rpc is not None
             else None
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import nostrain
@@ -19,6 +18,7 @@ from nostrain.daemon.runtime import Runtime, outstanding_ids
 from nostrain.daemon.wallet import earnings, read_wallet
 from nostrain.engine import EngineProcess
 from nostrain.errors import Unavailable
+from nostrain.lightning.rpc import Rpc
 from nostrain.nostr.pool import RelayPool
 from nostrain.units import Pubkey
 from nostrain.wire.control import ChannelPlan, Earnings, LedgerPage, LightningStatus, RunStatus, Status, Wallet
@@ -37,6 +37,7 @@ class Node:
     pool: RelayPool | None = None
     runtime: Runtime | None = None
     blobs_url: str | None = None
+    rpc: Rpc | None = None
     billboard: Billboard | None = None
 
     def status(self) -> Status:
@@ -60,15 +61,17 @@ class Node:
             counters=self.counters(),
             engine_starts=self.engine.starts,
             blobs_url=self.blobs_url,
-            lightning=lightning_status(state) if self.config.lightning.socket else None,
+            lightning=lightning_status(state) if self.rpc is not None else None,
             online=self.billboard.online() if self.billboard else (),
         )
 
     async def wallet(self) -> Wallet:
         """What `nostrain-ctl wallet` shows. Raises Unavailable, also when there is no Lightning node to ask."""
-        if not self.config.lightning.socket:
-            raise Unavailable("this daemon has no Lightning node; set lightning.socket in its configuration to give it one")
-        return await read_wallet(Path(self.config.lightning.socket), self.runtime.state if self.runtime else None)
+        if self.rpc is None:
+            raise Unavailable(
+                "this daemon has no Lightning node; set lightning.socket or lightning.node in its configuration to give it one"
+            )
+        return await read_wallet(self.rpc, self.runtime.state if self.runtime else None)
 
     def plan(self, workers: int, rounds: int) -> ChannelPlan:
         """What `nostrain-ctl wallet plan` shows; 0 workers or rounds: as many as the manifest has. Raises Unavailable when there is none that pays."""

@@ -21,6 +21,7 @@ from nostrain.core.tables import PayeeState, PayerState
 from nostrain.errors import Unavailable
 from nostrain.lightning.node import ClnNode
 from nostrain.lightning.replies import PeerChannel
+from nostrain.lightning.rpc import Rpc
 from nostrain.protocol.ledger import LedgerTotal
 from nostrain.units import BlockHeight, Msat, Pubkey
 from nostrain.wire.control import Earnings, RoundEarnings, Wallet, WalletChannel, WalletWithdrawal
@@ -32,9 +33,9 @@ LOCKED: Final = (PayeeState.HELD, PayeeState.RELEASABLE, PayeeState.SETTLING)
 RowT = TypeVar("RowT", bound=Row)
 
 
-async def read_wallet(socket_path: Path, state: NodeState | None = None) -> Wallet:
+async def read_wallet(rpc: Path | Rpc, state: NodeState | None = None) -> Wallet:
     """Ask the Lightning node; `state` tells whose nodes its peers are. Raises Unavailable."""
-    node = ClnNode(socket_path, ASK_S)
+    node = ClnNode(rpc, ASK_S)
     info = await node.info()
     owners = owners_of(state or NodeState())
     channels = tuple(wallet_channel(channel, info.blockheight, owners) for channel in await node.channels())

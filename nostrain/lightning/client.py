@@ -1,4 +1,4 @@
-"""`ports.lightning.Lightning` on Core Lightning's Unix socket, and what else of a node the daemon needs."""
+"""`ports.lightning.Lightning` on Core Lightning's methods, and what else of a node the daemon needs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
 from nostrain.lightning import channels, holds, offers, payments, wallet, withdrawals
 from nostrain.lightning.node import Balances, ClnNode, channel_funds, peer_funds
 from nostrain.lightning.replies import BlockHeightReply, GetInfo, InvoiceReply, ListInvoices
-from nostrain.lightning.rpc import ClnError
+from nostrain.lightning.rpc import ClnError, Rpc
 from nostrain.ports.lightning import (
     ChannelOrder,
     FetchedInvoice,
@@ -45,14 +45,14 @@ class Issued(msgspec.Struct, frozen=True):
 
 
 class ClnLightning:
-    """One lightningd with a hold plugin. Calls run at the same time, each on a connection of its own; any of them may be cancelled.
+    """One lightningd with a hold plugin. `rpc` is its methods, or the path of the Unix socket on which they are. Calls run at the same time; any of them may be cancelled.
 
     `coins`: whether `funds` looks into the wallet, and at single channels. With `network`, a node that is on another one is refused: whatever first asks for its id or height raises ConfigError, and nothing is paid.
     """
 
     def __init__(
         self,
-        socket_path: Path,
+        rpc: Path | Rpc,
         *,
         network: str | None = None,
         hold_poll_s: float = HOLD_POLL_S,
@@ -60,7 +60,7 @@ class ClnLightning:
         timeout_s: float = TIMEOUT_S,
         max_final_cltv: int = MAX_FINAL_CLTV,
     ) -> None:
-        self._node = ClnNode(socket_path, timeout_s, network)
+        self._node = ClnNode(rpc, timeout_s, network)
         self._hold_poll_s, self._coins = hold_poll_s, coins
         self._max_final_cltv = max_final_cltv
 

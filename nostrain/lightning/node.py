@@ -10,7 +10,7 @@ import msgspec
 
 from nostrain.errors import ConfigError, OutcomeUnknown, Unavailable
 from nostrain.lightning.replies import BlockHeightReply, GetInfo, ListPeerChannels, PeerChannel
-from nostrain.lightning.rpc import ClnError, ClnRpc
+from nostrain.lightning.rpc import ClnError, ClnRpc, Rpc
 from nostrain.ports.lightning import ChannelFunds, PeerFunds
 from nostrain.units import BlockHeight, Msat
 
@@ -67,12 +67,15 @@ class Balances(msgspec.Struct, frozen=True):
 
 
 class ClnNode:
-    """A lightningd. Its id and network are asked for once: they do not change. `network`: the one that it must be on, as lightningd names it."""
+    """A lightningd. Its id and network are asked for once: they do not change. `network`: the one that it must be on, as lightningd names it.
 
-    def __init__(self, socket_path: Path, timeout_s: float, network: str | None = None) -> None:
-        self.rpc = ClnRpc(socket_path)
+    `rpc` is its methods, or the path of the Unix socket on which they are.
+    """
+
+    def __init__(self, rpc: Path | Rpc, timeout_s: float, network: str | None = None) -> None:
+        self.rpc: Rpc = ClnRpc(rpc) if isinstance(rpc, Path) else rpc
         self.timeout_s = timeout_s
-        self._path, self._network = socket_path, network
+        self._network = network
         self._info: GetInfo | None = None
 
     async def ask(self, method: str, params: Mapping[str, object], reply: type[T]) -> T:
@@ -97,10 +100,8 @@ class ClnNode:
         """Raises Unavailable; ConfigError when the node is on another network than it must be."""
         info = await self.read("getinfo", {}, GetInfo)
         if self._network not in (None, info.network):
-            reason = f"the lightningd at {self._path} is on {info.network!r:.32}"
-            raise ConfigError(
-                "lightning.network", self._network, reason, "Set it to that node's network, or lightning.socket to another node"
-            )
+            reason = f"the lightningd at {self.rpc} is on {info.network!r:.32}"
+            raise ConfigError("lightning.network", self._network, reason, "Set it to that node's network, or name another node")
         self._info = info
         return info
 

@@ -10,7 +10,7 @@ import errno
 import itertools
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 import trio
@@ -46,13 +46,23 @@ class _Reply(msgspec.Struct, frozen=True):
     error: _Error | None = None
 
 
+class Rpc(Protocol):
+    """The methods of one lightningd, by name; `str()` says where it is. On its Unix socket (`ClnRpc`), or with a rune (`commando.Commando`)."""
+
+    async def call(self, method: str, params: Mapping[str, object], reply: type[T], *, timeout_s: float | None) -> T:
+        """See `ClnRpc.call`."""
+
+
 class ClnRpc:
-    """The methods of one lightningd, by name."""
+    """The methods of one lightningd, by name: all of them, for whoever may open its socket."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._numbers = itertools.count(1)
         self._connecting = trio.CapacityLimiter(CONNECTING)
+
+    def __str__(self) -> str:
+        return str(self._path)
 
     async def call(self, method: str, params: Mapping[str, object], reply: type[T], *, timeout_s: float | None) -> T:
         """Call `method` and read its result as `reply`, ignoring what that does not know.
@@ -69,7 +79,7 @@ class ClnRpc:
                 await self._send(stream, method, msgspec.json.encode(request))
             sent = True
             async with stream:
-                return self._result(method, number, await self._receive(stream, method), reply)
+                return read_reply(method, number, await self._receive(stream, method), reply)
         raise OutcomeUnknown(f"{method}: no reply in {timeout_s} s") if sent else Unavailable(f"{method}: {self._path} takes no request")
 
     async def _connect(self) -> trio.SocketStream:
@@ -118,15 +128,17 @@ class ClnRpc:
             if len(buffer) > MAX_REPLY:
                 raise OutcomeUnknown(f"{method}: a reply of more than {MAX_REPLY} bytes")
 
-    def _result(self, method: str, number: str, text: bytes, reply: type[T]) -> T:
-        try:
-            answer = msgspec.json.decode(text, type=_Reply)
-            if answer.id != number:
-                raise OutcomeUnknown(f"{method}: the reply is to another request ({answer.id!r:.64})")
-            if answer.error is not None:
-                raise ClnError(method, answer.error.code, answer.error.message)
-            if not bytes(answer.result):
-                raise OutcomeUnknown(f"{method}: the reply has neither result nor error")
-            return msgspec.json.decode(answer.result, type=reply)
-        except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
-            raise OutcomeUnknown(f"{method}: the reply cannot be read: {error}") from error
+
+def read_reply(method: str, number: str, text: bytes, reply: type[T]) -> T:
+    """The result in a reply to the request `number`. Raises ClnError, and OutcomeUnknown for anything but a proper reply."""
+    try:
+        answer = msgspec.json.decode(text, type=_Reply)
+        if answer.id != number:
+            raise OutcomeUnknown(f"{method}: the reply is to another request ({answer.id!r:.64})")
+        if answer.error is not None:
+            raise ClnError(method, answer.error.code, answer.error.message)
+        if not bytes(answer.result):
+            raise OutcomeUnknown(f"{method}: the reply has neither result nor error")
+        return msgspec.json.decode(answer.result, type=reply)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise OutcomeUnknown(f"{method}: the reply cannot be read: {error}") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from nostrain.config import BlobsConfig, DaemonConfig, EngineConfig, SettlementConfig, TimingConfig, load_config
+from nostrain.config.own_node import own_node
 from nostrain.config.runs import joined_run
 from nostrain.daemon.policies import channel_policy, withdraw_policy
 from nostrain.errors import ConfigError
@@ -16,6 +17,7 @@ from nostrain.protocol.manifest import OuterSpec, SettlementSpec, TimingSpec
 from nostrain.units import EventId, Msat, Ppm, Pubkey
 from nostrain.wire.nip19_run import nevent
 
+NODE = f"{'02' * 33}@127.0.0.1:9735"
 WORKER = """
 name = "w1"
 data_dir = "/tmp/w1"
@@ -332,6 +334,18 @@ def test_unknown_role_suggests_the_nearest(tmp_path: Path) -> None:
     assert "validator" in error.fix
 
 
+def test_a_node_is_named_by_its_socket_or_by_its_address_with_a_rune(tmp_path: Path) -> None:
+    path = write(tmp_path, WORKER)
+    found = load_config(path, (f"lightning.node={NODE}", "lightning.rune_file=/run/rune"), {}).lightning
+    assert found.given
+    assert own_node(found.node) == ("02" * 33, "127.0.0.1", 9735)
+    assert own_node(f"{'03' * 33}@[::1]:19846") == ("03" * 33, "::1", 19846)
+    assert load_config(path, ("lightning.socket=/rpc",), {}).lightning.given
+    assert not load_config(path, (), {}).lightning.given
+    both = refused(path, (f"lightning.node={NODE}", "lightning.rune_file=/run/rune", "lightning.socket=/rpc"))
+    assert both.key == "lightning.node"
+
+
 @pytest.mark.parametrize("name", ["", "W1", "a b", "-x", "ü", "x" * 64, "../x"])
 def test_a_name_is_fit_for_paths_and_logs(tmp_path: Path, name: str) -> None:
     assert refused(write(tmp_path, WORKER), (f"name={name}",)).key == "name"
@@ -366,6 +380,11 @@ def test_a_name_is_fit_for_paths_and_logs(tmp_path: Path, name: str) -> None:
         ("roles=coordinator", "coordinator.run"),
         ("lightning.address=node.example:9735", "lightning.address"),
         ("lightning.address=203.0.113.7", "lightning.address"),
+        ("lightning.rune_file=/rune", "lightning.node"),
+        (f"lightning.node={NODE}", "lightning.rune_file"),
+        ("lightning.node=127.0.0.1:9735", "lightning.node"),
+        (f"lightning.node={NODE}0", "lightning.node"),
+        ("lightning.node=02abc@127.0.0.1:9735", "lightning.node"),
     ],
 )
 def test_values_that_cannot_work(tmp_path: Path, override: str, key: str) -> None:

@@ -15,7 +15,7 @@ from nostrain.devnet.regtest.plugins import write_hold_plugin
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
 from nostrain.ports.lightning import HoldState, HoldUpdate, Lightning, NodeFunds, PayResult
 from nostrain.units import Digest, Msat
-from tests.contracts.lightning_worlds import FUNDS, FakeWorld, NetworkWorld, RegtestWorld, World
+from tests.contracts.lightning_worlds import FUNDS, FakeWorld, NetworkWorld, RegtestWorld, World, by_rune
 from tests.regtest.networks import Failure, NetworkProcess, ask, require_programs
 from tests.regtest.proxy import LossyProxy
 
@@ -26,6 +26,7 @@ SMALL = Msat(1_000_000)
 MANY = 40
 """More than the slots of mainnet's settings, fewer than those of regtest's."""
 SEVERAL = 3
+BY_RUNE = " by rune"
 
 
 @pytest.fixture(scope="module")
@@ -53,10 +54,10 @@ def regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess
     yield from real_nodes(tmp_path_factory, "--regtest-cltv")
 
 
-@pytest.fixture(params=["fake", "simnet", "mainnet_like", "regtest"])
+@pytest.fixture(params=["fake", "simnet", "simnet by rune", "mainnet_like", "mainnet_like by rune", "regtest"])
 def network(request: pytest.FixtureRequest) -> NetworkProcess | None:
-    """None: the fake ledger. The last two are real nodes, with lightningd's CLTVs and HTLC slots of mainnet and of regtest."""
-    return None if request.param == "fake" else request.getfixturevalue(request.param)
+    """None: the fake ledger. The last three are real nodes, with lightningd's CLTVs and HTLC slots of mainnet and of regtest."""
+    return None if request.param == "fake" else request.getfixturevalue(request.param.removesuffix(BY_RUNE))
 
 
 @pytest.fixture(params=["simnet", "mainnet_like", "regtest"])
@@ -66,9 +67,13 @@ def nodes(request: pytest.FixtureRequest) -> NetworkProcess:
 
 
 @pytest.fixture
-async def world(network: NetworkProcess | None) -> AsyncIterator[World]:
+async def world(request: pytest.FixtureRequest, network: NetworkProcess | None) -> AsyncIterator[World]:
     if network is None:
         yield FakeWorld()
+    elif request.node.callspec.params["network"].endswith(BY_RUNE):
+        async with by_rune(network) as found:
+            yield found
+        await network.start_all()
     elif network.kind == "simnet":
         yield NetworkWorld(network)
         await network.start_all()

@@ -13,12 +13,13 @@ from nostrain.daemon.clock import SystemClock
 from nostrain.daemon.money import Money
 from nostrain.errors import ConfigError
 from nostrain.keys.store import RootSecret
+from nostrain.lightning.rpc import ClnRpc
 from tests.lightning.scripted_node import ScriptedNode
 
 
 def money(folder: Path, network: str) -> Money:
     table = {"name": "n", "data_dir": str(folder), "roles": ["worker"], "lightning": {"socket": str(folder / "rpc"), "network": network}}
-    return Money(msgspec.convert(table, DaemonConfig), RootSecret(bytes(32)), SystemClock())
+    return Money(msgspec.convert(table, DaemonConfig), RootSecret(bytes(32)), SystemClock(), ClnRpc(folder / "rpc"))
 
 
 async def test_a_node_on_another_network_is_the_operators_to_mend(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from nostrain.http.paywall import paywall_app
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import RootSecret
 from nostrain.lightning.client import ClnLightning
+from nostrain.lightning.rpc import ClnRpc
 from nostrain.ports.tickets import Ticket
 from nostrain.ports.tolls import FreePassage, Shown, Use
 from nostrain.units import Digest, EventId, Msat, Pubkey
@@ -37,7 +38,7 @@ def money(folder: Path, roles: str, lightning: str) -> Money:
     path = folder / "nostraind.toml"
     run = '[blobs]\nservers = ["http://node.test"]\n[coordinator.run]\nname = "r"\nrounds = 1\n' if "coordinator" in roles else ""
     path.write_text(f'name = "n"\ndata_dir = "{folder}"\nroles = [{roles}]\nrelays = ["ws://127.0.0.1:1"]\n{lightning}{run}')
-    return Money(load_config(path, (), {}), ROOT, SystemClock())
+    return Money(load_config(path, (), {}), ROOT, SystemClock(), ClnRpc(folder / "lightning-rpc") if lightning else None)
 
 
 def lightning_at(folder: Path) -> str:
