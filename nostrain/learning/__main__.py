@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, BinaryIO, get_args
 import msgspec
 
 from nostrain.errors import LocalProtocolError
+from nostrain.learning.blas import prepare_process
 from nostrain.learning.engines.base import EngineOptions
 from nostrain.learning.frames import Failure, Reply, Request, read_frame, write_frame
 from nostrain.protocol.engines import Device, EngineKind, Precision
@@ -31,8 +32,8 @@ def main() -> int:
     """Serve until stdin closes; the exit status, 2 for a wrong command line. A broken frame ends the process with 1: the daemon, which wrote it, starts a fresh one."""
     options = _options(sys.argv[1:])
     _settle()
-    if options.kind == "mlx":
-        _speed_up_mlx()
+    if (advice := prepare_process(options.kind)) is not None:
+        print(f"engine: {advice}", file=sys.stderr)
     from nostrain.learning.dispatch import JobRunner  # numpy reads the number of threads when it is imported
 
     runner = JobRunner(options)
@@ -92,16 +93,6 @@ def _settle() -> None:
     for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[variable] = threads
     os.environ["HF_HUB_OFFLINE"] = "1"
-
-
-def _speed_up_mlx() -> None:
-    """Give mlx a better matrix product than its wheel's, which has to be done before it is imported."""
-    from nostrain.learning.engines.mlx.blas import use_openblas
-
-    if not use_openblas():
-        print(
-            "engine: no libopenblas.so.0 found: mlx multiplies matrices many times slower than it could (docs/engines.md)", file=sys.stderr
-        )
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """An engine process beside this one, spoken to in frames as the daemon does, without an event loop.
 
-Two frameworks in one process would share libraries (`engines.mlx.blas`), and could compute otherwise than each by itself.
+Two frameworks in one process would share libraries (`learning.blas`), and could compute otherwise than each by itself.
 """
 
 from __future__ import annotations

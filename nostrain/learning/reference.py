@@ -17,6 +17,7 @@ import msgspec
 from nostrain.errors import LocalProtocolError
 from nostrain.hashes import sha256_hex
 from nostrain.learning.beside import EngineBeside
+from nostrain.learning.blas import prepare_process
 from nostrain.learning.dispatch import run_job
 from nostrain.protocol.assignment import assignment, shard_index, window_seed
 from nostrain.protocol.dataset import DatasetManifest
@@ -162,4 +163,5 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
+    prepare_process("pytorch")  # as the engine processes do, whose bits are to be repeated
     sys.exit(main(sys.argv[1:]))

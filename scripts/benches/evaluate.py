@@ -1,6 +1,6 @@
 """What a validator's engine does in a round, with the model in memory between its jobs and without; and how far two engines' gains are apart.
 
-    scripts/bench evaluate [--engine pytorch|mlx] [--size tiny|10m] [--workers 4] [--against mlx|pytorch]
+    scripts/bench evaluate [--engine pytorch|mlx] [--size tiny|10m] [--workers 4] [--own-blas] [--against mlx|pytorch]
 
 Deltas are real: every worker trains a few steps on its shard of Python's library first. Times are seconds of a core.
 """
@@ -18,10 +18,10 @@ import msgspec
 from _side_by_side import side_by_side
 
 from nostrain.learning.beside import EngineBeside
+from nostrain.learning.blas import prepare_process
 from nostrain.learning.dispatch import JobRunner, run_job
 from nostrain.learning.engines import load_engine
 from nostrain.learning.engines.base import EngineOptions
-from nostrain.learning.engines.mlx.blas import use_openblas
 from nostrain.protocol.assignment import shard_index, window_seed
 from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.digests import initial_state_id
@@ -89,10 +89,13 @@ def main() -> None:
         "--tokens", type=int, default=ScoringSpec().unassigned_tokens, help="unassigned tokens, and those of the validation"
     )
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--own-blas", action="store_true", help="the matrix product that the framework brings, even where OpenBLAS is faster"
+    )
     parser.add_argument("--against", choices=get_args(EngineKind), help="compare gains with those of this engine")
     options = parser.parse_args()
-    if options.engine == "mlx":
-        use_openblas()
+    if not options.own_blas:
+        prepare_process(options.engine)
     engine = EngineOptions(options.engine)
     spec, scoring = SIZES[options.size], ScoringSpec(unassigned_tokens=options.tokens, validation_tokens=options.tokens)
     with tempfile.TemporaryDirectory() as folder:

@@ -63,9 +63,12 @@ def test_jobs_and_their_faults_over_frames(engine: subprocess.Popen[bytes], smal
     assert wrong.error.family == "local"
     train = call(engine, 4, small_run.train_job(tmp_path)).result
     assert isinstance(train, TrainResult)
-    here = run_job(small_run.train_job(tmp_path))
+    again = call(engine, 41, small_run.train_job(tmp_path)).result
+    assert isinstance(again, TrainResult)
+    assert again.delta == train.delta
+    here = run_job(small_run.train_job(tmp_path))  # with another matrix product perhaps, so that last bits may differ
     assert isinstance(here, TrainResult)
-    assert here.delta == train.delta
+    assert abs(here.loss_last_nanonats - train.loss_last_nanonats) < 10_000
     diverging = msgspec.structs.replace(small_run.train_job(tmp_path), state_in=small_run.checkpoint)
     refused = call(engine, 5, diverging)
     assert refused.error is not None
