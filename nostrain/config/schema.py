@@ -41,6 +41,7 @@ class EngineConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     micro_batch: Annotated[int, Meta(ge=0, le=1 << 20)] = 0
     activation_checkpointing: bool = False
     compile: bool = False
+    memory_mb: Annotated[int, Meta(ge=0, le=1 << 30)] = 0
     threads: Annotated[int, Meta(ge=1, le=1024)] = 1
     python: str = ""
     job_timeout_s: Seconds = 3600

@@ -44,7 +44,8 @@ class RunPlan(msgspec.Struct, frozen=True):
 class Identity(msgspec.Struct, frozen=True, tag="identity"):
     """Row `node`: who we are and which roles we play, set at every start. An `archive` keeps deltas for those who come later.
 
-    `cache_bytes` of shards are kept at most, where no more are in use; 0: all of them. `address`: where our Lightning node can be reached, if others are to know it.
+    `cache_bytes` of shards are kept at most, where no more are in use; 0: all of them. `address`: where our Lightning node can be reached, if others are to know it. `memory`: bytes
+    that the engine may use, 0 if unknown; `checkpointing`: whether it computes activations twice to save some of it.
     """
 
     pubkey: Pubkey
@@ -60,6 +61,8 @@ class Identity(msgspec.Struct, frozen=True, tag="identity"):
     archive: bool = False
     cache_bytes: int = 0
     engine: str = "pytorch"
+    memory: int = 0
+    checkpointing: bool = False
     address: str = ""
     channels: ChannelPolicy | None = None
     withdraw: WithdrawPolicy | None = None

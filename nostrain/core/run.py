@@ -15,6 +15,7 @@ from nostrain.core.transaction import Transaction
 from nostrain.core.waiting import Orphan
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.digests import initial_state_id
+from nostrain.protocol.footprint import as_memory, needed_bytes
 from nostrain.protocol.limits import MAX_ENROLLED, MAX_VALIDATORS
 from nostrain.protocol.manifest import BlobRef, RunManifest
 from nostrain.protocol.messages import Announcement, Enrolment, Message
@@ -62,10 +63,22 @@ def fold_manifest(tx: Transaction, message: Message, manifest: RunManifest) -> N
         return
     if wanted_run and wanted_coordinator:
         check_manifest(message, manifest)
+        if (lack := lack_of_memory(tx, manifest)) is not None:
+            tx.note("warning", "runs_too_large", f"run {manifest.name} ({message.id[:8]}) {lack}: not joined")
+            return
         state_id = initial_state_id(manifest.root)
         tx.put("run", Run(id=message.id, coordinator=message.author, manifest=manifest, head=message.id, state_id=state_id))
         tx.put("replica", Replica(head=message.id))
         tx.note("info", "runs_joined", f"run {manifest.name} ({message.id[:8]}) by {message.author[:8]}: {manifest.rounds} rounds")
+
+
+def lack_of_memory(tx: Transaction, manifest: RunManifest) -> str | None:
+    """What a worker's machine lacks for this model, even with one window at a time; None when it fits, or when nothing is known of the machine."""
+    me = tx.me
+    if "worker" not in me.roles or not me.memory:
+        return None
+    least, _ = needed_bytes(manifest.model, manifest.training, checkpointing=me.checkpointing)
+    return f"needs {as_memory(least)} to train, this machine has {as_memory(me.memory)}" if least > me.memory else None
 
 
 def check_manifest(message: Message, manifest: RunManifest) -> None:

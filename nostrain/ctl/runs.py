@@ -14,6 +14,7 @@ from nostrain.ctl.client import call
 from nostrain.ctl.render import printable
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.discovery import RunAddress
+from nostrain.protocol.footprint import as_memory, needed_bytes
 from nostrain.protocol.manifest import SAT, RunManifest
 from nostrain.protocol.tensors import parameter_count
 from nostrain.units import UnixTime
@@ -133,14 +134,19 @@ def details(run: FoundRun) -> list[tuple[str, str]]:
     """A run, one fact a line."""
     manifest = run.manifest
     training, model, timing = manifest.training, manifest.model, manifest.timing
+    least, most = needed_bytes(model, training)
     tokens = training.inner_steps * training.batch_size * training.sequence_length
     longest = timing.commit_s + timing.acknowledge_s + timing.reveal_s + timing.verdict_s + timing.attest_s + 2 * timing.grace_s
     lines = [
         ("run", f"{manifest.name} {run.id}"),
         ("", nevent(address_of(run))),
         ("coordinator", npub(run.coordinator)),
-        ("model", f"Llama, {size(parameter_count(manifest.model))} parameters: {model.num_hidden_layers} layers of {model.hidden_size}"),
+        (
+            "model",
+            f"{model.architecture}, {size(parameter_count(manifest.model))} parameters: {model.num_hidden_layers} layers of {model.hidden_size}",
+        ),
         ("training", f"{training.inner_steps} steps, {tokens:,} tokens a round and worker; a round lasts {longest} s at most"),
+        ("memory", f"{as_memory(least)} to train one window at a time, {as_memory(most)} for whole batches of {training.batch_size}"),
         ("pay", pay(manifest)),
         ("trust", f"{manifest.threshold} of at least {manifest.min_validators} validators attest"),
         ("stands", stands(run)),

@@ -30,6 +30,7 @@ from nostrain.core.rows import NodeState, Run
 from nostrain.daemon.billboard import Billboard
 from nostrain.daemon.clock import OsEntropy, SystemClock
 from nostrain.daemon.dataset import sources
+from nostrain.daemon.machine import engine_memory
 from nostrain.daemon.meeting import open_mail, open_relays, told
 from nostrain.daemon.money import Money, Office
 from nostrain.daemon.own_node import open_rpc
@@ -183,9 +184,15 @@ def engine_settings(config: EngineConfig, work_dir: Path) -> EngineSettings:
     guard = (config.python or sys.executable, "-P", "-m", "nostrain.daemon.guard")
     command = (*guard, str(work_dir / "engine.lock"), str(os.getpid()), ENGINE_MODULE)
     arguments = ["--engine", config.kind, "--device", config.device, "--precision", config.precision]
-    arguments += ["--micro-batch", str(config.micro_batch)]
+    arguments += ["--memory-mb", str(engine_memory(config) >> 20)]
     arguments += ["--checkpointing"] * config.activation_checkpointing + ["--compile"] * config.compile
-    return EngineSettings(threads=config.threads, job_timeout_s=config.job_timeout_s, command=command, arguments=arguments)
+    return EngineSettings(
+        threads=config.threads,
+        job_timeout_s=config.job_timeout_s,
+        command=command,
+        arguments=arguments,
+        micro_batch=config.micro_batch,
+    )
 
 
 async def open_server(stack: AsyncExitStack, config: DaemonConfig, app: ASGIApp) -> str:
@@ -231,6 +238,8 @@ def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], wor
         archive="blobs" in config.roles and config.blobs.keep_deltas,
         cache_bytes=0 if "blobs" in config.roles else config.data.cache_mb << 20,
         engine=config.engine.kind,
+        memory=engine_memory(config.engine),
+        checkpointing=config.engine.activation_checkpointing,
         address=config.lightning.address,
         channels=channel_policy(config),
         withdraw=withdraw_policy(config),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import os
+import signal
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Final
 
 import msgspec
 import trio
@@ -12,13 +15,18 @@ import trio
 from nostrain.engine.child import Child, default_command, engine_environment
 from nostrain.engine.frames import Reply, Request, parse_reply_untrusted, request_frame
 from nostrain.errors import LocalProtocolError, RemoteProtocolError, Unavailable
-from nostrain.protocol.jobs import Job, JobResult
+from nostrain.protocol.jobs import Job, JobResult, TrainJob
+
+logger = logging.getLogger("nostrain.engine")
+
+KILLED: Final = f"signal {int(signal.SIGKILL)}"
+"""How a process ended that was killed before we did it."""
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
     """How to run the engine. `command` empty: `python -m nostrain.learning` with `python`, or with ours if that is empty too.
 
-    `arguments` are the engine's own: which framework, on which device.
+    `arguments` are the engine's own: which framework, on which device. `micro_batch` is too, but halved when training was more than the machine could bear.
     """
 
     python: str = ""
@@ -26,6 +34,7 @@ class EngineSettings(msgspec.Struct, frozen=True):
     job_timeout_s: float = 3600
     command: Sequence[str] = ()
     arguments: Sequence[str] = ()
+    micro_batch: int = 0
 
 
 class EngineProcess:
@@ -35,6 +44,7 @@ class EngineProcess:
         self._settings, self._nursery = settings, nursery
         self._command = (*(settings.command or default_command(settings.python)), *settings.arguments)
         self._environment = engine_environment(environment, settings.threads)
+        self._micro_batch = settings.micro_batch
         self._turn = trio.Lock()
         self._child: Child | None = None
         self._jobs = 0
@@ -70,7 +80,10 @@ class EngineProcess:
                 if reply.id != self._jobs:
                     raise RemoteProtocolError("engine reply", f"to job {reply.id} instead of {self._jobs}")
             except (EOFError, trio.BrokenResourceError, trio.ClosedResourceError):
-                raise Unavailable(f"the engine process died ({await self._drop()})") from None
+                how = await self._drop()
+                if how.startswith(KILLED) and isinstance(job, TrainJob):
+                    self._halve(job)
+                raise Unavailable(f"the engine process died ({how})") from None
             except trio.TooSlowError:
                 raise Unavailable(
                     f"the engine process did not answer within {self._settings.job_timeout_s} s ({await self._drop()})"
@@ -88,10 +101,17 @@ class EngineProcess:
         if self._child is not None and not self._child.alive:
             await self._drop()
         if self._child is None:
-            self._child = await Child.start(self._command, self._environment)
+            sized = ("--micro-batch", str(self._micro_batch)) if self._micro_batch else ()
+            self._child = await Child.start((*self._command, *sized), self._environment)
             self.starts += 1
             self._nursery.start_soon(self._child.forward_stderr)
         return self._child
+
+    def _halve(self, job: TrainJob) -> None:
+        """Killed while it trained: that is what the kernel does when memory runs out. Later processes take half as many windows at once."""
+        before = min(size for size in (job.training.batch_size, self._micro_batch) if size)
+        self._micro_batch = max(1, before // 2)
+        logger.warning("the engine was killed while training %d windows at once: going on with %d", before, self._micro_batch)
 
     async def _drop(self) -> str:
         """Kill the process, if any; how it ended, with its last words."""

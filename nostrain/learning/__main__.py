@@ -72,6 +72,7 @@ def _options(arguments: list[str]) -> EngineOptions:
     parser.add_argument("--device", choices=get_args(Device), default=EngineOptions().device)
     parser.add_argument("--precision", choices=get_args(Precision), default=EngineOptions().precision)
     parser.add_argument("--micro-batch", type=int, default=EngineOptions().micro_batch)
+    parser.add_argument("--memory-mb", type=int, default=EngineOptions().memory_mb)
     parser.add_argument("--checkpointing", action="store_true")
     parser.add_argument("--compile", action="store_true")
     return EngineOptions(**vars(parser.parse_args(arguments)))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import gc
 import time
 
 import numpy as np
 
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.learning.data import cut, known, read_shard, training_windows
-from nostrain.learning.engines.base import WorkerState
+from nostrain.learning.engines.base import Flat, Windows, WorkerState
+from nostrain.learning.memory import MicroBatch
 from nostrain.learning.resident import ResidentModel
 from nostrain.learning.score import nanonats
 from nostrain.protocol.jobs import TrainJob, TrainResult
@@ -18,24 +20,21 @@ from nostrain.sparseloco.codec import compress
 from nostrain.sparseloco.feedback import accumulate, remainder
 
 
-def train(job: TrainJob, resident: ResidentModel) -> TrainResult:
-    """Run the job; writes `delta_out` and then `state_out`, both atomically.
+def train(job: TrainJob, resident: ResidentModel, micro: MicroBatch) -> TrainResult:
+    """Run the job; writes `delta_out` and then `state_out`, both atomically. When memory is too little, it begins again with half the windows at once.
 
     Raises:
         RemoteProtocolError: the checkpoint or the shard is unusable.
         LocalProtocolError: training diverged, or the state file is not one of this model.
+        MemoryError: there is too little memory even for one window at a time.
     """
     begin = time.perf_counter()
     shard = read_shard(job.shard, job.dtype)
     windows = known(cut(shard, training_windows(job.seed, len(shard), job.training), job.training.sequence_length), job.model.vocab_size)
-    with resident.at(job.model, job.checkpoint) as model:
-        start = model.read().copy()
-        state = _load_state(job.state_in, len(start))
-        losses = model.inner_steps(windows, job.training, job.steps_done, state)
-        gradient = start - model.read()
-        model.write(start)
+    losses, gradient, state = _trained(job, windows, resident, micro)
     trained = time.perf_counter()
     total = accumulate(state.residual, gradient, job.codec.error_feedback_ppm)
+    del gradient
     blob, sent = compress(job.tensors, job.codec, total)
     state.residual = remainder(total, sent)
     delta = write_bytes(job.delta_out, blob)
@@ -51,6 +50,24 @@ def train(job: TrainJob, resident: ResidentModel) -> TrainResult:
     )
 
 
+def _trained(job: TrainJob, windows: Windows, resident: ResidentModel, micro: MicroBatch) -> tuple[list[float], Flat, WorkerState]:
+    """Losses, pseudo-gradient (θ before less θ after) and state after the inner steps. Every attempt begins with what is on disk."""
+    while True:
+        size = micro.size(job.model, job.training)
+        try:
+            with resident.at(job.model, job.checkpoint) as model:
+                start = model.read().copy()
+                state = _load_state(job.state_in, len(start))
+                losses = model.inner_steps(windows, job.training, job.steps_done, state, size)
+                gradient = start - model.read()
+                model.write(start)
+            return losses, gradient, state
+        except MemoryError:
+            if not micro.halve(size):
+                raise
+        gc.collect()  # the model that failed is in reference cycles with itself
+
+
 def _state_tensors(size: int) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name, (length,)) for name, length in (("exp_avg", size), ("exp_avg_sq", size), ("residual", size), ("step", 1)))
 
@@ -62,7 +79,7 @@ def _load_state(path: str | None, size: int) -> WorkerState:
         values = load_checkpoint_untrusted(path, _state_tensors(size))
     except RemoteProtocolError as error:
         raise LocalProtocolError(f"worker state {path}: {error}") from error
-    first, second, residual = (values[at * size : (at + 1) * size].copy() for at in range(3))
+    first, second, residual = (values[at * size : (at + 1) * size] for at in range(3))
     return WorkerState(residual, first, second, int(values[-1]))
 
 

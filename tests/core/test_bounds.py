@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from nostrain.core.bounds import MAX_BATCHES, manifest_problem
+from nostrain.core.inputs import Boot
 from nostrain.core.timing import blocks_in
 from nostrain.protocol.limits import MAX_WORKERS
-from nostrain.protocol.manifest import ModelSpec, RopeScaling, RunManifest, ScoringSpec, SettlementSpec, TimingSpec
+from nostrain.protocol.manifest import ModelSpec, RopeScaling, RunManifest, ScoringSpec, SettlementSpec, TimingSpec, TrainingSpec
 from nostrain.protocol.messages import Message
 from nostrain.units import PPM, EventId, Msat, Ppm
 from tests.core.actors import EXAMPLES, Node
@@ -87,6 +90,25 @@ def test_a_manifest_that_nobody_can_take_part_in_is_refused(changes: dict[str, o
     node = Node(Party("listener")).hear([Message(EventId("1" * 64), COORDINATOR.pubkey, START, manifest)])
     assert not node.has("run")
     assert problem in node.told("messages_refused")[0]
+
+
+def listening(memory: int, role: Literal["worker", "validator"] = "worker") -> Node:
+    """A node with so many bytes for its engine that has heard of a run of a large model, which pays nothing."""
+    model = ModelSpec(576, 1536, 30, 9, 3, 49_152, 2048, tie_word_embeddings=True)
+    training = TrainingSpec(batch_size=8, sequence_length=1024)
+    manifest = msgspec.structs.replace(EXAMPLES.manifest, model=model, training=training, settlement=SettlementSpec())
+    node = Node(Party("listener"), role)
+    node.take(Boot(msgspec.structs.replace(node.identity, memory=memory)))
+    return node.hear([Message(EventId("1" * 64), COORDINATOR.pubkey, START, manifest)])
+
+
+def test_a_worker_joins_no_run_that_its_machine_cannot_hold() -> None:
+    poor = listening(4 << 30)
+    assert not poor.has("run")
+    assert poor.told("runs_too_large") == ["run example (11111111) needs 6,173 MiB to train, this machine has 4,096 MiB: not joined"]
+    for able in (listening(7 << 30), listening(0), listening(4 << 30, "validator")):
+        assert able.has("run")
+        assert able.told("runs_too_large") == []
 
 
 @given(pool=st.integers(0, 1 << 50), slots=st.integers(1, 100), levels=st.integers(1, 8))

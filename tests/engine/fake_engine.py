@@ -33,6 +33,10 @@ def main() -> None:
             case "die":
                 print("the last straw", file=sys.stderr, flush=True)
                 os._exit(3)
+            case "killed":
+                os.kill(os.getpid(), signal.SIGKILL)
+            case "micro batch":
+                reply(number, result=result(int(sys.argv[sys.argv.index("--micro-batch") + 1]) if "--micro-batch" in sys.argv else 0))
             case "reply, then die":
                 reply(number, result=result(0))
                 os._exit(0)

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -19,8 +20,8 @@ import trio.testing
 from nostrain.engine import EngineProcess, EngineSettings
 from nostrain.engine.frames import MAX_FRAME, Request, request_frame
 from nostrain.errors import ConfigError, LocalProtocolError, Unavailable
-from nostrain.protocol.jobs import ValidationJob, ValidationResult
-from nostrain.protocol.manifest import ModelSpec
+from nostrain.protocol.jobs import TrainJob, ValidationJob, ValidationResult
+from nostrain.protocol.manifest import CodecSpec, ModelSpec, TrainingSpec
 
 FAKE = str(Path(__file__).with_name("fake_engine.py"))
 SETTINGS = EngineSettings(command=(sys.executable, FAKE), threads=3)
@@ -200,7 +201,7 @@ DAEMON = """
 import sys, trio
 from nostrain.engine import EngineProcess, EngineSettings
 from nostrain.protocol.jobs import ValidationJob
-from nostrain.protocol.manifest import ModelSpec
+from nostrain.protocol.manifest import CodecSpec, ModelSpec, TrainingSpec
 
 async def main():
     async with EngineProcess.open(EngineSettings(command=(sys.executable, sys.argv[1]))) as engine:
@@ -220,3 +221,39 @@ def test_the_engine_does_not_outlive_a_daemon_that_is_killed() -> None:
         with watched(engine) as poll:
             daemon.kill()
             assert poll.poll(10_000)
+
+
+def train_job(behaviour: str, batch_size: int) -> TrainJob:
+    training = TrainingSpec(batch_size=batch_size)
+    return TrainJob(ModelSpec(), training, CodecSpec(), behaviour, "", "", 0, None, "", "")
+
+
+async def micro_batch(engine: EngineProcess) -> int:
+    """What the process that runs now was told on its command line."""
+    return (await ask(engine, "micro batch")).tokens
+
+
+async def test_a_process_killed_while_training_is_followed_by_one_that_takes_half_as_much() -> None:
+    async with EngineProcess.open(SETTINGS) as engine:
+        assert await micro_batch(engine) == 0
+        for expected in (4, 2, 1, 1):
+            with pytest.raises(Unavailable, match=r"died \(signal 9"):
+                await engine.run(train_job("killed", 9))
+            assert await micro_batch(engine) == expected
+
+
+async def test_what_the_owner_chose_is_halved_too() -> None:
+    async with EngineProcess.open(msgspec.structs.replace(SETTINGS, micro_batch=6)) as engine:
+        assert await micro_batch(engine) == 6
+        with pytest.raises(Unavailable):
+            await engine.run(train_job("killed", 64))
+        assert await micro_batch(engine) == 3
+
+
+async def test_other_deaths_say_nothing_about_memory() -> None:
+    async with EngineProcess.open(SETTINGS) as engine:
+        with pytest.raises(Unavailable):
+            await engine.run(train_job("die", 8))
+        with pytest.raises(Unavailable, match="signal 9"):
+            await ask(engine, "killed")
+        assert await micro_batch(engine) == 0

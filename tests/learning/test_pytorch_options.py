@@ -31,10 +31,10 @@ def opened(**options: Any) -> TorchModel:
     return PyTorchEngine().open_model(MODEL, START, EngineOptions(**options))
 
 
-def trained(**options: Any) -> tuple[Flat, list[float], WorkerState]:
+def trained(micro_batch: int = 0, **options: Any) -> tuple[Flat, list[float], WorkerState]:
     """Parameters, losses and state after three steps of six windows."""
     model, state = opened(**options), WorkerState.fresh(len(START))
-    losses = model.inner_steps(WINDOWS, TRAINING, 0, state)
+    losses = model.inner_steps(WINDOWS, TRAINING, 0, state, micro_batch)
     return model.read().copy(), losses, state
 
 
@@ -102,8 +102,8 @@ def test_too_little_memory_is_a_memory_error() -> None:
 
 def test_the_command_line_says_it_all() -> None:
     assert _options([]) == EngineOptions()
-    line = "--engine pytorch --device cuda --precision bfloat16 --micro-batch 2 --checkpointing --compile"
-    assert _options(line.split()) == EngineOptions("pytorch", "cuda", "bfloat16", 2, True, True)
+    line = "--engine pytorch --device cuda --precision bfloat16 --micro-batch 2 --memory-mb 9 --checkpointing --compile"
+    assert _options(line.split()) == EngineOptions("pytorch", "cuda", "bfloat16", 2, True, True, 9)
 
 
 def test_a_device_that_is_not_there_is_named() -> None:

@@ -31,6 +31,7 @@ class EngineOptions:
 
     `precision` `auto` is bfloat16 where the device gains by it. `micro_batch`: windows at once, of which a batch is made by adding up gradients; 0: the
     whole batch. `checkpointing`: activations are computed twice instead of kept. `compile`: the framework compiles the model for the device.
+    `memory_mb`: what training may use, in MiB; 0: unknown, then the whole batch is tried.
     """
 
     kind: EngineKind = "pytorch"
@@ -39,6 +40,7 @@ class EngineOptions:
     micro_batch: int = 0
     checkpointing: bool = False
     compile: bool = False
+    memory_mb: int = 0
 
 
 DEFAULT_OPTIONS: Final = EngineOptions()
@@ -68,8 +70,12 @@ class Model(Protocol):
     def read(self) -> Flat:
         """The parameters; a copy or a view, which the next call of another method may change."""
 
-    def inner_steps(self, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState) -> list[float]:
+    def inner_steps(
+        self, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState, micro_batch: int = 0
+    ) -> list[float]:
         """AdamW on `windows` [H · batch, n + 1], in order; the parameters, moments and steps of `state` are changed in place.
+
+        `micro_batch` windows are computed at once, and their gradients added up to the batch's (0: all of them; an engine may know no less).
 
         Returns the loss (nats a token) of every step. Deterministic on one machine with one number of threads.
 

@@ -40,8 +40,10 @@ class MlxModel:
         """As `base.Model.read`: a view."""
         return self._shared
 
-    def inner_steps(self, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState) -> list[float]:
-        """As `base.Model.inner_steps`."""
+    def inner_steps(
+        self, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState, micro_batch: int = 0
+    ) -> list[float]:
+        """As `base.Model.inner_steps`; batches are not divided, whatever `micro_batch` says."""
         at = Trajectory(self._flat, mx.array(state.first_moment), mx.array(state.second_moment), state.steps)
         losses: list[float] = []
         for step, begin in enumerate(range(0, len(windows), training.batch_size)):

@@ -38,7 +38,6 @@ class PyTorchEngine:
                 flat,
                 device,
                 dtype=pick_dtype(options.precision, device),
-                micro_batch=options.micro_batch,
                 checkpointing=options.checkpointing,
                 compiled=options.compile,
             )

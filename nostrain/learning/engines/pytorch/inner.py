@@ -17,13 +17,14 @@ class Trainable(Protocol):
     """What is trained: see `model.TorchModel`."""
 
     parameters: torch.Tensor
-    micro_batch: int
 
     def attach_gradient(self) -> torch.Tensor: ...
     def training_losses(self, windows: torch.Tensor) -> torch.Tensor: ...
 
 
-def inner_steps(model: Trainable, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState) -> list[float]:
+def inner_steps(
+    model: Trainable, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState, micro_batch: int
+) -> list[float]:
     """As `base.Model.inner_steps`."""
     gradient = model.attach_gradient()
     flat = torch.nn.Parameter(model.parameters)
@@ -35,7 +36,7 @@ def inner_steps(model: Trainable, windows: Windows, training: TrainingSpec, step
     for step, at in enumerate(range(0, len(windows), training.batch_size)):
         optimizer.param_groups[0]["lr"] = learning_rate(training, steps_done + step)
         gradient.zero_()
-        losses.append(_accumulate(model, tokens[at : at + training.batch_size]))
+        losses.append(_accumulate(model, tokens[at : at + training.batch_size], micro_batch))
         norm = float(torch.linalg.vector_norm(gradient))
         if norm > limit:
             gradient.mul_(limit / norm)
@@ -47,10 +48,10 @@ def inner_steps(model: Trainable, windows: Windows, training: TrainingSpec, step
     return losses
 
 
-def _accumulate(model: Trainable, batch: torch.Tensor) -> float:
+def _accumulate(model: Trainable, batch: torch.Tensor, micro_batch: int) -> float:
     """Add the gradient of the batch's mean loss to the gradient that is attached, `micro_batch` windows at a time; the loss."""
     total = 0.0
-    for part in torch.split(batch, model.micro_batch or len(batch)):
+    for part in torch.split(batch, micro_batch or len(batch)):
         loss = model.training_losses(part).mean() * (len(part) / len(batch))
         loss.backward()  # type: ignore[no-untyped-call]
         total += float(loss.detach())

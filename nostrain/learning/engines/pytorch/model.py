@@ -32,7 +32,6 @@ class TorchModel:
         device: torch.device,
         *,
         dtype: torch.dtype = torch.float32,
-        micro_batch: int = 0,
         checkpointing: bool = False,
         compiled: bool = False,
     ) -> None:
@@ -50,7 +49,6 @@ class TorchModel:
         self.parameters = torch.empty(len(flat), dtype=torch.float32, device=device)
         self.parameters.copy_(torch.from_numpy(flat))
         self.module = module.to(device)
-        self.micro_batch = micro_batch
         self._dtype, self._checkpointing = dtype, checkpointing
         if checkpointing:
             # The second name is that of transformers before 6, from 5.23 on deprecated.
@@ -84,13 +82,15 @@ class TorchModel:
         with torch.autocast(windows.device.type, self._dtype, enabled=self._dtype != torch.float32):
             return token_losses(self._forward, windows)
 
-    def inner_steps(self, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState) -> list[float]:
+    def inner_steps(
+        self, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState, micro_batch: int = 0
+    ) -> list[float]:
         """As `base.Model.inner_steps`."""
         # transformers recomputes activations in training mode only; nothing else depends on the mode, there being no dropout.
         self.module.train(self._checkpointing)
         try:
             with memory_errors():
-                return inner_steps(self, windows, training, steps_done, state)
+                return inner_steps(self, windows, training, steps_done, state, micro_batch)
         finally:
             self.module.train(False)
             self.module.zero_grad(set_to_none=True)  # as much memory as the parameters, needed by nobody until the next training
