@@ -1,14 +1,16 @@
-"""A devnet over real nodes in which a worker's lightningd is killed while it holds, and another worker's daemon between preimage and settle."""
+"""A devnet over real nodes in which a worker's lightningd is killed while it holds, and another worker's daemon between preimage and settle; and one in
+which the coordinator's daemon is killed while it pays."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
+import trio
 
 from nostrain.core.money.escrow_rows import Payee
 from nostrain.core.rounds.scoring import pinned
@@ -26,6 +28,7 @@ SLOW: Final = "SKIPPED REGTEST: a devnet over six real nodes takes two minutes o
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(500), pytest.mark.skipif(os.environ.get("NOSTRAIN_E2E_ALL") != "1", reason=SLOW)]
 
 ROUNDS: Final = 2
+BREATH_S: Final = 0.05
 WORKERS: Final = ("worker-1", "worker-2")
 
 
@@ -74,6 +77,24 @@ async def kill_in_mid_round(devnet: Devnet) -> None:
     await devnet.start(worker)
 
 
+async def kill_the_payers_daemon(devnet: Devnet) -> None:
+    """Three times: while it sends the holds of round 1, when all are held, and while it is owed nothing but preimages."""
+    assert devnet.lightning is not None
+    purse, coordinator = devnet.lightning.purse, devnet.participant("coordinator")
+    await reached(devnet, 1, "announced")
+    while not (await purse.balances())["coordinator"].held_msat:
+        await trio.sleep(BREATH_S)
+    await devnet.kill("coordinator")
+    await devnet.start(coordinator)
+    await reached(devnet, 1, "committed")
+    await devnet.kill("coordinator")
+    assert (await purse.balances())["coordinator"].held_msat == 8 * LEVEL_MSAT, "what was begun is held, once, and nothing else"
+    await devnet.start(coordinator)
+    await reached(devnet, 1, "attested")
+    await devnet.kill("coordinator")
+    await devnet.start(coordinator)
+
+
 async def money(devnet: Devnet) -> dict[str, Any]:
     """The report, with the nodes' balances once nothing is held any more."""
     assert devnet.lightning is not None
@@ -83,12 +104,13 @@ async def money(devnet: Devnet) -> dict[str, Any]:
     return report.build(devnet.observer, devnet.participants, {"balances": balances})
 
 
-async def test_nobody_is_paid_less_or_twice(root: Path, seed: int) -> None:
+@pytest.mark.parametrize("kills", [kill_in_mid_round, kill_the_payers_daemon])
+async def test_nobody_is_paid_less_or_twice(root: Path, seed: int, kills: Callable[[Devnet], Awaitable[None]]) -> None:
     require_programs()
     lines: list[str] = []
     options = Options(rounds=ROUNDS, workers=len(WORKERS), validators=3, seed=seed % 1000, lightning="regtest")
     async with open_devnet(root, options, lines.append) as devnet:
-        await kill_in_mid_round(devnet)
+        await kills(devnet)
         await devnet.wait_for(lambda: devnet.observer.done)
         found = await money(devnet)
     told = "\n".join(lines)
