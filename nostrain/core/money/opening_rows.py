@@ -10,7 +10,7 @@ from nostrain.units import Digest, Msat, Pubkey, UnixTime
 
 class Opening(msgspec.Struct, frozen=True, tag="opening"):
     """Row `opening/<worker>`: the last channel that we began to open to a worker, from nothing but `coins`. `number` counts them, `failures` those
-    in a row that failed.
+    in a row that failed; `earlier` is the node to which an opening before it succeeded, empty if none did.
     """
 
     worker: Pubkey
@@ -25,6 +25,12 @@ class Opening(msgspec.Struct, frozen=True, tag="opening"):
     state: OpeningState = OpeningState.OPENING
     txid: Digest | None = None
     channel_id: str = ""
+    earlier: str = ""
+
+    @property
+    def opened_to(self) -> str:
+        """The node to which the worker had a channel from us, whatever became of the last opening; empty: none."""
+        return self.node_id if self.state is OpeningState.OPENED else self.earlier
 
 
 class Openings(msgspec.Struct, frozen=True, tag="openings"):

@@ -52,7 +52,7 @@ def decide(tx: Transaction) -> None:
         if wanted is None or not needed(tx, run, policy, node, there, worker, wanted):
             continue
         size = capacity(run, policy, newcomer=not there.paid[worker])
-        found = affordable(tx, policy, node, there, size)
+        found = affordable(tx, policy, node, there, worker, size)
         if isinstance(found, str):
             told = told or f"no channel of {size // SAT} sat to worker {worker[:8]}: {found}"
         else:
@@ -99,7 +99,7 @@ def needed(
     """Whether the worker lacks a channel, and may have one now."""
     if wanted.id == node.node_id or not (policy.private or is_public(wanted.address)):
         return False
-    if any(row.node_id == wanted.id and row.worker != worker and row.state is N.OPENED for row in there.before):
+    if any(wanted.id == row.opened_to and row.worker != worker for row in there.before):
         return False  # one node behind several keys
     theirs = [peer for peer in node.peers if wanted.id == peer.node_id]
     level_msat = run.manifest.level_msat
@@ -109,16 +109,21 @@ def needed(
     match next((row for row in there.before if row.worker == worker), None):
         case None:
             return True
-        case Opening(state=N.FAILED, retry_at=retry_at):
+        case Opening(opened_to="", retry_at=retry_at):
             return tx.now >= retry_at
-        case Opening(at=at):  # used up; without a channel it is not confirmed yet, or it was closed
-            return bool(theirs) and tx.now >= at + DAY_S
+        case Opening(opened_to=had, at=at, state=state, retry_at=retry_at):  # used up; without a channel it is not confirmed yet, or it was closed
+            return bool(theirs) and had == wanted.id and tx.now >= (retry_at if state is N.FAILED else at + DAY_S)
 
 
 def is_public(address: str) -> bool:
     """Whether an address that was parsed leads neither into our own network nor nowhere."""
     host = address.rpartition(":")[0].strip("[]")
-    return host.endswith(".onion") or ipaddress.ip_address(host).is_global
+    if host.endswith(".onion"):
+        return True
+    found = ipaddress.ip_address(host)
+    if isinstance(found, ipaddress.IPv6Address) and found.sixtofour is not None:
+        return False  # its relay may be inside
+    return found.is_global and not found.is_multicast and not found.is_reserved  # NAT64 and what else embeds IPv4 is reserved
 
 
 def capacity(run: Run, policy: ChannelPolicy, *, newcomer: bool) -> Msat:
@@ -127,7 +132,9 @@ def capacity(run: Run, policy: ChannelPolicy, *, newcomer: bool) -> Msat:
     return capacity_msat(run.manifest.settlement, len(run.manifest.scoring.levels_ppm), rounds, policy.commitment_feerate_perkb)
 
 
-def affordable(tx: Transaction, policy: ChannelPolicy, node: LightningNode, there: Known, size: Msat) -> tuple[str, ...] | str:
+def affordable(
+    tx: Transaction, policy: ChannelPolicy, node: LightningNode, there: Known, worker: Pubkey, size: Msat
+) -> tuple[str, ...] | str:
     """The coins for a channel of that size, or what is in the way of it."""
     spent = tx.get(KEY, Openings) or Openings()
     if spent.total_msat + size > policy.total_msat:
@@ -135,9 +142,9 @@ def affordable(tx: Transaction, policy: ChannelPolicy, node: LightningNode, ther
     today = sum(amount for at, amount in spent.recent if at > tx.now - DAY_S)
     if today + size > policy.day_msat:
         return f"max_day_sat = {policy.day_msat // SAT}, of which {today // SAT} were used in the last 24 hours"
-    count = sum(row.state is N.OPENED for row in there.before)
-    if count >= policy.max_channels:
-        return f"max_channels = {policy.max_channels} are open"
+    others = sum(bool(row.opened_to) for row in there.before if row.worker != worker)
+    if others >= policy.max_channels:
+        return f"max_channels = {policy.max_channels} workers have one"
     height, used = tx.get("height", Chain), {coin for row in there.before if row.state is N.OPENED for coin in row.coins}
     coins = [coin for coin in node.coins if height is not None and height.height - coin.height + 1 >= policy.minconf]
     coins = [coin for coin in coins if coin.outpoint not in used]  # as the node was a moment ago
@@ -160,8 +167,8 @@ def begin(tx: Transaction, policy: ChannelPolicy, worker: Pubkey, wanted: NodeAd
     """Commit to an opening, and ask for it."""
     key, spent = f"opening/{worker}", tx.get(KEY, Openings) or Openings()
     last = tx.get(key, Opening)
-    number, failures = (last.number + 1, last.failures) if last is not None else (1, 0)
-    row = Opening(worker, wanted.id, wanted.address, size, coins, tx.now, number, failures)
+    number, failures, earlier = (last.number + 1, last.failures, last.opened_to) if last is not None else (1, 0, "")
+    row = Opening(worker, wanted.id, wanted.address, size, coins, tx.now, number, failures, earlier=earlier)
     tx.put(key, row)
     recent = (*(entry for entry in spent.recent if entry[0] > tx.now - DAY_S), (tx.now, size))
     tx.put(KEY, Openings(Msat(spent.total_msat + size), recent))
@@ -196,15 +203,22 @@ def done(tx: Transaction, key: str, outcome: Outcome) -> None:
         case ChannelOpened(txid=txid, channel_id=channel_id):
             state = advance("opening", row.state, N.OPENED)
             tx.put(key, msgspec.structs.replace(row, state=state, txid=txid, channel_id=channel_id, failures=0))
-            later = tuple((tx.now, entry[1]) if entry == (row.at, row.capacity_msat) else entry for entry in spent.recent)
-            tx.put(KEY, msgspec.structs.replace(spent, recent=later))  # it may have taken long
+            later = (*without(spent, row), (tx.now, row.capacity_msat))  # it may have taken long
+            tx.put(KEY, msgspec.structs.replace(spent, recent=later))
             tx.note("info", "channels_opened", f"opened {whom}: {txid}")
         case Failed(reason=reason):
             wait = min(RETRY_S << min(row.failures, 10), DAY_S)
             state, retry_at = advance("opening", row.state, N.FAILED), UnixTime(tx.now + wait)
             tx.put(key, msgspec.structs.replace(row, state=state, failures=row.failures + 1, retry_at=retry_at))
-            recent = tuple(entry for entry in spent.recent if entry != (row.at, row.capacity_msat))
-            tx.put(KEY, msgspec.structs.replace(spent, total_msat=Msat(spent.total_msat - row.capacity_msat), recent=recent))
+            total = Msat(spent.total_msat - row.capacity_msat)
+            tx.put(KEY, msgspec.structs.replace(spent, total_msat=total, recent=without(spent, row)))
             tx.note("warning", "channels_failed", f"could not open {whom}: {reason}")
         case _:
             raise IllegalTransition(f"{key} ended with {type(outcome).__name__}")
+
+
+def without(spent: Openings, row: Opening) -> tuple[tuple[UnixTime, Msat], ...]:
+    """What was used lately, less one opening: another of the same size may have ended in the second in which this one was begun."""
+    entry = (row.at, row.capacity_msat)
+    at = spent.recent.index(entry) if entry in spent.recent else len(spent.recent)
+    return (*spent.recent[:at], *spent.recent[at + 1 :])
