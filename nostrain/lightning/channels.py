@@ -8,6 +8,7 @@ Checked against lightningd 26.06 by `tests/contracts/test_lightning_channels.py`
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Final
 
 import trio
@@ -19,8 +20,12 @@ from nostrain.lightning.replies import Anything, Funded
 from nostrain.lightning.rpc import ClnError
 from nostrain.ports.lightning import ChannelOrder, OpenResult
 
+CONNECT_S: Final = 60.0
+"""How long the peer may take to answer at its address: one that only accepts connections must not keep others from a channel."""
 OPEN_S: Final = 120.0
-"""How long the peer may take to agree; then we give up, which it can only be told while nothing was sent."""
+"""How long it may take to agree; then it is cancelled, which lightningd refuses once the transaction is out. Again after as long."""
+LINGER_S: Final = 3_600.0
+"""How long `fundchannel` may take to end after all: while it connects, because the peer went away again, there is nothing to cancel."""
 CLEAR_S: Final = 10.0
 POLL_S: Final = 0.5
 
@@ -30,22 +35,49 @@ async def open_channel(node: ClnNode, order: ChannelOrder) -> OpenResult:
     known = await outcome(node, order)
     if known is not None:
         return known
-    try:
-        # Connected first, so that `fundchannel` takes the coins at once: from then on it can be seen.
-        await node.ask("connect", where(order), Anything)
-    except ClnError as error:
-        return OpenResult(None, reason=str(error))
+    # Connected first, so that `fundchannel` takes the coins at once: from then on it can be seen.
+    refused = await connect(node, order)
+    if refused is not None:
+        return OpenResult(None, reason=refused)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(press, node, order)
+        made = await fund(node, order)
+        nursery.cancel_scope.cancel()
+    if isinstance(made, ClnError):
+        return await ended(node, order, str(made))
+    if isinstance(made, Exception):
+        raise made
+    return OpenResult(made.txid, made.channel_id)
+
+
+async def connect(node: ClnNode, order: ChannelOrder) -> str | None:
+    """Why the peer cannot be reached, None when we are connected. Raises Unavailable."""
     begun = trio.current_time()
     try:
-        made = await node.rpc.call("fundchannel", terms(order), Funded, timeout_s=OPEN_S)
+        await node.rpc.call("connect", where(order), Anything, timeout_s=CONNECT_S)
     except ClnError as error:
-        return await ended(node, order, str(error))
-    except OutcomeUnknown:
-        if trio.current_time() < begun + OPEN_S:
-            raise
-        await give_up(node, order)
-        return await ended(node, order, f"the peer did not agree in {OPEN_S:.0f} s")
-    return OpenResult(made.txid, made.channel_id)
+        return str(error)
+    except OutcomeUnknown as error:
+        if trio.current_time() < begun + CONNECT_S:
+            raise Unavailable(str(error)) from error
+        return f"the peer did not answer in {CONNECT_S:.0f} s"
+    return None
+
+
+async def fund(node: ClnNode, order: ChannelOrder) -> Funded | Exception:
+    """What `fundchannel` replies, or the error that a nursery would wrap."""
+    try:
+        return await node.rpc.call("fundchannel", terms(order), Funded, timeout_s=LINGER_S)
+    except Exception as error:
+        return error
+
+
+async def press(node: ClnNode, order: ChannelOrder) -> None:
+    """Cancel an opening that the peer does not end, until `fundchannel` says so: what it has not ended may still become a channel."""
+    while True:
+        await trio.sleep(OPEN_S)
+        with suppress(ClnError, Unavailable):
+            await node.ask("fundchannel_cancel", {"id": order.node_id}, Anything)
 
 
 def where(order: ChannelOrder) -> dict[str, object]:
@@ -92,13 +124,3 @@ async def ended(node: ClnNode, order: ChannelOrder, reason: str) -> OpenResult:
             except Unavailable:
                 await trio.sleep(POLL_S)
     raise OutcomeUnknown(f"the opening to {order.node_id[:8]}: {reason}; its coins are still reserved")
-
-
-async def give_up(node: ClnNode, order: ChannelOrder) -> None:
-    """Cancel an opening that the peer does not end; lightningd refuses once its transaction is on its way. Raises OutcomeUnknown."""
-    try:
-        await node.ask("fundchannel_cancel", {"id": order.node_id}, Anything)
-    except ClnError:
-        return
-    except Unavailable as error:
-        raise OutcomeUnknown(str(error)) from error

@@ -111,7 +111,8 @@ def needed(
             return True
         case Opening(opened_to="", retry_at=retry_at):
             return tx.now >= retry_at
-        case Opening(opened_to=had, at=at, state=state, retry_at=retry_at):  # used up; without a channel it is not confirmed yet, or it was closed
+        case Opening(opened_to=had, at=at, state=state, retry_at=retry_at):
+            # Used up; without a channel it is not confirmed yet, or it was closed.
             return bool(theirs) and had == wanted.id and tx.now >= (retry_at if state is N.FAILED else at + DAY_S)
 
 
