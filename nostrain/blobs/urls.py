@@ -43,7 +43,7 @@ def parse_url_untrusted(text: str) -> httpx.URL:
         raise RemoteProtocolError("blob URL", f"longer than {_LONGEST} characters")
     try:
         url = httpx.URL(text)
-        host, port = url.raw_host.decode("ascii"), url.port
+        host, port, _ = url.raw_host.decode("ascii"), url.port, url.host  # as it is shown: raises where IDNA knows no such name
     except (httpx.InvalidURL, ValueError) as error:
         raise RemoteProtocolError("blob URL", "not a URL") from error
     if url.scheme not in ("http", "https") or url.userinfo or not (port is None or 0 < port < 65536):

@@ -125,7 +125,7 @@ class TicketClient:
             try:
                 async with self._http.stream("POST", url, headers=headers, follow_redirects=False) as response:
                     return self._read(response, await _body(response), server, announcement, size)
-            except (httpx.HTTPError, httpx.InvalidURL) as error:
+            except (httpx.HTTPError, httpx.InvalidURL, UnicodeError) as error:  # UnicodeError: its host is no name by IDNA's rules
                 raise Unavailable(f"{server}: {type(error).__name__}") from error
         raise Unavailable(f"{server}: no answer within {ANSWER_S:g} s")
 

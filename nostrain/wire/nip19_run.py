@@ -16,12 +16,16 @@ from nostrain.wire.relay_url import relay_urls_untrusted
 MAX_CHARACTERS: Final = 5_000
 """NIP-19's own bound."""
 
+MAX_FIELD: Final = 255
+"""Bytes: a field's length is one byte."""
+
 _SPECIAL, _RELAY, _AUTHOR, _KIND = range(4)
 
 
 def nevent(address: RunAddress) -> str:
-    """The NIP-19 spelling of a run's manifest."""
-    fields = [(_SPECIAL, bytes.fromhex(address.run)), *((_RELAY, url.encode()) for url in address.relays)]
+    """The NIP-19 spelling of a run's manifest; a relay whose URL is longer than a field may be is left out."""
+    relays = [url.encode() for url in address.relays]
+    fields = [(_SPECIAL, bytes.fromhex(address.run)), *((_RELAY, url) for url in relays if len(url) <= MAX_FIELD)]
     if address.coordinator is not None:
         fields.append((_AUTHOR, bytes.fromhex(address.coordinator)))
     fields.append((_KIND, kinds.MANIFEST.to_bytes(4, "big")))

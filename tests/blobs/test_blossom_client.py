@@ -224,6 +224,7 @@ async def test_without_any_server_a_blob_stays_here(world: World) -> None:
         "http://[::1/",
         "http://h\x00st/",
         "http://a..b/",
+        "http://xn--a.example/",
         f"http://{'a' * 64}.example/",
         f"http://{'a' * 3000}",
     ],

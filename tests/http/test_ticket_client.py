@@ -44,6 +44,13 @@ async def test_buys_once() -> None:
     assert len(world.node.paid) == 1
 
 
+@pytest.mark.parametrize("server", ["http://xn--a.example", "https://xn--.example"])
+async def test_a_server_whose_name_cannot_be_resolved_is_unavailable(server: str) -> None:
+    world = World()
+    with pytest.raises(Unavailable):
+        await buyer(world, Wallet()).buy_ticket(server, RUN, ROUND, SIZE, FEE)
+
+
 async def test_a_wallet_that_was_lost_costs_nothing() -> None:
     world = World()
     ticket = await buy(buyer(world, Wallet()))

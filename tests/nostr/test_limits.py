@@ -267,6 +267,13 @@ async def test_a_refused_connection_is_unavailable() -> None:
         await fetched(handler)
 
 
+@pytest.mark.parametrize("url", ["ws://xn--a.example", "wss://xn--.example"])
+async def test_a_name_that_cannot_be_a_name_is_unavailable(url: str) -> None:
+    """The WebSocket's side dials it as it is written, and the DNS may know it; what httpx raises then must not end the daemon."""
+    with pytest.raises(Unavailable):
+        await fetched(lambda request: httpx.Response(200), url)
+
+
 async def test_a_document_that_does_not_come_is_given_up(autojump_clock: MockClock) -> None:
     async def handler(request: httpx.Request) -> httpx.Response:
         await trio.sleep_forever()

@@ -148,6 +148,11 @@ def test_the_address_of_a_run_is_read_as_it_was_written() -> None:
     assert parse_run_untrusted(RUN) == RunAddress(RUN)
 
 
+def test_a_relay_that_no_address_has_room_for_is_left_out() -> None:
+    relays = (f"wss://{'a' * 250}", "wss://" + "é" * 200, "wss://b")
+    assert parse_run_untrusted(nevent(RunAddress(RUN, relays=relays))).relays == ("wss://b",)
+
+
 def test_nostr_sdk_reads_our_address_and_our_lists() -> None:
     theirs = nostr_sdk.Nip19Event.from_bech32(nevent(RunAddress(RUN, ALICE.pubkey, ("wss://relay.example",))))
     assert theirs.event_id().to_hex() == RUN
