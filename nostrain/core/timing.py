@@ -162,7 +162,7 @@ def opening_moments(state: NodeState) -> Iterator[int]:
             yield from (row.retry_at, row.at + DAY_S)
     withdrawal = state.rows.get("withdrawal")
     if isinstance(withdrawal, Withdrawal):
-        yield withdrawal.retry_at
+        yield from (withdrawal.retry_at, withdrawal.at + DAY_S)
     openings = state.rows.get("openings")
     if isinstance(openings, Openings):
         yield from (at + DAY_S for at, _ in openings.recent)

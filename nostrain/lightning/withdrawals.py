@@ -31,8 +31,10 @@ async def splice_out(node: ClnNode, order: SpliceOrder) -> SentResult:
         return known or SentResult(None, "the channel is gone")
     if channel.state != NORMAL:
         return SentResult(None, f"the channel is in state {channel.state}")
-    if channel.htlcs or not channel.peer_connected:
-        raise Unavailable(f"channel {order.channel_id[:8]}: {'HTLCs are in it' if channel.htlcs else 'its peer is away'}")
+    if not channel.peer_connected:
+        return SentResult(None, "its peer is away")  # which may be for good, and nothing else is withdrawn meanwhile
+    if channel.htlcs:
+        raise Unavailable(f"channel {order.channel_id[:8]}: HTLCs are in it")
     params = {"channel": order.channel_id, "amount": f"{order.amount_sat}sat"}
     try:
         return SentResult((await node.rpc.call("spliceout", params, Sent, timeout_s=SPLICE_S)).txid)

@@ -14,13 +14,15 @@ from nostrain.core.money.liquidity_rows import Coin, OwnChannel
 from nostrain.core.money.policies import WithdrawPolicy
 from nostrain.core.money.withdrawal_rows import Withdrawal
 from nostrain.core.money.withdrawals import FEES_MSAT, LEAST_MSAT
+from nostrain.core.rows import NodeState
 from nostrain.core.tables import WithdrawalState
+from nostrain.core.timing import DAY_S
 from nostrain.daemon.wallet import spending
 from nostrain.protocol.ledger import LedgerEntry
 from nostrain.units import BlockHeight, Digest, Msat
 from nostrain.wire.control import Wallet
 from tests.core.actors import HEIGHT, Node, until
-from tests.docs.examples import WORKERS
+from tests.docs.examples import COORDINATOR, WORKERS
 
 ADDRESS = "bcrt1qw508d6qejxtdg4y5r3zarvary0c5xw7kygt080"
 SAT = 1_000
@@ -134,6 +136,57 @@ def test_what_failed_for_certain_is_tried_again_later(at: str) -> None:
     assert node.next_deadline(there.state, there.now) is not None
     there.at(3_600)
     assert row(there).number == 2
+
+
+def test_an_address_that_is_not_the_policys_any_more_gets_nothing() -> None:
+    for policy in (None, msgspec.structs.replace(POLICY, address="bcrt1qrp33g0q5c5txsp9arysrx4k6zdkfs4nce4xj0gdcccefvpysxf3qzf4jry")):
+        there = worker(coin(ENOUGH))
+        asked = there.asked(PrepareWithdrawal)
+        there.identity = msgspec.structs.replace(there.identity, withdraw=policy)
+        there.take(Boot(there.identity))
+        there.ends(asked, WithdrawalPrepared(TXID, "psbt"))
+        assert not there.asks(SendWithdrawal)
+        assert (row(there).state, row(there).psbt) == (WithdrawalState.FAILED, "")
+
+
+def test_what_arrives_and_is_needed_as_reserve_does_not_stop_the_next() -> None:
+    there = worker(channels=(channel(ABOVE + KEEP),), policy=msgspec.structs.replace(POLICY, reserve_msat=2 * ABOVE))
+    there.ends(there.asked(SpliceOut), TransactionSent(SPLICED))
+    funds(there, coin(ABOVE, SPLICED), channels=(channel(ABOVE + KEEP, funding="ee"),))
+    assert there.asked(SpliceOut, "splice:2").funding_txid == "ee" * 32
+
+
+def test_a_splice_whose_coin_is_never_seen_is_waited_for_for_a_day() -> None:
+    """The peer may have spliced the channel itself when we wanted to, or somebody has spent the coin."""
+    there = worker(channels=(channel(ABOVE + KEEP),))
+    there.at(DAY_S)
+    there.ends(there.asked(SpliceOut), TransactionSent(SPLICED))
+    funds(there, channels=(channel(ABOVE + KEEP, funding="ee"),))
+    there.at(2 * DAY_S - 1)
+    assert not there.asks(SpliceOut)
+    assert node.next_deadline(there.state, there.now) == there.now + 1
+    there.at(2 * DAY_S)
+    assert there.asked(SpliceOut, "splice:2").funding_txid == "ee" * 32
+
+
+def test_a_coordinator_pays_from_its_channels_and_takes_nothing_out_of_them() -> None:
+    there = Node(COORDINATOR, "coordinator")
+    there.identity = msgspec.structs.replace(there.identity, withdraw=POLICY)
+    there.take(Boot(there.identity))
+    there.block()
+    funds(there, channels=(channel(10 * ABOVE),))
+    assert not there.has("withdrawal")
+    funds(there, coin(ENOUGH))
+    assert there.asked(PrepareWithdrawal).amount_msat == ABOVE
+
+
+def test_tickets_can_still_be_bought_with_what_stays_in_the_channel() -> None:
+    there = worker().hear(until("manifest"))
+    settlement = msgspec.structs.replace(there.run.manifest.settlement, fee_msat=Msat(3 * KEEP))
+    manifest = msgspec.structs.replace(there.run.manifest, settlement=settlement)
+    there.state = NodeState({**there.state.rows, "run": msgspec.structs.replace(there.run, manifest=manifest)})
+    funds(there, channels=(channel(ABOVE + 7 * KEEP),))
+    assert there.asked(SpliceOut).amount_msat == ABOVE + KEEP
 
 
 def test_in_a_run_the_ledger_names_it() -> None:

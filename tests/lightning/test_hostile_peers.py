@@ -1,4 +1,4 @@
-"""Peers that do not answer when a channel is opened to them: nobody is waited for for ever, and nothing is given up that may still happen."""
+"""Peers that do not answer when a channel is opened to them, or spliced: nobody is waited for for ever, nothing is given up that may still happen."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import trio
 from nostrain.errors import OutcomeUnknown, Unavailable
 from nostrain.lightning import channels
 from nostrain.lightning.client import ClnLightning
-from nostrain.ports.lightning import ChannelOrder, OpenResult
+from nostrain.ports.lightning import ChannelOrder, OpenResult, SentResult, SpliceOrder
+from nostrain.units import Digest
 from tests.lightning.scripted_node import NODE_ID, Request, ScriptedNode, fail, hang, say, send
 from tests.simnet.conftest import PATIENCE_S
 
-COIN, TXID, CHANNEL = "aa" * 32, "77" * 32, "66" * 32
+COIN, TXID, CHANNEL = "aa" * 32, Digest("77" * 32), "66" * 32
 ORDER = ChannelOrder(NODE_ID, "93.184.216.34:9735", 60_000, (f"{COIN}:0",), 1000, announce=False)
 SOON_S = 0.05
 
@@ -89,3 +90,12 @@ async def test_one_that_never_ends_is_unknown(node: ScriptedNode, monkeypatch: p
     node.script("fundchannel_cancel", fail(306, "Unknown peer"))
     with pytest.raises(OutcomeUnknown):
         await opened(node)
+
+
+async def test_a_channel_whose_peer_stays_away_keeps_no_other_withdrawal_waiting(node: ScriptedNode) -> None:
+    there = {"peer_id": NODE_ID, "state": "CHANNELD_NORMAL", "channel_id": CHANNEL, "funding_txid": COIN, "htlcs": []}
+    node.script("listpeerchannels", say({"channels": [there | {"peer_connected": False}]}))
+    result = await ClnLightning(node.path).splice_out(SpliceOrder(CHANNEL, COIN, 20_000))
+    assert result == SentResult(None, "its peer is away")
+    node.script("listpeerchannels", say({"channels": [there | {"peer_connected": False, "inflight": [{"funding_txid": TXID}]}]}))
+    assert await ClnLightning(node.path).splice_out(SpliceOrder(CHANNEL, COIN, 20_000)) == SentResult(TXID), "it was signed before"

@@ -17,6 +17,7 @@ from nostrain.core.money.policies import WithdrawPolicy
 from nostrain.core.money.withdrawal_rows import Withdrawal
 from nostrain.core.rows import Chain
 from nostrain.core.tables import WithdrawalState, advance
+from nostrain.core.timing import DAY_S
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.ledger import LedgerEntry
@@ -32,7 +33,9 @@ LEAST_MSAT: Final = 10_000 * SAT
 """Less is not worth a transaction."""
 RETRY_S: Final = 3_600
 """After one that failed; twice as long after each more, a day at most."""
-MAX_RETRY_S: Final = 86_400
+MAX_RETRY_S: Final = DAY_S
+TICKETS: Final = 2
+"""So many stay affordable, whatever the operator says: one, and the fee of the splice."""
 
 
 def decide(tx: Transaction) -> None:
@@ -43,11 +46,10 @@ def decide(tx: Transaction) -> None:
     last = tx.get(KEY, Withdrawal)
     coins = ours(tx, policy, node, last)
     loose = sum(coin.amount_msat for coin in coins) - policy.reserve_msat - FEES_MSAT
-    if last is not None and last.state is W.SPLICED:
-        arrived = any(coin.outpoint.partition(":")[0] == last.splice_txid for coin in coins)
-        if loose >= LEAST_MSAT and (arrived or loose >= policy.above_msat):
-            prepare(tx, policy, last, coins, loose)
-    elif last is None or (last.state not in OPEN and tx.now >= last.retry_at):
+    arrived = last is not None and any(coin.outpoint.partition(":")[0] == last.splice_txid for coin in coins)
+    if last is not None and last.state is W.SPLICED and loose >= LEAST_MSAT and (arrived or loose >= policy.above_msat):
+        prepare(tx, policy, last, coins, loose)
+    elif last is None or over(tx, last, arrived=arrived):
         fresh = Withdrawal(
             number=1 if last is None else last.number + 1,
             address=policy.address,
@@ -55,11 +57,28 @@ def decide(tx: Transaction) -> None:
             at=tx.now,
             failures=0 if last is None else last.failures,
         )
-        channel = max(node.channels, key=lambda one: (one.spendable_msat, one.channel_id), default=None)
+        channel = max(spare(tx, node), key=lambda one: (one.spendable_msat, one.channel_id), default=None)
         if loose >= policy.above_msat:
             prepare(tx, policy, msgspec.structs.replace(fresh, state=W.PREPARING), coins, loose)
-        elif channel is not None and channel.spendable_msat - policy.keep_msat >= policy.above_msat:
+        elif channel is not None and channel.spendable_msat - kept(tx, policy) >= policy.above_msat:
             splice(tx, policy, fresh, channel)
+
+
+def over(tx: Transaction, last: Withdrawal, *, arrived: bool) -> bool:
+    """Whether another may begin. What was spliced may all be needed as reserve, or not come: somebody may have spent it, or it was the peer's splice."""
+    if last.state is W.SPLICED:
+        return arrived or tx.now >= last.at + DAY_S
+    return last.state not in OPEN and tx.now >= last.retry_at
+
+
+def spare(tx: Transaction, node: LightningNode) -> tuple[OwnChannel, ...]:
+    """Channels that may be spliced: a coordinator pays its rounds from its own."""
+    return () if "coordinator" in tx.me.roles else node.channels
+
+
+def kept(tx: Transaction, policy: WithdrawPolicy) -> Msat:
+    """What stays in a channel: tickets of the run can still be bought with it."""
+    return max(policy.keep_msat, Msat(TICKETS * tx.run.manifest.settlement.fee_msat if tx.run is not None else 0))
 
 
 def ours(tx: Transaction, policy: WithdrawPolicy, node: LightningNode, last: Withdrawal | None) -> tuple[Coin, ...]:
@@ -72,7 +91,7 @@ def ours(tx: Transaction, policy: WithdrawPolicy, node: LightningNode, last: Wit
 
 def splice(tx: Transaction, policy: WithdrawPolicy, row: Withdrawal, channel: OwnChannel) -> None:
     """Commit to taking out of a channel what is over, in whole sat, and ask for it."""
-    amount = Msat((channel.spendable_msat - policy.keep_msat) // SAT * SAT)
+    amount = Msat((channel.spendable_msat - kept(tx, policy)) // SAT * SAT)
     row = msgspec.structs.replace(row, channel_id=channel.channel_id, funding_txid=channel.funding_txid, spliced_msat=amount)
     put(tx, row, SpliceOut(KEY, f"splice:{row.number}", row.channel_id, row.funding_txid, amount))
 
@@ -97,8 +116,10 @@ def done(tx: Transaction, outcome: Outcome) -> None:
     what = f"withdrawal {row.number} to {row.address}"
     match outcome:
         case TransactionSent(txid=txid) if row.state is W.SPLICING:
-            tx.put(KEY, msgspec.structs.replace(row, state=advance("withdrawal", row.state, W.SPLICED), splice_txid=txid))
+            tx.put(KEY, msgspec.structs.replace(row, state=advance("withdrawal", row.state, W.SPLICED), splice_txid=txid, at=tx.now))
             tx.note("info", "channels_spliced", f"{what}: {row.spliced_msat // SAT} sat leave channel {row.channel_id[:16]}: {txid}")
+        case WithdrawalPrepared() if tx.me.withdraw is None or tx.me.withdraw.address != row.address:
+            failed(tx, row, "the configuration names another address by now, or none")  # its coins are free in 72 blocks
         case WithdrawalPrepared(txid=txid, psbt=psbt):
             state = advance("withdrawal", row.state, W.SENDING)
             row = msgspec.structs.replace(row, state=state, txid=txid, psbt=psbt)
@@ -110,9 +131,14 @@ def done(tx: Transaction, outcome: Outcome) -> None:
             tx.entries.append(LedgerEntry(tx.now, run, 0, EventId(""), "withdrawn", row.amount_msat, txid, tx.me.pubkey))
             tx.note("info", "withdrawn", f"{what}: {row.amount_msat // SAT} sat are sent: {txid}")
         case Failed(reason=reason):
-            state, wait = advance("withdrawal", row.state, W.FAILED), min(RETRY_S << min(row.failures, 10), MAX_RETRY_S)
-            retry_at = UnixTime(tx.now + wait)
-            tx.put(KEY, msgspec.structs.replace(row, state=state, psbt="", failures=row.failures + 1, retry_at=retry_at))
-            tx.note("warning", "withdrawals_failed", f"{what} failed, again later: {reason}")
+            failed(tx, row, reason)
         case _:
             raise IllegalTransition(f"{KEY} ended with {type(outcome).__name__}")
+
+
+def failed(tx: Transaction, row: Withdrawal, reason: str) -> None:
+    """Nothing was sent; another follows later."""
+    state, wait = advance("withdrawal", row.state, W.FAILED), min(RETRY_S << min(row.failures, 10), MAX_RETRY_S)
+    retry_at = UnixTime(tx.now + wait)
+    tx.put(KEY, msgspec.structs.replace(row, state=state, psbt="", failures=row.failures + 1, retry_at=retry_at))
+    tx.note("warning", "withdrawals_failed", f"withdrawal {row.number} to {row.address} failed, again later: {reason}")
