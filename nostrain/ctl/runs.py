@@ -56,9 +56,11 @@ def show_run(run: str, relays: Sequence[str], control: Path, listen_s: float, *,
         address = parse_run_untrusted(run)
     except RemoteProtocolError as error:
         raise click.ClickException(str(error)) from None
-    found = trio.run(look_at, asked([*relays, *address.relays], control), address, listen_s)
+    ours = asked(relays, control) if relays or not address.relays else ()
+    found = trio.run(look_at, ours, address, listen_s)
     if found is None:
-        raise click.ClickException(f"no relay that was asked has the run {address.run}")
+        hint = "; the relays that it names are asked if they are public, others with --relay" if address.relays else ""
+        raise click.ClickException(f"no relay that was asked has the run {address.run}{hint}")
     if as_json:
         click.echo(msgspec.json.encode(as_object(found)))
         return

@@ -11,8 +11,9 @@ import trio
 
 from nostrain.core.bounds import manifest_problem
 from nostrain.errors import RemoteProtocolError
+from nostrain.http.outbound import public_stream
 from nostrain.nostr.pool import RelayPool, open_pool
-from nostrain.nostr.transport import Connect, open_websocket
+from nostrain.nostr.transport import Connect, open_websocket, websockets
 from nostrain.protocol.discovery import Pointer, Presence, RunAddress
 from nostrain.protocol.event import Event, Filter
 from nostrain.protocol.manifest import RunManifest
@@ -35,6 +36,8 @@ MAX_OF_ONE: Final = 10
 """Runs that are shown of one relay, and of one coordinator: the newest."""
 CLOCKS_S: Final = 600
 """Clocks may differ by so much."""
+PUBLIC: Final = websockets(public_stream)
+"""Dials relays on public addresses only."""
 
 
 class FoundRun(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,14 +67,16 @@ async def find_runs(relays: Sequence[str], now: UnixTime, *, connect: Connect = 
     async with trio.open_nursery() as nursery:
         for url in relays:
             nursery.start_soon(_search, url, connect, by_relay)
-    everything = list({event.id: event for events in by_relay.values() for event in events}.values())
+    of_run: dict[str | None, list[Event]] = {}  # every event is looked at for one run only, however many runs there are
+    for event in {event.id: event for events in by_relay.values() for event in events}.values():
+        of_run.setdefault(event.tag("d"), []).append(event)
     manifests: dict[EventId, Message] = {}
     shown: dict[EventId, list[str]] = {}
     for url, events in by_relay.items():
         for found in chosen(understood(events)).values():
             manifests[found.id] = found
             shown.setdefault(found.id, []).append(url)
-    runs = [described(message, everything, shown[message.id]) for message in manifests.values()]
+    runs = [described(message, of_run.get(message.id, []), shown[message.id]) for message in manifests.values()]
     return sorted(runs, key=lambda run: (-run.active if run.active <= now + CLOCKS_S else 0, run.id))
 
 
@@ -85,25 +90,40 @@ async def _search(url: str, connect: Connect, by_relay: dict[str, list[Event]]) 
     by_relay[url] = events
 
 
-async def look_at(relays: Sequence[str], address: RunAddress, listen_s: float, *, connect: Connect = open_websocket) -> FoundRun | None:
-    """One run with its participants, and who is heard within `listen_s`. None: no relay has its manifest."""
-    of_run = (("d", (address.run,)),)
-    public = (kinds.ENROLMENT, kinds.ANNOUNCEMENT, kinds.RESULT, kinds.POINTER)
-    async with open_pool(relays, connect=connect) as pool:
-        events = await read(pool, [Filter(ids=(address.run,)), *(Filter(kinds=(kind,), tags=of_run, limit=PAGE) for kind in public)])
-        manifests = [message for message in understood(events) if message.id == address.run and isinstance(message.body, RunManifest)]
+async def look_at(
+    relays: Sequence[str],
+    address: RunAddress,
+    listen_s: float,
+    *,
+    connect: Connect = open_websocket,
+    strangers: Connect = PUBLIC,
+) -> FoundRun | None:
+    """One run with its participants, and who is heard within `listen_s`. None: no relay has its manifest.
+
+    Asked are `relays`, which `connect` dials, and those that the address names: a stranger may have written it, `strangers` dials them. What
+    only the coordinator says is read by itself, so that nobody can drown it.
+    """
+    urls, ours, of_run = tuple(dict.fromkeys((*relays, *address.relays))), frozenset(relays), (("d", (address.run,)),)
+    async with open_pool(urls, connect=lambda url: (connect if url in ours else strangers)(url)) as pool:
+        events = await read(pool, [Filter(ids=(address.run,))], most=1)
+        manifests = [message for message in understood(events) if isinstance(message.body, RunManifest)]
         if not manifests:
             return None
+        own = (kinds.ANNOUNCEMENT, kinds.RESULT, kinds.POINTER)
+        events += await read(pool, [Filter(kinds=(kind,), authors=(manifests[0].author,), tags=of_run, limit=PAGE) for kind in own])
+        events += await read(pool, [Filter(kinds=(kinds.ENROLMENT,), tags=of_run, limit=PAGE)])
         events += await read(pool, [Filter(kinds=(kinds.PRESENCE,), tags=of_run)], quiet_s=listen_s, longest_s=listen_s)
-    return described(manifests[0], events, relays)
+    return described(manifests[0], events, urls)
 
 
-async def read(pool: RelayPool, filters: Sequence[Filter], *, quiet_s: float = QUIET_S, longest_s: float = LONGEST_S) -> list[Event]:
-    """What the relays send for `filters`, verified, until they are quiet; at most MAX_READ events, for at most `longest_s`."""
+async def read(
+    pool: RelayPool, filters: Sequence[Filter], *, quiet_s: float = QUIET_S, longest_s: float = LONGEST_S, most: int | None = None
+) -> list[Event]:
+    """What the relays send for `filters`, verified, until they are quiet; at most `most` events (MAX_READ), for at most `longest_s`."""
     found: list[Event] = []
     with trio.move_on_after(longest_s):
         async with pool.subscribe(filters) as events:
-            while len(found) < MAX_READ:
+            while len(found) < (MAX_READ if most is None else most):
                 with trio.move_on_after(quiet_s if found or pool.connected else CONNECT_S) as patience:
                     found.append(await events.receive())
                 if patience.cancelled_caught:

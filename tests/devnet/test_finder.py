@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -16,13 +18,16 @@ from nostrain.ctl.main import main
 from nostrain.devnet import finder
 from nostrain.devnet.finder import MAX_OF_ONE, FoundRun, find_runs, look_at
 from nostrain.protocol.discovery import Pointer, Presence, RunAddress
-from nostrain.protocol.event import Event
+from nostrain.protocol.event import Draft, Event
+from nostrain.protocol.messages import Message
+from nostrain.protocol.tensors import parameter_count
 from nostrain.units import UnixTime
+from nostrain.wire import kinds
 from nostrain.wire.discovery import draft_advert
-from nostrain.wire.messages import draft
+from nostrain.wire.messages import draft, read_message_untrusted
 from nostrain.wire.nip19_run import parse_run_untrusted
 from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS, Examples
-from tests.nostr.scripted_relay import PlainSigner, ScriptedRelay, dial
+from tests.nostr.scripted_relay import PlainSigner, ScriptedRelay, Wire, dial
 
 EXAMPLES = Examples()
 RUN = EXAMPLES.run
@@ -70,6 +75,49 @@ async def test_a_flood_on_one_relay_hides_nothing_of_another(autojump_clock: Moc
     found = await find_runs(["ws://hostile", "ws://honest"], NOW, connect=dial(hostile=hostile, honest=honest))
     assert RUN in {run.id for run in found}
     assert len(found) == 31
+
+
+async def test_what_a_relay_floods_is_read_a_few_times_not_once_for_every_run(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading verifies signatures within: a hundred runs times thousands of events would be minutes."""
+    reads: Counter[str] = Counter()
+
+    def counted(event: Event) -> Message:
+        reads[event.id] += 1
+        return read_message_untrusted(event)
+
+    monkeypatch.setattr(finder, "read_message_untrusted", counted)
+    relay = ScriptedRelay(*EXAMPLES.events.values(), *(manifest(f"{at}", PlainSigner(f"{at}"), START + at) for at in range(20)))
+    assert len(await find_runs(["ws://a"], NOW, connect=dial(a=relay))) == 21
+    assert max(reads.values()) <= 4
+
+
+async def test_a_flood_hides_no_run_that_is_looked_at_nor_where_it_stands(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(ScriptedRelay):
+        @asynccontextmanager
+        async def connect(self, url: str) -> AsyncIterator[Wire]:
+            await trio.sleep(1)
+            async with super().connect(url) as wire:
+                yield wire
+
+    monkeypatch.setattr(finder, "MAX_READ", 60)
+    enrolment = next(event for event in EXAMPLES.events.values() if event.kind == kinds.ENROLMENT)
+    flood = [PlainSigner(f"{at}").sign(Draft(NOW, enrolment.kind, enrolment.tags, "{}")) for at in range(80)]
+    honest = Slow(*EXAMPLES.events.values(), pointer())
+    urls = ["ws://hostile", "ws://honest"]
+    found = await look_at(urls, RunAddress(RUN), 1, connect=dial(hostile=ScriptedRelay(*flood), honest=honest))
+    assert found is not None
+    assert (found.pointer, found.round) == (POINTER, 1)
+
+
+async def test_relays_of_an_address_are_dialled_as_strangers(autojump_clock: MockClock) -> None:
+    relay, address = ScriptedRelay(*EXAMPLES.events.values()), RunAddress(RUN, relays=("ws://theirs",))
+    found = await look_at((), address, 1, connect=dial(), strangers=dial(theirs=relay))
+    assert found is not None
+    assert found.found_on == ("ws://theirs",)
 
 
 async def test_one_coordinator_shows_a_few_runs_and_those_of_the_future_come_last(autojump_clock: MockClock) -> None:
@@ -137,7 +185,7 @@ def answering(monkeypatch: pytest.MonkeyPatch, found: FoundRun) -> Iterator[list
         return [found]
 
     async def look(relays: object, address: RunAddress, listen_s: float) -> FoundRun | None:
-        asked.append(relays)
+        asked.append((relays, address.relays))
         return found if address.run == RUN else None
 
     monkeypatch.setattr(finder, "find_runs", find)
@@ -162,12 +210,12 @@ def test_the_list_in_a_terminal(answering: list[object]) -> None:
 
 def test_the_list_and_a_run_for_programs(answering: list[object]) -> None:
     (shown,) = msgspec.json.decode(CliRunner().invoke(main, ["run", "list", "--relay", "wss://a", "--json"]).output)
-    assert shown["parameters"] == runs.parameters(EXAMPLES.manifest) > 50_000
+    assert shown["parameters"] == parameter_count(EXAMPLES.manifest.model) > 50_000
     address = parse_run_untrusted(shown["nevent"])
     assert address == RunAddress(RUN, COORDINATOR.pubkey, ("wss://relay.example",))
     one = msgspec.json.decode(CliRunner().invoke(main, ["run", "show", shown["nevent"], "--json"]).output)
     assert one == shown
-    assert answering[-1] == ("wss://relay.example",)
+    assert answering[-1] == ((), ("wss://relay.example",))
 
 
 def test_a_run_in_a_terminal_commands_nothing(answering: list[object]) -> None:
