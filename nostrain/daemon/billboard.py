@@ -38,6 +38,8 @@ PRESENCE_S: Final = (45.0, 75.0)
 """Between two signs of our presence, drawn each time: participants that start together do not speak together."""
 STALE_S: Final = 180
 """Whoever was not heard for so long is not there."""
+MAX_ONLINE: Final = 128
+"""Participants that are told of, those that were heard last: whoever enrols a thousand keys must not make a status too long to be answered."""
 POINTER_S: Final = 10.0
 """The least time between two versions of a pointer."""
 REPEAT_S: Final = 24 * 3600.0
@@ -69,12 +71,13 @@ class Billboard:
                 nursery.start_soon(self._point)
 
     def online(self) -> tuple[Online, ...]:
-        """Participants of the run that were heard within STALE_S, by name; ourselves too."""
+        """Participants of the run that were heard within STALE_S, by name, at most MAX_ONLINE; ourselves too."""
         now, run = self._runtime.ports.clock.now(), self._run
         present = [
             (key, at, said) for key, (at, said) in self._heard.items() if run is not None and now - at <= STALE_S and known(run, key)
         ]
-        found = [Online(key, said.name, said.role, said.round, said.doing, max(0, now - at)) for key, at, said in present]
+        latest = sorted(present, key=lambda heard: (-heard[1], heard[0]))[:MAX_ONLINE]
+        found = [Online(key, said.name, said.role, said.round, said.doing, max(0, now - at)) for key, at, said in latest]
         return tuple(sorted(found, key=lambda one: (one.role, one.name, one.pubkey)))
 
     @property

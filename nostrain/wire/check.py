@@ -83,7 +83,7 @@ def integer(value: Any, path: str) -> None:
 
 def text(value: Any, path: str) -> None:
     """Any other text: printable, on one line, so that it can stand in a log; short where a person reads it."""
-    if len(value) > (MAX_WORDS if path.endswith((".name", ".reason", ".error", ".engine")) else MAX_TEXT):
+    if len(value) > (MAX_WORDS if path.endswith((".name", ".reason", ".error", ".engine", ".doing")) else MAX_TEXT):
         fail(path, f"has {len(value)} characters")
     if not value.isprintable():
         fail(path, "has characters that do not print")

@@ -6,10 +6,13 @@ import random
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
+import pytest
 import trio
 from trio.testing import MockClock
 
-from nostrain.daemon.billboard import PRESENCE_S, STALE_S, Billboard
+from nostrain.daemon import billboard
+from nostrain.daemon.billboard import MAX_ONLINE, PRESENCE_S, STALE_S, Billboard
 from nostrain.errors import Unavailable
 from nostrain.protocol.discovery import Pointer, Presence
 from nostrain.protocol.event import Draft, Event
@@ -17,6 +20,8 @@ from nostrain.testing.participant import Participant
 from nostrain.testing.simulation import Plan, Simulation
 from nostrain.units import UnixTime
 from nostrain.wire import kinds
+from nostrain.wire.check import MAX_WORDS
+from nostrain.wire.control import MAX_LINE
 from nostrain.wire.discovery import draft_advert, read_advert_untrusted, read_inboxes_untrusted, read_servers_untrusted
 from tests.daemon.world import until
 from tests.nostr.scripted_relay import PlainSigner
@@ -34,9 +39,9 @@ def pointers(sim: Simulation) -> list[Pointer]:
 async def start(nursery: trio.Nursery, one: Participant, *, present: bool = True) -> Billboard:
     await until(lambda: one.runtime is not None)
     assert one.runtime is not None
-    billboard = Billboard(one.runtime, OURS, random.Random(one.name), present=present, servers=(SERVER,))
-    nursery.start_soon(billboard.run)
-    return billboard
+    board = Billboard(one.runtime, OURS, random.Random(one.name), present=present, servers=(SERVER,))
+    nursery.start_soon(board.run)
+    return board
 
 
 async def test_a_run_is_advertised_from_its_beginning_to_its_end(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -92,6 +97,27 @@ async def test_strangers_are_not_listed_and_an_old_word_does_not_replace_a_new_o
         assert heard.pop(worker.pubkey) == "new"
         assert set(heard) <= {sim.key("coordinator")}
         nursery.cancel_scope.cancel()
+
+
+async def test_a_crowd_of_keys_does_not_outgrow_the_answer_to_an_operator(
+    tmp_path: Path, autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(billboard, "known", lambda run, key: True)
+    sim = Simulation(PLAN, tmp_path)
+    async with sim.running(), trio.open_nursery() as nursery:
+        board = await start(nursery, sim.participants["coordinator"])
+        await until(lambda: sim.participants["coordinator"].run is not None)
+        run, long = sim.participants["coordinator"].run, "\N{GRINNING FACE}" * MAX_WORDS
+        assert run is not None
+        for number in range(MAX_ONLINE + 20):
+            said = Presence(run.id, "worker", long, 0, long)
+            sim.relays.accept(PlainSigner(f"{number}").sign(draft_advert(said, UnixTime(sim.clock.now() - number))))
+        await trio.sleep(1)
+        online = board.online()
+        nursery.cancel_scope.cancel()
+    assert len(online) == MAX_ONLINE
+    assert max(one.seconds for one in online) < MAX_ONLINE + 2
+    assert len(msgspec.json.encode(online)) < MAX_LINE // 2
 
 
 async def test_presence_is_rare_and_not_in_step(tmp_path: Path, autojump_clock: MockClock) -> None:

@@ -92,6 +92,11 @@ def test_relays_of_a_pointer_that_are_none_are_left_out_and_there_are_few() -> N
     assert len(pointer.relays) == MAX_RELAYS
 
 
+def test_what_somebody_is_doing_is_said_in_a_few_words() -> None:
+    with pytest.raises(RemoteProtocolError, match="doing has 300 characters"):
+        read_advert_untrusted(signed(draft_advert(Presence(RUN, "worker", "w", 0, "x" * 300), NOW)))
+
+
 @given(st.binary(max_size=100))
 def test_adverts_of_strangers(data: bytes) -> None:
     content = data.decode("latin-1").translate(dict.fromkeys(range(32)))
