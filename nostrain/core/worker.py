@@ -176,8 +176,8 @@ def close(tx: Transaction, round_: Round, mine: Submission) -> None:
     """The result is known: if it uses our delta, the private state that produced it becomes ours; otherwise the round's work is dropped."""
     assert round_.result is not None
     result = round_.result[1]
-    tx.withdraw(f"work/{round_.id}")
     if any(item.worker == tx.me.pubkey for item in result.accepted) and mine.state is S.REVEALED:
+        tx.withdraw(f"work/{round_.id}")
         save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.ACCEPTED)))
         patience.remember(tx, round_, mine)
         memory = tx.get("worker", WorkerMemory) or WorkerMemory()
@@ -187,11 +187,12 @@ def close(tx: Transaction, round_: Round, mine: Submission) -> None:
     refuse(tx, mine, reasons.get(tx.me.pubkey, "the round closed without our delta"))
 
 
-def refuse(tx: Transaction, mine: Submission, reason: str) -> None:
-    """End the submission without use."""
+def refuse(tx: Transaction, mine: Submission, reason: str, *, unsold: bool = False) -> None:
+    """End the submission without use. `unsold`: its ticket, which may be paid, was refused."""
+    unsold = unsold or ticket.asked(tx, mine)
     tx.withdraw(f"work/{mine.announcement}")
     save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.REFUSED), reason=reason))
-    patience.remember(tx, tx.need(f"round/{mine.announcement}", Round), mine)
+    patience.remember(tx, tx.need(f"round/{mine.announcement}", Round), mine, unsold=unsold)
     tx.note("warning", "submissions_refused", f"our submission was not used: {reason}")
 
 
@@ -226,6 +227,6 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
         case Uploaded(urls=urls):
             save(tx, msgspec.structs.replace(mine, urls=urls))
         case Failed(reason=reason):
-            refuse(tx, mine, f"{name}: {reason}")
+            refuse(tx, mine, f"{name}: {reason}", unsold=name == ticket.NAME)
         case _:
             raise IllegalTransition(f"{key}: {name} ended with {type(outcome).__name__}")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 
-from nostrain.core.effects import BuyTicket, TicketBought
+from nostrain.core.effects import BuyTicket, Failed, TicketBought
 from nostrain.core.rows import NodeState, Submission, WorkerMemory
 from nostrain.core.tables import SubmissionState
 from nostrain.core.timing import deadlines
@@ -72,6 +73,21 @@ def test_after_each_ticket_in_vain_it_lets_twice_as_many_rounds_pass() -> None:
     # 1, 3, 7 rounds between them.
     assert bought == [0, 2, 6, 14]
     assert len(node.told("tickets_in_vain")) == 4
+
+
+@pytest.mark.parametrize("ends", [None, Failed("the server asks again for what was paid")])
+def test_a_ticket_that_never_comes_may_have_been_paid(ends: Failed | None) -> None:
+    """Whoever takes the money and keeps the ticket gets no more than one that gives the ticket and locks nothing."""
+    node, asked = worker(), []
+    for number in range(8):
+        opened = MESSAGES["announcement"] if number == 0 else announced(node, number)
+        node.at(number * LENGTH).hear([opened])
+        for effect in node.asks(BuyTicket):
+            asked.append(number)
+            if ends is not None:
+                node.ends(effect, ends)
+        node.hear([came_to_nothing(opened, number)])
+    assert asked == [0, 2, 6]
 
 
 def test_a_lock_makes_up_for_all_of_them() -> None:

@@ -29,9 +29,9 @@ def exhausted(tx: Transaction, run: Run) -> bool:
     return True
 
 
-def remember(tx: Transaction, round_: Round, mine: Submission) -> None:
-    """Our submission ended: whether its ticket bought a lock."""
-    if mine.ticket is None:
+def remember(tx: Transaction, round_: Round, mine: Submission, *, unsold: bool = False) -> None:
+    """Our submission ended: whether its ticket bought a lock. `unsold`: it never came, and may be paid all the same."""
+    if mine.ticket is None and not unsold:
         return
     memory = tx.get("worker", WorkerMemory) or WorkerMemory()
     if was_locked(tx, round_):
@@ -39,10 +39,11 @@ def remember(tx: Transaction, round_: Round, mine: Submission) -> None:
         return
     in_vain = min(memory.in_vain + 1, MOST)
     tx.put("worker", msgspec.structs.replace(memory, in_vain=in_vain, pass_over=2**in_vain - 1))
+    did = "gave us no ticket" if mine.ticket is None else "sold us a ticket and locked nothing"
     tx.note(
         "warning",
         "tickets_in_vain",
-        f"round {round_.announcement.round}: the coordinator sold us a ticket and locked nothing; we let {2**in_vain - 1} rounds pass",
+        f"round {round_.announcement.round}: the coordinator {did}; we let {2**in_vain - 1} rounds pass",
     )
 
 

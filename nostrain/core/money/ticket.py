@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import msgspec
 
 from nostrain.core.effects import BuyTicket, TicketBought
@@ -12,6 +14,8 @@ from nostrain.core.run import with_item
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.manifest import RunManifest
 from nostrain.units import Pubkey
+
+NAME: Final = "ticket"
 
 
 def charged(manifest: RunManifest) -> bool:
@@ -27,7 +31,7 @@ def buy(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
     tx.emit(
         BuyTicket(
             owner=f"work/{round_.id}",
-            name="ticket",
+            name=NAME,
             server=settlement.ticket_server,
             run=run.id,
             announcement=round_.id,
@@ -35,6 +39,11 @@ def buy(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
             ceiling_msat=settlement.fee_msat,
         )
     )
+
+
+def asked(tx: Transaction, mine: Submission) -> bool:
+    """Whether our ticket was asked for and has not come: it may be paid."""
+    return tx.outstanding(f"work/{mine.announcement}#{NAME}") is not None
 
 
 def bought(tx: Transaction, mine: Submission, outcome: TicketBought) -> Submission:
