@@ -9,7 +9,7 @@ from nostrain.core.money.escrow_rows import OwnOffer
 from nostrain.core.money.liquidity import KEY as LIGHTNING
 from nostrain.core.money.liquidity_rows import LightningNode
 from nostrain.core.money.split import shared
-from nostrain.core.rows import Round, Run
+from nostrain.core.rows import Round, Run, WorkerMemory
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.messages import Enrolment, NodeAddress
@@ -31,7 +31,7 @@ def decide(tx: Transaction) -> None:
         tx.say(f"{KEY}/0", Enrolment(run=run.id, role="worker", name=tx.me.name, engine=tx.me.engine, node=node_of(tx, run)))
     elif tx.me.pubkey in run.enrolled:
         repeat(tx, run)
-        tell_node(tx, run)
+        tell(tx, run)
 
 
 def node_of(tx: Transaction, run: Run) -> NodeAddress | None:
@@ -41,12 +41,15 @@ def node_of(tx: Transaction, run: Run) -> NodeAddress | None:
     return NodeAddress(node.node_id, tx.me.address) if wanted and node is not None and node.node_id else None
 
 
-def tell_node(tx: Transaction, run: Run) -> None:
-    """A worker's enrolment again, once, when our node, or its address, is another than it says."""
+def tell(tx: Transaction, run: Run) -> None:
+    """A worker's enrolment again, once, when our node, or its address, is another than it says, or our speed is not even half or twice as much."""
     _, created_at, mine = run.enrolled[tx.me.pubkey]
-    node = node_of(tx, run)
-    if mine.role == "worker" and node not in (None, mine.node) and created_at < tx.now:
-        tx.say(f"{KEY}/node/{node.id}@{node.address}", msgspec.structs.replace(mine, node=node))
+    node, memory = node_of(tx, run) or mine.node, tx.get("worker", WorkerMemory) or WorkerMemory()
+    changed = memory.tokens_per_s and not mine.tokens_per_s // 2 < memory.tokens_per_s < mine.tokens_per_s * 2
+    now = msgspec.structs.replace(mine, node=node, tokens_per_s=memory.tokens_per_s if changed else mine.tokens_per_s)
+    if mine.role == "worker" and now != mine and created_at < tx.now:
+        address = f"{node.id}@{node.address}" if node is not None else ""
+        tx.say(f"{KEY}/told/{address}/{now.tokens_per_s}", now)
 
 
 def repeat(tx: Transaction, run: Run) -> None:

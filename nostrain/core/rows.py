@@ -122,11 +122,13 @@ class WorkerMemory(msgspec.Struct, frozen=True, tag="worker_memory"):
     """Row `worker`: the private training state (residual, moments) after the last round that used our delta.
 
     `in_vain` tickets in a row bought no lock, so that `pass_over` rounds are let pass before another is bought (`core.money.patience`).
+    `tokens_per_s`: how fast the last training was.
     """
 
     state_path: str | None = None
     in_vain: int = 0
     pass_over: int = 0
+    tokens_per_s: int = 0
 
 
 class Cache(msgspec.Struct, frozen=True, tag="cache"):

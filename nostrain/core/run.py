@@ -16,7 +16,7 @@ from nostrain.core.waiting import Orphan
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.digests import initial_state_id
 from nostrain.protocol.footprint import as_memory, needed_bytes
-from nostrain.protocol.limits import MAX_ENROLLED, MAX_VALIDATORS
+from nostrain.protocol.limits import MAX_ENROLLED, MAX_TOKENS_PER_S, MAX_VALIDATORS
 from nostrain.protocol.manifest import BlobRef, RunManifest
 from nostrain.protocol.messages import Announcement, Enrolment, Message
 from nostrain.units import EventId, Pubkey
@@ -93,6 +93,8 @@ def fold_enrolment(tx: Transaction, message: Message, enrolment: Enrolment) -> N
     run = need_run(tx, enrolment.run)
     if enrolment.role == "validator" and (enrolment.oracle is None or enrolment.chain_end is None or enrolment.chain_length < 1):
         raise RemoteProtocolError("enrolment", "a validator without oracle key or hash chain", whose=message.author[:8])
+    if not 0 <= enrolment.tokens_per_s <= MAX_TOKENS_PER_S:
+        raise RemoteProtocolError("enrolment", f"{enrolment.tokens_per_s} tokens a second", whose=message.author[:8])
     network = run.manifest.settlement.network
     if enrolment.offer is not None and network not in enrolment.offer.networks:
         raise RemoteProtocolError("enrolment", f"its offer is not for {network}", whose=message.author[:8])

@@ -19,6 +19,7 @@ from nostrain.errors import IllegalTransition
 from nostrain.protocol.assignment import assignment, shard_index, window_seed
 from nostrain.protocol.digests import commitment_digest, ranked
 from nostrain.protocol.jobs import TrainJob, TrainResult
+from nostrain.protocol.limits import MAX_TOKENS_PER_S
 from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Commitment, Reveal
 
@@ -216,6 +217,8 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
                 used(tx, replica.dataset, mine.shard)
         case Computed(result=TrainResult(delta=delta) as trained):
             save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.TRAINED), delta=delta))
+            memory, speed = tx.get("worker", WorkerMemory) or WorkerMemory(), trained.tokens * 1000 // max(1, trained.train_ms)
+            tx.put("worker", msgspec.structs.replace(memory, tokens_per_s=min(speed, MAX_TOKENS_PER_S)))
             losses = f"loss {trained.loss_first_nanonats / 1e9:.3f} → {trained.loss_last_nanonats / 1e9:.3f}"
             tx.note(
                 "info",

@@ -139,6 +139,7 @@ def details(run: FoundRun) -> list[tuple[str, str]]:
     least, most = needed_bytes(model, training)
     tokens = training.inner_steps * training.batch_size * training.sequence_length
     longest = timing.commit_s + timing.acknowledge_s + timing.reveal_s + timing.verdict_s + timing.attest_s + 2 * timing.grace_s
+    speed = f"; they train {run.tokens_per_s:,} tokens a second, they say" if run.tokens_per_s else ""
     lines = [
         ("run", f"{manifest.name} {run.id}"),
         ("", nevent(address_of(run))),
@@ -152,7 +153,7 @@ def details(run: FoundRun) -> list[tuple[str, str]]:
         ("pay", pay(manifest)),
         ("trust", f"{manifest.threshold} of at least {manifest.min_validators} validators attest"),
         ("stands", stands(run)),
-        ("workers", f"{len(run.workers)} enrolled, {manifest.min_workers} to begin with"),
+        ("workers", f"{len(run.workers)} enrolled, {manifest.min_workers} to begin with{speed}"),
         ("validators", f"{len(run.validators)} enrolled: {', '.join(run.validators)}" if run.validators else "none enrolled"),
         ("online", ", ".join(f"{one.name} ({one.doing or one.role})" for one in run.online) or "nobody heard while we listened"),
         ("relays", ", ".join(address_of(run).relays or run.found_on)),

@@ -16,6 +16,7 @@ from nostrain.nostr.pool import RelayPool, open_pool
 from nostrain.nostr.transport import Connect, open_websocket, websockets
 from nostrain.protocol.discovery import Pointer, Presence, RunAddress
 from nostrain.protocol.event import Event, Filter
+from nostrain.protocol.limits import MAX_TOKENS_PER_S
 from nostrain.protocol.manifest import RunManifest
 from nostrain.protocol.messages import Announcement, Enrolment, Message, Result
 from nostrain.units import EventId, Pubkey, UnixTime
@@ -42,7 +43,7 @@ PUBLIC: Final = websockets(public_stream)
 
 class FoundRun(msgspec.Struct, frozen=True, kw_only=True):
     """A run as relays show it. `active` is the date of the latest sign of life, its coordinator's word; `pointer` where the run
-    stands; `found_on` the relays that show it, or that were asked for it."""
+    stands; `tokens_per_s` what the workers together say that they train; `found_on` the relays that show it, or that were asked for it."""
 
     id: EventId
     coordinator: Pubkey
@@ -53,6 +54,7 @@ class FoundRun(msgspec.Struct, frozen=True, kw_only=True):
     pointer: Pointer | None = None
     workers: tuple[str, ...] = ()
     validators: tuple[str, ...] = ()
+    tokens_per_s: int = 0
     online: tuple[Presence, ...] = ()
     found_on: tuple[str, ...] = ()
 
@@ -176,6 +178,7 @@ def described(manifest: Message, events: Sequence[Event], relays: Sequence[str])
     closed = [message.body.round for message in said if isinstance(message.body, Result)]
     enrolled = [message for message in understood(events) if isinstance(message.body, Enrolment) and message.body.run == manifest.id]
     names = {(m.author, m.body.role): m.body.name for m in enrolled if isinstance(m.body, Enrolment)}
+    speeds = {m.author: m.body.tokens_per_s for m in sorted(enrolled, key=lambda m: m.created_at) if isinstance(m.body, Enrolment)}
     keys = {author for author, _ in names} | {manifest.author}
     present = {event.pubkey: one for event, one in adverts(events) if isinstance(one, Presence) and event.pubkey in keys}
     dates = [manifest.created_at, *(message.created_at for message in said), *(event.created_at for event, _ in pointers)]
@@ -189,6 +192,7 @@ def described(manifest: Message, events: Sequence[Event], relays: Sequence[str])
         pointer=pointer,
         workers=tuple(sorted(name for (_, role), name in names.items() if role == "worker")),
         validators=tuple(sorted(name for (_, role), name in names.items() if role == "validator")),
+        tokens_per_s=sum(min(max(speed, 0), MAX_TOKENS_PER_S) for speed in speeds.values()),
         found_on=tuple(relays),
         online=tuple(sorted(present.values(), key=lambda one: (one.role, one.name))),
     )

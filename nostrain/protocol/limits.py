@@ -24,6 +24,7 @@ MAX_EVIDENCE: Final = 128
 MAX_ROUNDS: Final = 100_000
 MAX_BLOB_BYTES: Final = 1 << 40
 MAX_PARAMETERS: Final = 1 << 38
+MAX_TOKENS_PER_S: Final = 10**12
 MAX_LAYERS: Final = 256
 MAX_WIDTH: Final = 1 << 20
 """Of every side of every tensor: hidden sizes, heads, vocabularies."""

@@ -52,6 +52,7 @@ class WireEnrolment(msgspec.Struct, frozen=True, tag_field="type", tag="enrolmen
     chain_length: int = 0
     offer: str | None = None
     node: NodeAddress | None = None
+    tokens_per_s: int = 0
     v: int = 1
 
 

@@ -87,6 +87,8 @@ def draft(body: m.Body, created_at: UnixTime) -> Draft:
         content = {**msgspec.to_builtins(body), "offer": body.offer and body.offer.bolt12}
         if body.node is None:
             del content["node"]
+        if not body.tokens_per_s:
+            del content["tokens_per_s"]
     tags, text = tags_of(body), msgspec.json.encode(content).decode()
     size = len(msgspec.json.encode((tags, text))) + EVENT_FRAME_BYTES
     if size > MAX_EVENT_BYTES:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import random
 import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
@@ -23,7 +24,7 @@ from nostrain.units import Digest, Pubkey
 
 from .blossom_world import StillClock
 
-DATA = os.urandom(STEP + 12_345)
+DATA = random.Random(0).randbytes(STEP + 12_345)
 DIGEST = Digest(sha256_hex(DATA))
 ALICE, BOB = Pubkey("aa" * 32), Pubkey("bb" * 32)
 

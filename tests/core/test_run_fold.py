@@ -168,3 +168,8 @@ def test_the_head_moves_with_the_result() -> None:
     assert (run.head, run.round, run.state_id, run.open) == (MESSAGES["result"].id, 1, result.state_id, None)
     assert run.results == {EXAMPLES.round_id: MESSAGES["result"].id}
     assert run.missed == {party.pubkey: 0 for party in WORKERS}
+
+
+@pytest.mark.parametrize("speed", [-1, 10**12 + 1])
+def test_nobody_trains_that_fast(speed: int) -> None:
+    refuses(until("manifest"), changed("enrolment worker 0", WORKERS[0], tokens_per_s=speed), "tokens a second")

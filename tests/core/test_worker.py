@@ -176,7 +176,7 @@ def test_training_goes_on_from_the_last_state_that_was_used() -> None:
 def test_work_that_was_not_used_leaves_no_trace_in_the_training_state() -> None:
     node = revealed().hear([changed("result", COORDINATOR, accepted=(), attestations=(), state_id=EXAMPLES.state_id)])
     assert mine(node).state is S.REFUSED
-    assert not node.has("worker")
+    assert node.row("worker", WorkerMemory).state_path is None
 
 
 def test_a_worker_whose_replica_stands_elsewhere_does_not_begin() -> None:
@@ -200,3 +200,17 @@ def test_who_is_not_listed_enrols_again_once_a_round() -> None:
     assert len(said) == 1
     assert said[0].created_at == START + 5
     assert not [message for message in node.at(20).speak() if isinstance(message.body, Enrolment)]
+
+
+def test_the_enrolment_says_how_fast_training_was_and_again_when_that_doubles_or_halves() -> None:
+    def said(node: Node) -> list[int]:
+        return [message.body.tokens_per_s for message in node.speak() if isinstance(message.body, Enrolment)]
+
+    node = training().at(40)
+    node.ends(node.asked(Compute, "train"), Computed(TrainResult(EXAMPLES.deltas[0], 2, 1, 15_360, 2_000, 1)))
+    assert said(node)[-1] == 7_680
+    assert node.run.enrolled[ME.pubkey][2].tokens_per_s == 7_680
+    for speed, told in ((4_000, []), (15_000, []), (3_840, [3_840]), (3_840, []), (10_000, [10_000])):
+        memory = msgspec.structs.replace(node.row("worker", WorkerMemory), tokens_per_s=speed)
+        node.state = NodeState({**node.state.rows, "worker": memory})
+        assert said(node.at(node.now - START + 1)) == told

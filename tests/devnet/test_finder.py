@@ -19,7 +19,7 @@ from nostrain.devnet import finder
 from nostrain.devnet.finder import MAX_OF_ONE, FoundRun, find_runs, look_at
 from nostrain.protocol.discovery import Pointer, Presence, RunAddress
 from nostrain.protocol.event import Draft, Event
-from nostrain.protocol.messages import Message
+from nostrain.protocol.messages import Enrolment, Message
 from nostrain.protocol.tensors import parameter_count
 from nostrain.units import UnixTime
 from nostrain.wire import kinds
@@ -148,7 +148,10 @@ async def test_a_relay_that_is_away_and_one_that_never_ends_cost_a_bounded_time(
 
 
 async def test_one_run_with_its_people_and_who_is_there(autojump_clock: MockClock) -> None:
-    relay = ScriptedRelay(*EXAMPLES.events.values(), pointer())
+    enrolment = read_message_untrusted(EXAMPLES.events["enrolment worker 0"]).body
+    assert isinstance(enrolment, Enrolment)
+    again = [WORKERS[0].says(msgspec.structs.replace(enrolment, tokens_per_s=speed), UnixTime(NOW + speed)) for speed in (2_000, 7_000)]
+    relay = ScriptedRelay(*EXAMPLES.events.values(), *again, pointer())
     validator = VALIDATORS[0]
     said = validator.signer.sign(draft_advert(Presence(RUN, "validator", validator.name, 1, "evaluating"), NOW))
     stranger = PlainSigner("x").sign(draft_advert(Presence(RUN, "worker", "x", 1), NOW))
@@ -163,7 +166,7 @@ async def test_one_run_with_its_people_and_who_is_there(autojump_clock: MockCloc
         found = await look_at(["ws://a"], RunAddress(RUN), 60, connect=dial(a=relay))
     assert found is not None
     assert [one.name for one in found.online] == [validator.name]
-    assert (len(found.workers), len(found.validators)) == (len(WORKERS), len(VALIDATORS))
+    assert (len(found.workers), len(found.validators), found.tokens_per_s) == (len(WORKERS), len(VALIDATORS), 7_000)
     assert await look_at(["ws://a"], RunAddress(EXAMPLES.events["result"].id), 1, connect=dial(a=relay)) is None
 
 

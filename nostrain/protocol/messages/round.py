@@ -26,7 +26,8 @@ class NodeAddress(msgspec.Struct, frozen=True):
 
 class Enrolment(msgspec.Struct, frozen=True, tag_field="type", tag="enrolment"):
     """Kind 8657: "I take part in this run". Validators add their oracle key, its endorsement of the Nostr key, the end of their hash chain, and
-    the offer to which their share of the fees is paid: without one they have none. A worker may add its Lightning node, if it would take a channel.
+    the offer to which their share of the fees is paid: without one they have none. A worker may add its Lightning node, if it would take a channel,
+    and how many tokens a second it trained on lately (0: not measured yet).
     """
 
     run: EventId
@@ -39,6 +40,7 @@ class Enrolment(msgspec.Struct, frozen=True, tag_field="type", tag="enrolment"):
     chain_length: int = 0
     offer: Payout | None = None
     node: NodeAddress | None = None
+    tokens_per_s: int = 0
     v: int = 1
 
 
