@@ -55,17 +55,22 @@ def _trained(job: TrainJob, windows: Windows, resident: ResidentModel, micro: Mi
     while True:
         size = micro.size(job.model, job.training)
         try:
-            with resident.at(job.model, job.checkpoint) as model:
-                start = model.read().copy()
-                state = _load_state(job.state_in, len(start))
-                losses = model.inner_steps(windows, job.training, job.steps_done, state, size)
-                gradient = start - model.read()
-                model.write(start)
-            return losses, gradient, state
+            return _attempt(job, windows, resident, size)
         except MemoryError:
             if not micro.halve(size):
                 raise
-        gc.collect()  # the model that failed is in reference cycles with itself
+        gc.collect()  # the model that failed is in reference cycles with itself, and has to be gone before there is another
+
+
+def _attempt(job: TrainJob, windows: Windows, resident: ResidentModel, size: int) -> tuple[list[float], Flat, WorkerState]:
+    """With `size` windows at once. Whatever it holds goes with it when it fails."""
+    with resident.at(job.model, job.checkpoint) as model:
+        start = model.read().copy()
+        state = _load_state(job.state_in, len(start))
+        losses = model.inner_steps(windows, job.training, job.steps_done, state, size)
+        gradient = start - model.read()
+        model.write(start)
+    return losses, gradient, state
 
 
 def _state_tensors(size: int) -> tuple[TensorSpec, ...]:

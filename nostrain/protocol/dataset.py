@@ -91,6 +91,8 @@ def dataset_problem(dataset: DatasetManifest) -> str | None:
     if not 0 <= dataset.separator < dataset.vocab_size:
         return f"separator {dataset.separator} of {dataset.vocab_size} tokens"
     for shard in (*dataset.shards, dataset.validation):
-        if not 1 <= shard.size <= MAX_BLOB_BYTES or shard.tokens * TOKEN_BYTES[dataset.dtype] != shard.size or shard.text_bytes < 1:
-            return f"a shard of {shard.size} bytes for {shard.tokens} tokens in {dataset.dtype}, {shard.text_bytes} bytes of text"
+        if not 1 <= shard.size <= MAX_BLOB_BYTES or shard.tokens * TOKEN_BYTES[dataset.dtype] != shard.size:
+            return f"a shard of {shard.size} bytes for {shard.tokens} tokens in {dataset.dtype}"
+        if not 1 <= shard.text_bytes <= MAX_BLOB_BYTES:
+            return f"a shard of {shard.size} bytes, of no text or more than there is room for"
     return None

@@ -61,6 +61,7 @@ SHARD = json.loads(DATA)["shards"][0]
         changed(shards=[{**SHARD, "size": 0}]),
         changed(shards=[{**SHARD, "size": 1.5}]),
         changed(shards=[SHARD] * 5000),
+        changed(shards=[{**SHARD, "text_bytes": 10**400}]),
         changed(validation={**SHARD, "size": 1 << 70}),
         changed(validation={**SHARD, "urls": ["x" * 10_000]}),
         changed(tokenizer="bpe"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -97,6 +98,22 @@ def test_out_of_memory_halves_the_micro_batch_and_the_round_goes_on(
     )
     train(later, machine, micro)
     assert machine.asked == [8, 4, 2, 2]
+
+
+def test_a_model_that_ran_out_of_memory_is_gone_before_the_next_is_opened(small_run: SmallRun, tmp_path: Path) -> None:
+    opened: list[weakref.ref[Model]] = []
+    alive: list[int] = []
+
+    class Counting(Machine):
+        @contextmanager
+        def at(self, spec: ModelSpec, checkpoint: str) -> Iterator[Model]:
+            alive.append(sum(model() is not None for model in opened))
+            with super().at(spec, checkpoint) as model:
+                opened.append(weakref.ref(model))
+                yield model
+
+    train(msgspec.structs.replace(small_run.train_job(tmp_path), training=BATCH), Counting(room=2), MicroBatch())
+    assert alive == [0, 0, 0]
 
 
 def test_when_one_window_is_too_much_the_job_fails_and_leaves_nothing(small_run: SmallRun, tmp_path: Path) -> None:
