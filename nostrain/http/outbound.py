@@ -23,6 +23,11 @@ _TUNNELS: Final = (IPv6Network("2001::/32"), IPv6Network("64:ff9b:1::/48"))
 
 PRIVATE: Final = "leads into a private network, which private_addresses = false forbids"
 
+LOOKUPS: Final = 16
+"""Names that are looked up at a time. Whoever names many hosts, of name servers that never answer, must not use up the threads that the journal needs."""
+
+_lookups: Final = trio.lowlevel.RunVar[trio.CapacityLimiter]("lookups")
+
 Option = Any
 """httpcore's type of a socket option, which it does not export."""
 
@@ -129,7 +134,39 @@ def _endpoint(url: httpx.URL) -> tuple[str, int]:
 
 async def _resolve(host: str, port: int) -> list[str]:
     try:
-        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = await _look_up(host, port)
     except socket.gaierror as error:
         raise httpcore.ConnectError(str(error)) from error
     return list(dict.fromkeys(str(entry[4][0]) for entry in found))
+
+
+async def _look_up(host: str, port: int) -> list[Any]:
+    """`getaddrinfo`, LOOKUPS at a time. One that is given up keeps its place until its thread is back: nothing can stop that thread."""
+    limiter, place, done = _limiter(), object(), trio.Event()
+    found: list[list[Any]] = []
+    failed: list[Exception] = []
+
+    async def ask() -> None:
+        try:
+            found.append(list(await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)))
+        except Exception as error:
+            failed.append(error)
+        finally:
+            limiter.release_on_behalf_of(place)
+            done.set()
+
+    await limiter.acquire_on_behalf_of(place)
+    trio.lowlevel.spawn_system_task(ask)  # which is not cancelled with us
+    await done.wait()
+    for error in failed:
+        raise error
+    return found[0]
+
+
+def _limiter() -> trio.CapacityLimiter:
+    try:
+        return _lookups.get()
+    except LookupError:
+        limiter = trio.CapacityLimiter(LOOKUPS)
+        _lookups.set(limiter)
+        return limiter

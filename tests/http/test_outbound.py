@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Iterable
 from typing import Any
 
@@ -17,9 +18,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route
+from trio.testing import wait_all_tasks_blocked
 
 from nostrain.errors import RemoteProtocolError
-from nostrain.http.outbound import PublicBackend, PublicTransport, is_public, outbound, public_stream
+from nostrain.http.outbound import LOOKUPS, PublicBackend, PublicTransport, is_public, outbound, public_stream
 from nostrain.http.server import serve
 
 PUBLIC = "93.184.216.34"
@@ -144,6 +146,29 @@ async def test_a_name_that_does_not_exist_is_a_connect_error(monkeypatch: pytest
     async with httpx.AsyncClient(transport=outbound(False, 1), trust_env=False) as http:
         with pytest.raises(httpx.ConnectError):
             await http.get("http://nowhere.test/")
+
+
+async def test_names_that_nobody_answers_for_leave_threads_to_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    answered, limiter = threading.Event(), trio.to_thread.current_default_thread_limiter()
+
+    def never(host: Any, port: Any, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0) -> Any:
+        if not flags & socket.AI_NUMERICHOST:
+            answered.wait()
+        raise socket.gaierror(socket.EAI_NONAME, "no such name")
+
+    monkeypatch.setattr(socket, "getaddrinfo", never)
+    try:
+        for wave in range(3):
+            async with trio.open_nursery() as nursery:
+                for number in range(LOOKUPS):
+                    nursery.start_soon(public_stream, f"host{wave}-{number}.example", 80)
+                await wait_all_tasks_blocked()
+                nursery.cancel_scope.cancel()
+        assert limiter.borrowed_tokens <= LOOKUPS < limiter.total_tokens
+    finally:
+        answered.set()
+    with pytest.raises(OSError, match="no such name"):
+        await public_stream("another.example", 80)
 
 
 async def test_a_slow_resolver_is_a_connect_timeout(autojump_clock: object, monkeypatch: pytest.MonkeyPatch) -> None:
