@@ -19,6 +19,8 @@ COINBASE_MATURITY: Final = 100
 WALLET: Final = "devnet"
 FALLBACK_FEE: Final = "0.00001"
 """bitcoin per kB: regtest has nothing to estimate from."""
+RELAY_FEE: Final = "0.000001"
+"""bitcoin per kB, Bitcoin Core's default since release 30. lightningd claims an HTLC with 0.96 sat per vB at first, below what others relay."""
 SAT_PER_BITCOIN: Final = 100_000_000
 
 
@@ -34,7 +36,8 @@ class Bitcoind:
     async def start(self) -> None:
         """Start it, and mine until its wallet has coins to spend. Raises Unavailable when it does not come up."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        options = ("-regtest", "-server", "-listen=0", "-printtoconsole=0", f"-fallbackfee={FALLBACK_FEE}", f"-rpcport={self.port}")
+        fees = (f"-fallbackfee={FALLBACK_FEE}", f"-minrelaytxfee={RELAY_FEE}", f"-blockmintxfee={RELAY_FEE}")
+        options = ("-regtest", "-server", "-listen=0", "-printtoconsole=0", *fees, f"-rpcport={self.port}")
         child = await self._processes.start("bitcoind", ("bitcoind", f"-datadir={self.folder}", *options), self.folder / "bitcoind.out")
         with trio.move_on_after(START_S):
             while child.exit_code is None:
