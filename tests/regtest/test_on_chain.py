@@ -24,6 +24,8 @@ EXPIRY_S = 3600
 CANCEL_BLOCKS = 24
 """So long before the HTLC expires the plugin gives it back."""
 PATIENCE_S = 120
+COINS_SAT = 100_000
+NO_COINS = "We want to bump HTLC fee, but no funds!"
 
 
 def client(node: Lightningd) -> ClnLightning:
@@ -35,17 +37,22 @@ async def parts(node: Lightningd, payment_hash: str) -> list[str]:
     return [part["status"] for part in (await node.ask("listsendpays", payment_hash=payment_hash))["payments"]]
 
 
+async def says(node: Lightningd, line: str) -> bool:
+    """Whether that is in a node's log."""
+    return line in node.log.read_text(errors="replace")
+
+
 async def mined(here: World) -> None:
     """Wait until a node sends something to the chain, and mine it."""
     await until(lambda: here.network.bitcoind.ask("getrawmempool"))
     await here.network.mine(1)
 
 
-async def closed_by_force(here: World, bill: Bill) -> int:
-    """Bob holds, and then alice's side of the channel is on the chain with the HTLC in it; when the HTLC expires."""
+async def closed_by_force(here: World, bill: Bill, closer: Lightningd, other: Lightningd) -> int:
+    """Bob holds, and then the closer's side of the channel is on the chain with the HTLC in it; when the HTLC expires."""
     await here.held(bill)
     (htlc,) = [htlc for channel in await here.alice.channels() for htlc in channel["htlcs"]]
-    await here.alice.ask("close", id=here.bob.id, unilateraltimeout=1)
+    await closer.ask("close", id=other.id, unilateraltimeout=1)
     await mined(here)
 
     async def on_chain() -> bool:
@@ -93,7 +100,7 @@ async def paying(here: World) -> AsyncIterator[tuple[Bill, list[PayResult]]]:
 async def test_a_preimage_that_is_known_in_time_is_taken_to_the_chain() -> None:
     async with world() as here:
         async with paying(here) as (bill, results):
-            await closed_by_force(here, bill)
+            await closed_by_force(here, bill, here.alice, here.bob)
             assert (await here.hold(bill))["state"] == HoldState.ACCEPTED.value
             await client(here.bob).settle(bill.preimage)
             assert not results, "alice knows nothing before it is on the chain"
@@ -104,10 +111,27 @@ async def test_a_preimage_that_is_known_in_time_is_taken_to_the_chain() -> None:
         await until(lambda: claimed(here))
 
 
+async def test_a_payee_that_closes_can_claim_only_with_coins_in_its_wallet() -> None:
+    async with world() as here:
+        async with paying(here) as (bill, results):
+            await closed_by_force(here, bill, here.bob, here.alice)
+            assert (await here.hold(bill))["state"] == HoldState.ACCEPTED.value
+            await client(here.bob).settle(bill.preimage)
+            await until(lambda: says(here.bob, NO_COINS))
+            assert not await here.network.bitcoind.ask("getrawmempool")
+            assert not results
+            address = (await here.bob.ask("newaddr", addresstype="p2tr"))["p2tr"]
+            await here.network.bitcoind.pay([(address, COINS_SAT)])
+            while not results:
+                await here.network.mine(1)
+        assert results == [PayResult(Digest(bill.payment_hash), bill.preimage)]
+        await here.held(bill, HoldState.PAID.value)
+
+
 async def test_what_is_not_settled_comes_back_from_the_chain_after_its_expiry() -> None:
     async with world() as here:
         async with paying(here) as (bill, results):
-            expiry = await closed_by_force(here, bill)
+            expiry = await closed_by_force(here, bill, here.alice, here.bob)
             await here.network.mine(expiry - CANCEL_BLOCKS - await here.network.bitcoind.height())
             await here.held(bill, HoldState.CANCELLED.value)
             assert await parts(here.alice, bill.payment_hash) == ["pending"]
