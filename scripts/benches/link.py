@@ -1,0 +1,231 @@
+"""One worker alone on a core behind a slow link: how much of a round it trains, and where the rest of the time goes.
+
+    scripts/bench link [--mbit 100] [--rtt-ms 50] [--rounds 8] [--validators 1] [--json FILE]
+
+A real, unpaid devnet (tiny model, H = 30), twice: the worker's connections through a TCP proxy with the link's rate and delay, and straight.
+The worker and its engine have one core to themselves, everybody else and the proxy have the others. Before, the same training job runs
+with nothing beside it. Rounds count from announcement to announcement; the first, in which engines warm up, and the last do not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+import trio
+from _throttle import Link
+
+from nostrain.config.load import load_config
+from nostrain.devnet.layout import Options, lay_out
+from nostrain.devnet.observer import Observer, Watched
+from nostrain.devnet.processes import Processes, start_relay
+from nostrain.devnet.supervisor import STAGGER_S, Devnet
+from nostrain.learning.beside import EngineBeside
+from nostrain.protocol.assignment import shard_index, window_seed
+from nostrain.protocol.dataset import DatasetManifest
+from nostrain.protocol.digests import initial_state_id
+from nostrain.protocol.jobs import BuildRunJob, BuildRunResult, TrainJob, TrainResult
+from nostrain.protocol.manifest import CodecSpec, ModelSpec, TrainingSpec
+
+WORKER = "worker-1"
+ALONE_TIMES = 4
+PHASES = (
+    "announcement → training begins (fetch)",
+    "training",
+    "encoding",
+    "around the job (frames, queue)",
+    "commitment → receipt",
+    "acknowledgement",
+    "upload and reveal",
+    "validation (the worker waits)",
+    "attestation",
+    "aggregation, result",
+    "result → next announcement (confirm)",
+)
+
+
+def alone(folder: Path, core: int) -> list[float]:
+    """Seconds of the inner steps of a round, in an engine process with a core and the machine to itself, as often as asked; warmed up once."""
+    os.sched_setaffinity(0, {core})
+    spec, training, taken = ModelSpec(), TrainingSpec(), []
+    with EngineBeside("pytorch") as engine:
+        built = engine.run(BuildRunJob(None, spec, 1, 1 << 20, 1 << 20, str(folder)))
+        assert isinstance(built, BuildRunResult)
+        paths = {blob.sha256: path for blob, path in built.blobs}
+        dataset = msgspec.json.decode(Path(paths[built.dataset.sha256]).read_bytes(), type=DatasetManifest)
+        start, out, kept = initial_state_id(built.root), str(folder / "delta"), str(folder / "state")
+        shard = paths[dataset.shards[shard_index(start, 0, len(dataset.shards))].sha256]
+        for number in range(ALONE_TIMES):
+            before = kept if number else None
+            steps = number * training.inner_steps
+            job = TrainJob(
+                spec, training, CodecSpec(), paths[built.checkpoint.sha256], shard, window_seed(start, 0), steps, before, out, kept
+            )
+            made = engine.run(job)
+            assert isinstance(made, TrainResult)
+            taken.append(made.train_ms / 1000)
+    return taken[1:]
+
+
+@dataclass
+class Went:
+    """One devnet, as it went."""
+
+    phases: dict[str, float]
+    """Mean seconds a round."""
+    wall_s: float
+    rounds: int
+    setup_s: float
+    """From the worker's start to the first announcement."""
+    up: float
+    down: float
+    """Bytes a round over the link; 0 without one."""
+
+
+@asynccontextmanager
+async def network(root: Path, options: Options, link: Link | None, core: int) -> AsyncIterator[tuple[Devnet, float]]:
+    """A devnet whose worker is on `core`, behind `link`, and traced in `root/trace`; and when the worker was started."""
+    processes = Processes()
+    try:
+        relay = await start_relay(processes, root)
+        participants = lay_out(root, options, relay)
+        observer = Observer(lambda line: print(f"    {line}", flush=True), {one.pubkey: one.name for one in participants})
+        devnet = Devnet(root, options, processes, participants, observer)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(devnet.follow)
+            for participant in participants[:-1]:
+                await devnet.start(participant)
+                await trio.sleep(STAGGER_S)
+            worker = participants[-1]
+            assert worker.name == WORKER
+            servers = load_config(participants[0].config, (), os.environ).blobs.servers
+            ports = [urlsplit(url).port or 0 for url in (relay, *servers)]
+            detours = [f"{port}={await link.listen(nursery, port)}" for port in ports] if link else []
+            script = str(Path(__file__).with_name("_traced_worker.py"))
+            command = (sys.executable, script, str(worker.config), str(root / "trace"), str(core), *detours)
+            await processes.start(worker.name, command, worker.log)
+            yield devnet, time.monotonic()
+            nursery.cancel_scope.cancel()
+    finally:
+        await processes.stop_all()
+
+
+async def devnet_run(root: Path, options: Options, link: Link | None, core: int) -> Went:
+    """Run it to the end."""
+    async with network(root, options, link, core) as (devnet, started):
+        observer = devnet.observer
+        zero = time.monotonic() - observer.elapsed()
+        sent: dict[int, tuple[int, int]] = {}
+        while not observer.done:
+            await devnet.wait_for(devnet.changed.is_set)
+            for number in observer.rounds:
+                sent.setdefault(number, (link.up.bytes, link.down.bytes) if link else (0, 0))
+            if observer.run is not None and observer.run.halted is not None:
+                raise SystemExit(f"the run was halted: {observer.run.halted}")
+    lines = [json.loads(line) for line in (root / "trace").read_text().splitlines()]
+    trainings = {line["owner"]: line for line in lines if "train_ms" in line}
+    measured = range(2, max(observer.rounds))
+    parts = [phases(observer.rounds[n], observer.rounds[n + 1], trainings[f"work/{observer.rounds[n].round.id}"], zero) for n in measured]
+    mean = {name: statistics.mean(part[name] for part in parts) for name in PHASES}
+    up, down = ((sent[measured.stop][way] - sent[2][way]) / len(measured) for way in range(2))
+    setup = observer.rounds[1].seen["announced"] + zero - started
+    return Went(mean, sum(mean.values()), len(measured), setup, up, down)
+
+
+def phases(watched: Watched, following: Watched, training: dict[str, Any], zero: float) -> dict[str, float]:
+    """Seconds of a round, from its announcement to the next one, in `PHASES`. Observer and worker have one clock, but for `zero`."""
+    at = {name: when + zero for name, when in watched.seen.items()}
+    train, encode = training["train_ms"] / 1000, training["encode_ms"] / 1000
+    begin, end = training["begin"], training["end"]
+    ends = [at["committed"], at["acknowledged"], at["revealed"], at["scored"], at["attested"], at["closed"]]
+    ends.append(following.seen["announced"] + zero)
+    waits = [after - before for before, after in zip([end, *ends], ends, strict=False)]
+    return dict(zip(PHASES, [begin - at["announced"], train, encode, end - begin - train - encode, *waits], strict=True))
+
+
+def show(found: dict[str, Went], steps_s: float, link: Link) -> dict[str, Any]:
+    """Print the table; the figures under it, as data."""
+    slow, straight = found["link"], found["straight"]
+    print(f"{'seconds a round':<42}{'link':>9}{'straight':>10}{'the link adds':>15}")
+    for name in PHASES:
+        one, other = slow.phases[name], straight.phases[name]
+        print(f"{name:<42}{one:9.3f}{other:10.3f}{one - other:15.3f}")
+    adds = slow.wall_s - straight.wall_s
+    print(f"{'wall time':<42}{slow.wall_s:9.3f}{straight.wall_s:10.3f}{adds:15.3f}")
+    # Training and validation are computing: what they differ by between two runs is noise, not the link.
+    computing = ("training", "encoding", "validation (the worker waits)")
+    network_adds = sum(slow.phases[name] - straight.phases[name] for name in PHASES if name not in computing)
+    figures = {
+        "alone_s": steps_s,
+        "training_of_the_round": {name: went.phases["training"] / went.wall_s for name, went in found.items()},
+        "whole_round": {name: steps_s / went.wall_s for name, went in found.items()},
+        "without_waiting_for_validation": {name: steps_s / (went.wall_s - went.phases[PHASES[7]]) for name, went in found.items()},
+        "link_adds_s": adds,
+        "link_adds_outside_computing_s": network_adds,
+        "link_alone": steps_s / (steps_s + max(0.0, network_adds)),
+        "kbit_per_s_of_training": (slow.up + slow.down) * 8 / 1000 / steps_s,
+    }
+    print(f"\nthe {TrainingSpec().inner_steps} inner steps with nothing beside them: {steps_s:.3f} s")
+    shares = {
+        "training ÷ wall time": "training_of_the_round",
+        "uncontended step time ÷ wall time": "whole_round",
+        "uncontended step time ÷ (wall time − waiting for validation)": "without_waiting_for_validation",
+    }
+    for label, key in shares.items():
+        print(f"{label}: {figures[key]['link']:.1%}; without the link {figures[key]['straight']:.1%}")
+    print(f"the link adds {network_adds:.3f} s a round outside of computing: with nothing else to wait for {figures['link_alone']:.1%}")
+    megabit = (slow.up + slow.down) * 8 / 1e6
+    print(
+        f"bytes to work: {slow.up:,.0f} up and {slow.down:,.0f} down a round, {megabit:.2f} Mbit for {steps_s:.2f} s of training"
+        f" ({figures['kbit_per_s_of_training']:.0f} kbit a second of it)"
+    )
+    print("a round waits for its validators: delayed application (d = 1), which would train meanwhile, is not implemented")
+    return figures
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--mbit", type=float, default=100, help="of the link, in each direction")
+    parser.add_argument("--rtt-ms", type=float, default=50, help="round trip of the link")
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--validators", type=int, default=1)
+    parser.add_argument("--json", type=Path)
+    asked = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    if len(cores) < 2 or asked.rounds < 3:
+        parser.error("it takes two cores and three rounds")
+    core, others = cores[-1], set(cores[:-1])
+    link, load = Link(asked.mbit * 1e6, asked.rtt_ms / 1e3), os.getloadavg()[0]
+    options = Options(rounds=asked.rounds, workers=1, validators=asked.validators, paid=False)
+    found: dict[str, Went] = {}
+    with tempfile.TemporaryDirectory(prefix="nostrain-") as root, contextlib.chdir(root):
+        Path("alone").mkdir()
+        taken = alone(Path(root, "alone"), core)
+        os.sched_setaffinity(0, others)
+        for name, through in (("link", link), ("straight", None)):
+            print(f"{name}:")
+            Path(name).mkdir()
+            found[name] = trio.run(devnet_run, Path(root, name), options, through, core)
+    print(f"\nload before {load:.1f}; {found['link'].rounds} rounds of each; {asked.mbit:g} Mbit/s, {asked.rtt_ms:g} ms")
+    figures = show(found, statistics.median(taken), link)
+    if asked.json:
+        report = {"load": load, "alone_s": taken, "figures": figures, "runs": {name: vars(went) for name, went in found.items()}}
+        asked.json.write_text(json.dumps(report, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
