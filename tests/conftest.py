@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 
@@ -25,6 +26,10 @@ def pytest_configure(config: pytest.Config) -> None:
     """Choose the seed of this run once, so that the header and every test agree on it."""
     config.stash[_SEED] = int(os.environ.get(SEED_VARIABLE) or random.SystemRandom().randrange(1 << 32))
     os.environ[SEED_VARIABLE] = str(config.stash[_SEED])  # pytest-xdist's processes are started later, and inherit it
+    if (
+        signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    ):  # a script's background job ignores Ctrl-C, and so would everything that tests start
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

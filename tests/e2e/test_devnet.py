@@ -81,7 +81,7 @@ async def test_a_small_run_learns_agrees_and_matches_the_reference(tmp_path: Pat
     async with trio.open_nursery() as nursery:
         nursery.start_soon(disturb)
         done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, stdin=subprocess.DEVNULL, check=False)
-    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+        assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
     report = json.loads(report_path.read_text())
     assert set(report) >= {"schema", "initial_val_bpb", "final_val_bpb", "utilization", "rounds", "balances", "faults"}
     names = {"coordinator", "validator-1", "validator-2", "validator-3", "worker-1", "worker-2"}
