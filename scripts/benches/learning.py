@@ -37,7 +37,6 @@ from nostrain.sparseloco.feedback import accumulate, remainder
 from nostrain.sparseloco.rules import plan_step
 from nostrain.units import PPM, Ppm
 
-OUTER_RATE, MOMENTUM = np.float32(0.7), np.float32(0.9)
 Flat = NDArray[np.float32]
 Quantizer = Literal["none", "plain", "sign", "two"]
 
@@ -62,6 +61,17 @@ class Sparse:
         return OuterSpec(self.rule, Ppm(round(self.alpha * PPM)), self.parameter)
 
 
+@dataclass(frozen=True)
+class Dense:
+    """A cell with whole pseudo-gradients and Nesterov's outer step: DiLoCo, or, with rate 1 and no momentum, FedAvg."""
+
+    rate: float = 0.7
+    momentum: float = 0.9
+
+    def __str__(self) -> str:
+        return "diloco" if self == Dense() else "fedavg" if self == Dense(1, 0) else f"diloco rate={self.rate:g} momentum={self.momentum:g}"
+
+
 RULES: list[tuple[Rule, int, tuple[float, ...]]] = [
     ("mean_r", 0, (1, 2, 3, 4)),
     ("mean_contributors", 0, (0.5, 0.75, 1, 1.5)),
@@ -71,13 +81,13 @@ RULES: list[tuple[Rule, int, tuple[float, ...]]] = [
 ]
 
 
-def all_cells() -> dict[str, Sparse | None]:
-    """Every cell by name, the essential ones first; None: not SparseLoCo."""
-    cells: dict[str, Sparse | None] = {"ddp": None, "diloco": None, "fedavg": None}
+def all_cells() -> dict[str, Sparse | Dense | None]:
+    """Every cell by name, the essential ones first; None: data-parallel."""
+    dense = [Dense(), Dense(1, 0), *(Dense(rate, momentum) for rate, momentum in ((0.4, 0.9), (0.2, 0.9), (0.7, 0.5), (1, 0.5)))]
     sparse = [Sparse(), Sparse(feedback=False), *(Sparse(quantizer) for quantizer in ("none", "sign", "plain"))]
     sparse += [Sparse("two", rule, alpha, parameter) for rule, parameter, alphas in RULES for alpha in alphas]
     sparse += [Sparse(alpha=4, feedback=False)]
-    return cells | {str(cell): cell for cell in sparse}
+    return {"ddp": None} | {str(cell): cell for cell in (*dense, *sparse)}
 
 
 class Run:
@@ -173,26 +183,28 @@ def replace_batch(training: TrainingSpec, batch: int) -> TrainingSpec:
     return TrainingSpec(**(fields | {"batch_size": batch}))
 
 
-def nesterov() -> Callable[[Flat, Flat], Flat]:
+def nesterov(cell: Dense) -> Callable[[Flat, Flat], Flat]:
     """DiLoCo's outer optimizer."""
+    rate, momentum = np.float32(cell.rate), np.float32(cell.momentum)
     velocity: list[Flat] = []
 
     def outer(flat: Flat, mean: Flat) -> Flat:
-        velocity[:] = [MOMENTUM * velocity[0] + mean if velocity else mean.copy()]
-        return flat - OUTER_RATE * (mean + MOMENTUM * velocity[0])
+        velocity[:] = [momentum * velocity[0] + mean if velocity else mean.copy()]
+        return flat - rate * (mean + momentum * velocity[0])
 
     return outer
 
 
-def measure(name: str, cell: Sparse | None, run: Run) -> dict[str, Any]:
+def measure(cell: Sparse | Dense | None, run: Run) -> dict[str, Any]:
     """Run one cell; its curve, final loss and the seconds that it took."""
     begin = time.perf_counter()
-    if cell is not None:
-        run.sparse(cell)
-    elif name == "ddp":
-        run.data_parallel()
-    else:
-        run.dense(nesterov() if name == "diloco" else lambda flat, mean: flat - mean)
+    match cell:
+        case Sparse():
+            run.sparse(cell)
+        case Dense():
+            run.dense(nesterov(cell))
+        case None:
+            run.data_parallel()
     return {"loss": run.curve[-1][1], "curve": run.curve, "seconds": round(time.perf_counter() - begin, 1)}
 
 
@@ -203,6 +215,7 @@ def table(results: dict[str, dict[str, Any]], names: list[str]) -> None:
     for name in names:
         losses = {seed: run["loss"] for seed, run in sorted(results.get(name, {}).items())}
         if not losses:
+            print(f"{name:<48} {'–':>10}")
             continue
         both = [100 * (loss / base[seed] - 1) for seed, loss in losses.items() if seed in base]
         relative = f"{statistics.mean(both):+9.2f}%" if both else " " * 10
@@ -238,7 +251,7 @@ def main() -> None:
             build_shards(options.text, 1, 1 << 20, 1 << 18, Path(folder))
         missing = [(seed, name) for seed in range(options.seeds) for name in chosen if str(seed) not in results.get(name, {})]
         for seed, name in [] if options.list else missing:
-            found = measure(name, cells[name], Run(options, Path(folder), seed))
+            found = measure(cells[name], Run(options, Path(folder), seed))
             results.setdefault(name, {})[str(seed)] = found
             options.cache.write_text(json.dumps(cache, indent=1, ensure_ascii=False) + "\n")
             print(f"seed {seed}  {name:<48} {found['loss']:.4f} nat a byte  {found['seconds']:.0f} s", flush=True)

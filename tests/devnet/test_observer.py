@@ -176,5 +176,5 @@ def test_the_recording_is_a_whole_run(recorded: Recording) -> None:
     """The other tests lean on it."""
     bodies = Counter(type(read_message_untrusted(event).body) for event in recorded.events)
     assert bodies[RunManifest] == 1
-    assert bodies[Enrolment] == WORKERS + VALIDATORS
+    assert bodies[Enrolment] == WORKERS + VALIDATORS + WORKERS, "workers enrol again when they know how fast they train"
     assert bodies[Commitment] == ROUNDS * WORKERS
