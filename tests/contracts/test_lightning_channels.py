@@ -91,7 +91,7 @@ async def test_a_node_that_is_away_opens_nothing(chest: Chest) -> None:
     assert (await chest.payer.open_channel(order)).txid is not None
 
 
-@pytest.mark.parametrize("chest", ["simnet", "regtest"], indirect=True)
+@pytest.mark.parametrize("coin_network", ["simnet", "regtest"], indirect=True)
 async def test_coins_that_were_spent_otherwise_open_nothing(chest: Chest) -> None:
     assert chest.network is not None
     order = await chest.order()
