@@ -9,7 +9,7 @@ from nostrain.core.money.escrow_rows import OwnOffer
 from nostrain.core.money.liquidity import KEY as LIGHTNING
 from nostrain.core.money.liquidity_rows import LightningNode
 from nostrain.core.money.split import shared
-from nostrain.core.rows import Round, Run, WorkerMemory
+from nostrain.core.rows import Round, Run
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.messages import Enrolment, NodeAddress
@@ -44,7 +44,7 @@ def node_of(tx: Transaction, run: Run) -> NodeAddress | None:
 def tell(tx: Transaction, run: Run) -> None:
     """A worker's enrolment again, once, when our node, or its address, is another than it says, or our speed is not even half or twice as much."""
     _, created_at, mine = run.enrolled[tx.me.pubkey]
-    node, memory = node_of(tx, run) or mine.node, tx.get("worker", WorkerMemory) or WorkerMemory()
+    node, memory = node_of(tx, run) or mine.node, tx.memory
     changed = memory.tokens_per_s and not mine.tokens_per_s // 2 < memory.tokens_per_s < mine.tokens_per_s * 2
     now = msgspec.structs.replace(mine, node=node, tokens_per_s=memory.tokens_per_s if changed else mine.tokens_per_s)
     if mine.role == "worker" and now != mine and created_at < tx.now:

@@ -9,7 +9,7 @@ import msgspec
 
 from nostrain.core.effects import Effect
 from nostrain.core.identity import Identity
-from nostrain.core.rows import NodeState, Outbox, Outstanding, Round, Row, Run, group_of
+from nostrain.core.rows import NodeState, Outbox, Outstanding, Round, Row, Run, WorkerMemory, group_of
 from nostrain.errors import LocalProtocolError
 from nostrain.protocol.ledger import EntryKind, LedgerEntry
 from nostrain.protocol.messages import Body
@@ -47,6 +47,11 @@ class Transaction:
     def run(self) -> Run | None:
         """The run that we follow, if one was found."""
         return self.get("run", Run)
+
+    @property
+    def memory(self) -> WorkerMemory:
+        """What a worker keeps from round to round; a fresh one before its first."""
+        return self.get("worker", WorkerMemory) or WorkerMemory()
 
     def _row(self, key: str) -> Row | None:
         return self._changed[key] if key in self._changed else self._before.get(key)

@@ -11,7 +11,7 @@ from nostrain.core.money.liquidity import able
 from nostrain.core.money.payee import locked
 from nostrain.core.rounds.epoch import opens
 from nostrain.core.rounds.scoring import pinned
-from nostrain.core.rows import Replica, Round, Run, Submission, WorkerMemory
+from nostrain.core.rows import Replica, Round, Run, Submission
 from nostrain.core.run import located
 from nostrain.core.tables import ReplicaState, SubmissionState, advance
 from nostrain.core.transaction import Transaction
@@ -118,7 +118,7 @@ def prepare(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
         tx.emit(Fetch(owner=key, name="shard", blob=located(run, shard), whose="the dataset", author=run.coordinator, must=True))
     if mine.salt is None or mine.shard_path is None:
         return
-    memory = tx.get("worker", WorkerMemory) or WorkerMemory()
+    memory = tx.memory
     stem = f"{tx.me.work_dir}/{announcement.round:05d}-{round_.id[:16]}"
     job = TrainJob(
         model=run.manifest.model,
@@ -181,7 +181,7 @@ def close(tx: Transaction, round_: Round, mine: Submission) -> None:
         tx.withdraw(f"work/{round_.id}")
         save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.ACCEPTED)))
         patience.remember(tx, round_, mine)
-        memory = tx.get("worker", WorkerMemory) or WorkerMemory()
+        memory = tx.memory
         tx.put("worker", msgspec.structs.replace(memory, state_path=mine.state_out))
         return
     reasons = {item.worker: item.reason for item in result.refused}
@@ -217,7 +217,7 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
                 used(tx, replica.dataset, mine.shard)
         case Computed(result=TrainResult(delta=delta) as trained):
             save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.TRAINED), delta=delta))
-            memory, speed = tx.get("worker", WorkerMemory) or WorkerMemory(), trained.tokens * 1000 // max(1, trained.train_ms)
+            memory, speed = tx.memory, trained.tokens * 1000 // max(1, trained.train_ms)
             tx.put("worker", msgspec.structs.replace(memory, tokens_per_s=min(speed, MAX_TOKENS_PER_S)))
             losses = f"loss {trained.loss_first_nanonats / 1e9:.3f} → {trained.loss_last_nanonats / 1e9:.3f}"
             tx.note(

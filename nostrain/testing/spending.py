@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from nostrain.errors import OutcomeUnknown
@@ -12,14 +13,14 @@ if TYPE_CHECKING:
     from nostrain.testing.lightning import FakeLedger
 
 
-class FakeSpending:
+class FakeSpending(ABC):
     """Of one node; `_reach` raises Unavailable while it is down."""
 
     _ledger: FakeLedger
     _name: str
 
-    async def _reach(self) -> None:
-        raise NotImplementedError
+    @abstractmethod
+    async def _reach(self) -> None: ...
 
     async def open_channel(self, order: ChannelOrder) -> OpenResult:
         """As the port: the peer is whoever is not down."""

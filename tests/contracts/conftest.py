@@ -7,31 +7,24 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import trio
 
-from nostrain.devnet.regtest.plugins import write_hold_plugin
 from nostrain.lightning.client import ClnLightning
 from nostrain.ports.lightning import ChannelFunds, Coin
 from nostrain.testing.lightning import FakeLedger, FakeLightning
 from nostrain.units import BlockHeight, Msat
 from tests.contracts.chest import Chest
 from tests.contracts.lightning_worlds import FUNDS
-from tests.regtest.networks import NetworkProcess, require_programs
+from tests.regtest.networks import NetworkProcess, running
 from tests.regtest.proxy import LossyProxy
 
 
 @pytest.fixture(scope="session")
 def coin_simnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
-    process = NetworkProcess("simnet", tmp_path_factory.mktemp("simnet"), FUNDS)
-    yield process
-    assert process.stop() == 0
+    yield from running("simnet", tmp_path_factory, FUNDS)
 
 
 @pytest.fixture(scope="session")
 def coin_regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
-    require_programs()
-    folder = tmp_path_factory.mktemp("net")
-    process = NetworkProcess("regtest", folder, FUNDS, "--plugin", str(write_hold_plugin(folder)))
-    yield process
-    assert process.stop() == 0
+    yield from running("regtest", tmp_path_factory, FUNDS, hold=True)
 
 
 @pytest.fixture(params=["fake", "simnet", "regtest"])

@@ -11,12 +11,11 @@ from typing import Any
 import pytest
 import trio
 
-from nostrain.devnet.regtest.plugins import write_hold_plugin
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
 from nostrain.ports.lightning import HoldState, HoldUpdate, Lightning, NodeFunds, PayResult
 from nostrain.units import Digest, Msat
 from tests.contracts.lightning_worlds import FUNDS, FakeWorld, NetworkWorld, RegtestWorld, World, by_rune
-from tests.regtest.networks import Failure, NetworkProcess, ask, require_programs
+from tests.regtest.networks import Failure, NetworkProcess, ask, running
 from tests.regtest.proxy import LossyProxy
 
 PATIENCE_S = 60
@@ -31,27 +30,17 @@ BY_RUNE = " by rune"
 
 @pytest.fixture(scope="module")
 def simnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
-    process = NetworkProcess("simnet", tmp_path_factory.mktemp("simnet"), FUNDS)
-    yield process
-    assert process.stop() == 0
-
-
-def real_nodes(tmp_path_factory: pytest.TempPathFactory, *options: str) -> Iterator[NetworkProcess]:
-    require_programs()
-    folder = tmp_path_factory.mktemp("net")
-    process = NetworkProcess("regtest", folder, FUNDS, "--plugin", str(write_hold_plugin(folder)), *options)
-    yield process
-    assert process.stop() == 0
+    yield from running("simnet", tmp_path_factory, FUNDS)
 
 
 @pytest.fixture(scope="module")
 def mainnet_like(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
-    yield from real_nodes(tmp_path_factory)
+    yield from running("regtest", tmp_path_factory, FUNDS, hold=True)
 
 
 @pytest.fixture(scope="module")
 def regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
-    yield from real_nodes(tmp_path_factory, "--regtest-cltv")
+    yield from running("regtest", tmp_path_factory, FUNDS, "--regtest-cltv", hold=True)
 
 
 @pytest.fixture(params=["fake", "simnet", "simnet by rune", "mainnet_like", "mainnet_like by rune", "regtest"])

@@ -13,7 +13,7 @@ from nostrain.units import Digest, Msat
 from nostrain.wire.bolt12_invoice import check_answers_untrusted, parse_invoice_untrusted
 from nostrain.wire.bolt12_offer import encode_offer, parse_offer_untrusted
 from tests.contracts.lightning_worlds import FUNDS, FakeWorld, NetworkWorld, RegtestWorld, World
-from tests.regtest.networks import NetworkProcess, require_programs
+from tests.regtest.networks import NetworkProcess, running
 from tests.regtest.proxy import LossyProxy
 
 AMOUNT = Msat(13_333)
@@ -22,17 +22,12 @@ DESCRIPTION = "shares of a run"
 
 @pytest.fixture(scope="module")
 def simnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
-    process = NetworkProcess("simnet", tmp_path_factory.mktemp("simnet"), FUNDS)
-    yield process
-    assert process.stop() == 0
+    yield from running("simnet", tmp_path_factory, FUNDS)
 
 
 @pytest.fixture(scope="module")
 def regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
-    require_programs()
-    process = NetworkProcess("regtest", tmp_path_factory.mktemp("net"), FUNDS)
-    yield process
-    assert process.stop() == 0
+    yield from running("regtest", tmp_path_factory, FUNDS)
 
 
 @pytest.fixture(params=["fake", "simnet", "regtest"])

@@ -11,7 +11,7 @@ from nostrain.learning.dispatch import run_job
 from nostrain.protocol.assignment import shard_index, window_seed
 from nostrain.protocol.digests import initial_state_id
 from nostrain.protocol.jobs import BuildRunJob, BuildRunResult, TrainJob
-from nostrain.protocol.manifest import CodecSpec, ModelSpec, OuterSpec, ScoringSpec, TrainingSpec
+from nostrain.protocol.manifest import CodecSpec, ModelSpec, OuterSpec, RunManifest, ScoringSpec, TrainingSpec
 from nostrain.units import Digest
 
 MODEL = ModelSpec(
@@ -43,6 +43,24 @@ class SmallRun:
     validation: str
     checkpoint: str
     state_id: Digest
+
+    def manifest(self, rounds: int) -> RunManifest:
+        """Of a run that begins so."""
+        return RunManifest(
+            name="test",
+            rounds=rounds,
+            min_workers=1,
+            min_validators=1,
+            threshold=1,
+            model=MODEL,
+            dataset=self.result.dataset,
+            checkpoint=self.result.checkpoint,
+            root=self.result.root,
+            blob_servers=(),
+            training=TRAINING,
+            codec=CODEC,
+            outer=OUTER,
+        )
 
     def shard_of(self, slot: int) -> str:
         """The shard of the worker in `slot` in the first round."""

@@ -21,10 +21,10 @@ from nostrain.learning.reference import ReferenceSpec, RoundSpec, repeat_run
 from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.engines import EngineKind
 from nostrain.protocol.jobs import EvaluateResult, TrainResult
-from nostrain.protocol.manifest import ModelSpec, RopeScaling, RunManifest, TrainingSpec
+from nostrain.protocol.manifest import ModelSpec, RopeScaling, TrainingSpec
 from nostrain.units import PPM, Ppm, Pubkey
 
-from .conftest import CODEC, MODEL, OUTER, TRAINING, SmallRun
+from .conftest import MODEL, TRAINING, SmallRun
 from .test_training_jobs import NAMES, Trained, candidates, evaluate_job
 
 mx = pytest.importorskip("mlx.core", reason="mlx is not installed (extra `mlx`): THE MLX ENGINE IS NOT TESTED")
@@ -141,21 +141,7 @@ def test_the_reference_trains_each_worker_with_its_engine(small_run: SmallRun, t
     """Two rounds of a worker of each kind are what the two engine processes make of the same jobs."""
     built, workers = small_run.result, NAMES[:2]
     dataset = msgspec.json.decode(Path(small_run.paths[built.dataset.sha256]).read_bytes(), type=DatasetManifest)
-    manifest = RunManifest(
-        name="test",
-        rounds=2,
-        min_workers=1,
-        min_validators=1,
-        threshold=1,
-        model=MODEL,
-        dataset=built.dataset,
-        checkpoint=built.checkpoint,
-        root=built.root,
-        blob_servers=(),
-        training=TRAINING,
-        codec=CODEC,
-        outer=OUTER,
-    )
+    manifest = small_run.manifest(rounds=2)
     turns = tuple(RoundSpec(number, workers, workers, 2) for number in (1, 2))
     mixed: dict[Pubkey, EngineKind] = {workers[0]: "pytorch", workers[1]: "mlx"}
     alike: dict[Pubkey, EngineKind] = {workers[0]: "pytorch", workers[1]: "pytorch"}

@@ -30,7 +30,7 @@ from nostrain.protocol.jobs import (
     ValidationJob,
     ValidationResult,
 )
-from nostrain.protocol.manifest import BlobRef, RunManifest
+from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.tensors import model_tensors
 from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted, write_bytes
 from nostrain.units import Digest, Pubkey
@@ -272,21 +272,7 @@ def test_a_short_validation_shard_is_refused(small_run: SmallRun) -> None:
 def test_reference_loop_is_the_jobs_one_by_one(small_run: SmallRun, trained: Trained, tmp_path: Path) -> None:
     built = small_run.result
     dataset = msgspec.json.decode(Path(small_run.paths[built.dataset.sha256]).read_bytes(), type=DatasetManifest)
-    manifest = RunManifest(
-        name="test",
-        rounds=2,
-        min_workers=1,
-        min_validators=1,
-        threshold=1,
-        model=MODEL,
-        dataset=built.dataset,
-        checkpoint=built.checkpoint,
-        root=built.root,
-        blob_servers=(),
-        training=TRAINING,
-        codec=CODEC,
-        outer=OUTER,
-    )
+    manifest = small_run.manifest(rounds=2)
     turns = (RoundSpec(1, NAMES, (NAMES[2], NAMES[0]), 3), RoundSpec(2, NAMES[:2], NAMES[:2], 2))
     spec, out = tmp_path / "spec.json", tmp_path / "out.json"
     spec.write_bytes(msgspec.json.encode(ReferenceSpec(manifest, dataset, small_run.paths, turns, str(tmp_path / "work"))))

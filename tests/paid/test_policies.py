@@ -32,7 +32,7 @@ from nostrain.units import Msat, Pubkey
 from tests.core.actors import EXAMPLES, changed
 from tests.daemon.world import make_ports
 from tests.docs.examples import COORDINATOR, WORKERS
-from tests.regtest.networks import NetworkProcess, ask, require_programs
+from tests.regtest.networks import NetworkProcess, ask, running
 
 FUNDS = {"hub": 100_000_000, "peer": 600_000_000}
 """The hub's channel does not carry a round of A_ROUND_MSAT."""
@@ -58,17 +58,12 @@ CHANNELS = ChannelPolicy(
 
 @pytest.fixture(scope="module")
 def simnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
-    process = NetworkProcess("simnet", tmp_path_factory.mktemp("simnet"), FUNDS)
-    yield process
-    assert process.stop() == 0
+    yield from running("simnet", tmp_path_factory, FUNDS)
 
 
 @pytest.fixture(scope="module")
 def regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
-    require_programs()
-    process = NetworkProcess("regtest", tmp_path_factory.mktemp("net"), FUNDS)
-    yield process
-    assert process.stop() == 0
+    yield from running("regtest", tmp_path_factory, FUNDS)
 
 
 @pytest.fixture(params=["simnet", "regtest"])

@@ -7,7 +7,7 @@ from typing import Final
 
 import pytest
 
-from tests.regtest.networks import NetworkProcess, require_programs
+from tests.regtest.networks import NetworkProcess, require_programs, running
 
 FUNDS: Final = {"payer": 2_000_000_000, "payee": 20_000_000, "third": 20_000_000}
 
@@ -26,15 +26,10 @@ async def simulated(simulated_network: NetworkProcess) -> AsyncIterator[NetworkP
 
 @pytest.fixture(scope="session")
 def real_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
-    require_programs()
-    network = NetworkProcess("regtest", tmp_path_factory.mktemp("net"), FUNDS)
-    yield network
-    assert network.stop() == 0
+    yield from running("regtest", tmp_path_factory, FUNDS)
 
 
 @pytest.fixture(scope="session")
 def simulated_network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
     require_programs()
-    network = NetworkProcess("simnet", tmp_path_factory.mktemp("sim"), FUNDS)
-    yield network
-    assert network.stop() == 0
+    yield from running("simnet", tmp_path_factory, FUNDS)

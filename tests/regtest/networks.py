@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, Final, Literal
 
@@ -12,6 +12,7 @@ import msgspec
 import pytest
 import trio
 
+from nostrain.devnet.regtest.plugins import write_hold_plugin
 from nostrain.devnet.regtest.programs import missing
 
 PATIENCE_S: Final = 60
@@ -82,6 +83,19 @@ async def ask(path: Path, method: str, params: Mapping[str, object]) -> Any:
                 buffer += chunk
     reply = msgspec.json.decode(buffer)
     return msgspec.convert(reply["error"], Failure) if "error" in reply else reply["result"]
+
+
+def running(
+    kind: Kind, factory: pytest.TempPathFactory, funds: Mapping[str, int], *options: str, hold: bool = False
+) -> Iterator[NetworkProcess]:
+    """What a fixture yields: a network in a folder of its own, real nodes with the hold plugin if asked; it has to end well."""
+    if kind == "regtest":
+        require_programs()
+    folder = factory.mktemp("net")
+    plugin = ("--plugin", str(write_hold_plugin(folder))) if hold else ()
+    network = NetworkProcess(kind, folder, funds, *plugin, *options)
+    yield network
+    assert network.stop() == 0
 
 
 def require_programs() -> None:

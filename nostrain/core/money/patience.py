@@ -13,7 +13,7 @@ import msgspec
 from nostrain.core.money.escrow_rows import Payee
 from nostrain.core.money.ticket import charged
 from nostrain.core.rounds.epoch import anchor_of
-from nostrain.core.rows import Round, Run, Submission, WorkerMemory
+from nostrain.core.rows import Round, Run, Submission
 from nostrain.core.transaction import Transaction
 
 MOST: Final = 6
@@ -22,8 +22,8 @@ MOST: Final = 6
 
 def exhausted(tx: Transaction, run: Run) -> bool:
     """Whether the next round is one to let pass; it is counted off."""
-    memory = tx.get("worker", WorkerMemory)
-    if memory is None or not memory.pass_over or not charged(run.manifest):
+    memory = tx.memory
+    if not memory.pass_over or not charged(run.manifest):
         return False
     tx.put("worker", msgspec.structs.replace(memory, pass_over=memory.pass_over - 1))
     return True
@@ -33,7 +33,7 @@ def remember(tx: Transaction, round_: Round, mine: Submission, *, unsold: bool =
     """Our submission ended: whether its ticket bought a lock. `unsold`: it never came, and may be paid all the same."""
     if mine.ticket is None and not unsold:
         return
-    memory = tx.get("worker", WorkerMemory) or WorkerMemory()
+    memory = tx.memory
     if was_locked(tx, round_):
         tx.put("worker", msgspec.structs.replace(memory, in_vain=0, pass_over=0))
         return
