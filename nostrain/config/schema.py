@@ -94,7 +94,7 @@ class DataConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class WithdrawConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """[lightning.withdraw]: our own money goes to the address `to` when there is more than `above_sat` (`core.money.policies.WithdrawPolicy`);
+    """[lightning.withdraw]: our own money goes to the address `to` when there is more than `above_sat` (`core.treasury.policies.WithdrawPolicy`);
     empty: never. `feerate_perkb` 0: lightningd's own estimate.
     """
 
@@ -227,7 +227,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class ChannelsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[coordinator.channels]: whether the coordinator's node opens channels to workers by itself, and how much that may take
-    (`core.money.policies.ChannelPolicy`). `feerate_perkb` 0: lightningd's own estimate.
+    (`core.treasury.policies.ChannelPolicy`). `feerate_perkb` 0: lightningd's own estimate.
     """
 
     open: bool = False

@@ -5,9 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from nostrain.core.effects import Compute, Computed, Failed, Fetch, Fetched, Outcome, Upload, Uploaded
+from nostrain.core.escrow.ticket import holds_ticket
 from nostrain.core.listing import listed, still_listed
-from nostrain.core.money.liquidity import able, before_locking
-from nostrain.core.money.ticket import holds_ticket
 from nostrain.core.replica import aggregate_job
 from nostrain.core.rounds.epoch import anchor_of
 from nostrain.core.rounds.scoring import MAX_REASON, attested_levels, pinned, standings
@@ -16,6 +15,7 @@ from nostrain.core.run import located, with_item
 from nostrain.core.tables import LeadState, PayerState, ReplicaState, advance
 from nostrain.core.timing import aggregate_by, collect_by, deadlines
 from nostrain.core.transaction import Transaction
+from nostrain.core.treasury.liquidity import able, before_locking
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.digests import receipt_time
 from nostrain.protocol.jobs import AggregateResult

@@ -5,12 +5,12 @@ from __future__ import annotations
 import msgspec
 
 from nostrain.core.effects import Credentials, CredentialsRead, Failed, MakeOffer, OfferMade, Outcome
-from nostrain.core.money.escrow_rows import OwnOffer
-from nostrain.core.money.liquidity import KEY as LIGHTNING
-from nostrain.core.money.liquidity_rows import LightningNode
-from nostrain.core.money.split import shared
+from nostrain.core.escrow.rows import OwnOffer
+from nostrain.core.escrow.split import shared
 from nostrain.core.rows import Round, Run
 from nostrain.core.transaction import Transaction
+from nostrain.core.treasury.liquidity import KEY as LIGHTNING
+from nostrain.core.treasury.liquidity_rows import LightningNode
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.messages import Enrolment, NodeAddress
 

@@ -6,7 +6,7 @@ from typing import Literal
 
 import msgspec
 
-from nostrain.core.money.policies import ChannelPolicy, WithdrawPolicy
+from nostrain.core.treasury.policies import ChannelPolicy, WithdrawPolicy
 from nostrain.protocol.event import Event
 from nostrain.protocol.manifest import OuterSpec, ScoringSpec, SettlementSpec, TimingSpec, TrainingSpec
 from nostrain.units import EventId, Pubkey

@@ -8,7 +8,7 @@ import msgspec
 
 from nostrain.core.effects import Outcome
 from nostrain.core.identity import Identity
-from nostrain.core.money.liquidity_rows import Coin, OwnChannel, Peer
+from nostrain.core.treasury.liquidity_rows import Coin, OwnChannel, Peer
 from nostrain.protocol.messages import Message
 from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from nostrain.core.money.escrow_rows import Payer
-from nostrain.core.money.liquidity import places
+from nostrain.core.escrow.rows import Payer
 from nostrain.core.rounds.epoch import last_of
 from nostrain.core.rows import Round, Run
 from nostrain.core.tables import PayerState
 from nostrain.core.transaction import Transaction
+from nostrain.core.treasury.liquidity import places
 from nostrain.protocol.limits import MAX_VALIDATORS
 from nostrain.protocol.messages import ValidatorEntry
 from nostrain.units import Pubkey

@@ -8,17 +8,18 @@ import msgspec
 
 from nostrain.core import cache, coordinator, enrolment, epoch_duty, outbox, preparation, replica, retention, validator, worker
 from nostrain.core.effects import Effect, Outcome
+from nostrain.core.escrow import offers, payee, payer, share, ticket
 from nostrain.core.fraud import disputes
 from nostrain.core.fraud.evidence import remember
 from nostrain.core.identity import Identity
 from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, NodeChanged, Received, Tick, TicketRedeemed
-from nostrain.core.money import liquidity, offers, openings, payee, payer, share, ticket, withdrawals
 from nostrain.core.pruning import prune
 from nostrain.core.rounds.round import fold_round
 from nostrain.core.rows import Chain, NodeState, Outstanding, Started, Waiting
 from nostrain.core.run import Equivocation, discredit, fold_announcement, fold_enrolment, fold_manifest
 from nostrain.core.timing import moments
 from nostrain.core.transaction import Note, Transaction
+from nostrain.core.treasury import liquidity, openings, withdrawals
 from nostrain.core.waiting import Orphan, forget, keys_of, wait, waiting_for
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.protocol.ledger import LedgerEntry

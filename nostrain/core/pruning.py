@@ -6,9 +6,9 @@ from typing import Final
 
 import msgspec
 
+from nostrain.core.escrow.rows import Payee, Payer
+from nostrain.core.escrow.share import uncredited
 from nostrain.core.fraud.evidence import forget_round
-from nostrain.core.money.escrow_rows import Payee, Payer
-from nostrain.core.money.share import uncredited
 from nostrain.core.retention import forget
 from nostrain.core.rounds.scoring import PROVENANCE_ROUNDS
 from nostrain.core.rows import EpochDuty, Outbox, Replica, Round

@@ -8,13 +8,13 @@ from typing import Literal
 import msgspec
 
 from nostrain.core.effects import Effect
+from nostrain.core.escrow.rows import Dues, OwnOffer, Payee, Payer, Share, Split, Tickets
 from nostrain.core.fraud.dispute_rows import Complaint, Heard, Suspicion
 from nostrain.core.identity import Identity
-from nostrain.core.money.escrow_rows import Dues, OwnOffer, Payee, Payer, Share, Split, Tickets
-from nostrain.core.money.liquidity_rows import LightningNode
-from nostrain.core.money.opening_rows import Opening, Openings
-from nostrain.core.money.withdrawal_rows import Withdrawal
 from nostrain.core.tables import DutyState, EpochState, LeadState, ReplicaState, SubmissionState
+from nostrain.core.treasury.liquidity_rows import LightningNode
+from nostrain.core.treasury.opening_rows import Opening, Openings
+from nostrain.core.treasury.withdrawal_rows import Withdrawal
 from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.event import Event
 from nostrain.protocol.jobs import AggregateResult
@@ -121,7 +121,7 @@ class Replica(msgspec.Struct, frozen=True, tag="replica"):
 class WorkerMemory(msgspec.Struct, frozen=True, tag="worker_memory"):
     """Row `worker`: the private training state (residual, moments) after the last round that used our delta.
 
-    `in_vain` tickets in a row bought no lock, so that `pass_over` rounds are let pass before another is bought (`core.money.patience`).
+    `in_vain` tickets in a row bought no lock, so that `pass_over` rounds are let pass before another is bought (`core.escrow.patience`).
     `tokens_per_s`: how fast the last training was.
     """
 

@@ -8,12 +8,12 @@ from typing import Final
 
 import msgspec
 
+from nostrain.core.escrow.rows import Dues
 from nostrain.core.fraud.dispute_rows import Suspicion
-from nostrain.core.money.escrow_rows import Dues
-from nostrain.core.money.opening_rows import Opening, Openings
-from nostrain.core.money.withdrawal_rows import Withdrawal
 from nostrain.core.rows import NodeState, Round, Run, Started
 from nostrain.core.transaction import Transaction
+from nostrain.core.treasury.opening_rows import Opening, Openings
+from nostrain.core.treasury.withdrawal_rows import Withdrawal
 from nostrain.protocol.manifest import RunManifest
 from nostrain.protocol.messages import Deadlines
 from nostrain.units import UnixTime

@@ -6,15 +6,15 @@ import msgspec
 
 from nostrain.core.cache import leaving, used
 from nostrain.core.effects import Compute, Computed, Draw, Drawn, Failed, Fetch, Fetched, Outcome, TicketBought, Upload, Uploaded
-from nostrain.core.money import patience, ticket
-from nostrain.core.money.liquidity import able
-from nostrain.core.money.payee import locked
+from nostrain.core.escrow import patience, ticket
+from nostrain.core.escrow.payee import locked
 from nostrain.core.rounds.epoch import opens
 from nostrain.core.rounds.scoring import pinned
 from nostrain.core.rows import Replica, Round, Run, Submission
 from nostrain.core.run import located
 from nostrain.core.tables import ReplicaState, SubmissionState, advance
 from nostrain.core.transaction import Transaction
+from nostrain.core.treasury.liquidity import able
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.assignment import assignment, shard_index, window_seed
 from nostrain.protocol.digests import commitment_digest, ranked

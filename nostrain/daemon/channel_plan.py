@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from nostrain.core.money.capacity import capacity_msat, reserve_msat, sent_msat
-from nostrain.core.money.liquidity import usable
-from nostrain.core.money.liquidity_rows import LightningNode
+from nostrain.core.treasury.capacity import capacity_msat, reserve_msat, sent_msat
+from nostrain.core.treasury.liquidity import usable
+from nostrain.core.treasury.liquidity_rows import LightningNode
 from nostrain.protocol.manifest import SettlementSpec
 from nostrain.units import Msat
 from nostrain.wire.control import ChannelPlan

@@ -10,10 +10,10 @@ from typing import Final
 
 import trio
 
+from nostrain.core.escrow.rows import Payer
 from nostrain.core.inputs import Block, NodeChanged
-from nostrain.core.money.escrow_rows import Payer
-from nostrain.core.money.liquidity_rows import Coin, OwnChannel, Peer
 from nostrain.core.rows import NodeState
+from nostrain.core.treasury.liquidity_rows import Coin, OwnChannel, Peer
 from nostrain.daemon.runtime import Runtime
 from nostrain.errors import RemoteProtocolError, Unavailable
 from nostrain.ports.lightning import Lightning, NodeFunds

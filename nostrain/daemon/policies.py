@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from nostrain.config.schema import DaemonConfig
-from nostrain.core.money.policies import ChannelPolicy, WithdrawPolicy
+from nostrain.core.treasury.policies import ChannelPolicy, WithdrawPolicy
 from nostrain.protocol.manifest import SAT
 from nostrain.units import Msat
 

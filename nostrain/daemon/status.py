@@ -8,10 +8,10 @@ from typing import Final
 import nostrain
 from nostrain.config.schema import DaemonConfig, SettlementConfig
 from nostrain.core.identity import Identity
-from nostrain.core.money.liquidity import KEY, held_up, warnings
-from nostrain.core.money.liquidity_rows import LightningNode
 from nostrain.core.rounds.round import phase
 from nostrain.core.rows import Duty, NodeState, Replica, Round, Run, Submission
+from nostrain.core.treasury.liquidity import KEY, held_up, warnings
+from nostrain.core.treasury.liquidity_rows import LightningNode
 from nostrain.daemon.billboard import Billboard
 from nostrain.daemon.channel_plan import channel_plan
 from nostrain.daemon.runtime import Runtime, outstanding_ids

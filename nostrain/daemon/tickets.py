@@ -7,9 +7,9 @@ from typing import Final
 
 import trio
 
+from nostrain.core.escrow.rows import Tickets
+from nostrain.core.escrow.ticket import charged
 from nostrain.core.inputs import TicketRedeemed
-from nostrain.core.money.escrow_rows import Tickets
-from nostrain.core.money.ticket import charged
 from nostrain.core.rows import NodeState, Round, Run
 from nostrain.daemon.runtime import Runtime
 from nostrain.daemon.uploads import RunUploads

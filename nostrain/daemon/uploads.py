@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from nostrain.blobs.incoming import Incoming
 from nostrain.blobs.store import LOCAL, BlobStore
-from nostrain.core.money.ticket import charged
+from nostrain.core.escrow.ticket import charged
 from nostrain.core.rounds.scoring import pinned
 from nostrain.core.rows import NodeState, Round, Run
 from nostrain.units import Digest, EventId, Pubkey

@@ -8,16 +8,16 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from nostrain.core.escrow.rows import Payee, Payer, Tickets
+from nostrain.core.escrow.split import shares
 from nostrain.core.identity import Identity
-from nostrain.core.money.escrow_rows import Payee, Payer, Tickets
-from nostrain.core.money.liquidity import KEY
-from nostrain.core.money.liquidity_rows import LightningNode
-from nostrain.core.money.opening_rows import Opening, Openings
-from nostrain.core.money.split import shares
-from nostrain.core.money.withdrawal_rows import Withdrawal
 from nostrain.core.rounds.round import phase
 from nostrain.core.rows import Duty, NodeState, Round, Row, Run, Submission
 from nostrain.core.tables import PayeeState, PayerState
+from nostrain.core.treasury.liquidity import KEY
+from nostrain.core.treasury.liquidity_rows import LightningNode
+from nostrain.core.treasury.opening_rows import Opening, Openings
+from nostrain.core.treasury.withdrawal_rows import Withdrawal
 from nostrain.errors import Unavailable
 from nostrain.lightning.node import ClnNode
 from nostrain.lightning.replies import PeerChannel

@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 import trio
 
-from nostrain.core.money.share import LEAST_MSAT
+from nostrain.core.escrow.share import LEAST_MSAT
 from nostrain.devnet.processes import POLL_S
 from nostrain.errors import OutcomeUnknown, Unavailable
 from nostrain.lightning.rpc import ClnError, ClnRpc

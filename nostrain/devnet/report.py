@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import msgspec
 
-from nostrain.core.money.split import shares
+from nostrain.core.escrow.split import shares
 from nostrain.core.rounds.epoch import paid_levels
 from nostrain.core.rounds.scoring import attested_levels, pinned, standings
 from nostrain.core.rows import Run

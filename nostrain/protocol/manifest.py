@@ -147,7 +147,7 @@ class SettlementSpec(msgspec.Struct, frozen=True):
     The schedule (design section 12): each epoch of `epoch_rounds` rounds pays at most `pool_msat` to at most `slots` workers, and what a level
     pays follows from both (`level_msat`). Both are fixed before anything is locked: more workers share the pool, they do not multiply it.
     `network` is the chain that the locks are bound to, as lightningd names it. With `fee_msat` above 0 a worker first buys a ticket of the round at `ticket_server` (base URL; L402, design section 7);
-    of these fees the validators have `validator_share_ppm` (`core.money.split`).
+    of these fees the validators have `validator_share_ppm` (`core.escrow.split`).
     """
 
     mode: Literal["none", "hold"] = "none"

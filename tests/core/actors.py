@@ -11,10 +11,10 @@ from nostrain.core import node
 from nostrain.core.effects import Effect, Ok, Outcome, Send, Sign, Signed
 from nostrain.core.identity import Identity, RunPlan
 from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, NodeChanged, Received, Tick, TicketRedeemed
-from nostrain.core.money.liquidity_rows import Peer
 from nostrain.core.rows import NodeState, Outbox, Replica, Round, Row, Run
 from nostrain.core.tables import ReplicaState
 from nostrain.core.transaction import Note
+from nostrain.core.treasury.liquidity_rows import Peer
 from nostrain.protocol import messages as m
 from nostrain.protocol.dataset import DatasetManifest, Shard
 from nostrain.units import BlockHeight, Digest, Msat, UnixTime

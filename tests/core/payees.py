@@ -11,7 +11,7 @@ from nostrain.core.effects import (
     Ok,
     Unlock,
 )
-from nostrain.core.money.escrow_rows import Payee
+from nostrain.core.escrow.rows import Payee
 from nostrain.core.tables import PayeeState
 from nostrain.core.timing import RELEASE_WAIT_S
 from nostrain.daemon.runners import locks

@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from nostrain.core.effects import OracleAttest
+from nostrain.core.escrow.payee import locked
 from nostrain.core.inputs import Boot
-from nostrain.core.money.payee import locked
 from nostrain.core.pruning import KEEP_ROUNDS, prune
 from nostrain.core.rounds import epoch
 from nostrain.core.rounds.scoring import PROVENANCE_ROUNDS, attested_levels

@@ -13,11 +13,11 @@ import msgspec
 import pytest
 
 from nostrain.core import coordinator, waiting
+from nostrain.core.escrow.payer import trusted
+from nostrain.core.escrow.rows import Tickets, TicketSold
+from nostrain.core.escrow.terms import oracles_of
 from nostrain.core.identity import Identity
 from nostrain.core.inputs import Boot, Received
-from nostrain.core.money.escrow import oracles_of
-from nostrain.core.money.escrow_rows import Tickets, TicketSold
-from nostrain.core.money.payer import trusted
 from nostrain.core.node import step
 from nostrain.core.rounds.speakers import MAX_ALTERNATIVES
 from nostrain.core.rows import Lead, NodeState, Round, Run, Waiting

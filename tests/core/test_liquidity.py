@@ -6,12 +6,12 @@ import msgspec
 import pytest
 
 from nostrain.core.effects import BuyTicket, Draw
+from nostrain.core.escrow.rows import Payer, PayerLevel
 from nostrain.core.inputs import Boot, NodeChanged
-from nostrain.core.money.escrow_rows import Payer, PayerLevel
-from nostrain.core.money.liquidity import crowded, held_up, hindrance, payable, unpayable, warnings
-from nostrain.core.money.liquidity_rows import LightningNode, Peer
 from nostrain.core.rows import NodeState, Submission
 from nostrain.core.tables import PayerState
+from nostrain.core.treasury.liquidity import crowded, held_up, hindrance, payable, unpayable, warnings
+from nostrain.core.treasury.liquidity_rows import LightningNode, Peer
 from nostrain.protocol.manifest import SettlementSpec
 from nostrain.protocol.messages import Announcement
 from nostrain.units import Msat

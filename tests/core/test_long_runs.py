@@ -7,7 +7,7 @@ import pytest
 
 from nostrain.core import node as router
 from nostrain.core.effects import Cancel, Compute, Computed, DatasetRead, Failed, Fetch, FetchDataset, Fetched, Outcome
-from nostrain.core.money.escrow_rows import Payee, PayeeLevel, Payer, PayerLevel
+from nostrain.core.escrow.rows import Payee, PayeeLevel, Payer, PayerLevel
 from nostrain.core.pruning import KEEP_ROUNDS
 from nostrain.core.rows import NodeState, Outstanding, Replica, Round, Submission, Waiting
 from nostrain.core.tables import PayeeState, PayerState, ReplicaState, SubmissionState

@@ -15,11 +15,11 @@ from nostrain.core import node as router
 from nostrain.core.effects import RETRY, Cancel, Effect, EffectBase, Ok
 from nostrain.core.identity import Identity
 from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Received, Tick
-from nostrain.core.money.liquidity_rows import LightningNode
 from nostrain.core.node import next_deadline, step
 from nostrain.core.rows import NodeState, Round, Started, grouped
 from nostrain.core.timing import CATCH_UP_S
 from nostrain.core.transaction import Transaction, changes
+from nostrain.core.treasury.liquidity_rows import LightningNode
 from nostrain.daemon.storage import batch_of, load_state
 from nostrain.errors import LocalProtocolError
 from nostrain.protocol.messages import Dispute, EpochAttestation, Message, PublicBody

@@ -13,8 +13,8 @@ from nostrain.core.effects import (
     Failed,
     HoldInvoice,
 )
+from nostrain.core.escrow.rows import Payee
 from nostrain.core.inputs import Received
-from nostrain.core.money.escrow_rows import Payee
 from nostrain.core.rows import NodeState
 from nostrain.daemon.runners import locks
 from nostrain.protocol.messages import Message, Openings

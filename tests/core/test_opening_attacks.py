@@ -6,9 +6,9 @@ import msgspec
 
 from nostrain.core.effects import Failed, OpenChannel
 from nostrain.core.inputs import Boot, Received
-from nostrain.core.money.liquidity_rows import Coin
-from nostrain.core.money.opening_rows import Openings
 from nostrain.core.timing import DAY_S
+from nostrain.core.treasury.liquidity_rows import Coin
+from nostrain.core.treasury.opening_rows import Openings
 from nostrain.units import BlockHeight, Msat
 from tests.core.actors import Node
 from tests.core.test_openings import FIRST, OPENED, OTHER, POLICY, enrols, funds, leader, node_id, peer

@@ -9,15 +9,15 @@ from hypothesis import strategies as st
 
 from nostrain.core import node
 from nostrain.core.effects import ChannelOpened, Failed, OpenChannel
+from nostrain.core.escrow.rows import Payer, PayerLevel, Tickets, TicketSold
 from nostrain.core.inputs import Boot, NodeChanged, Received
-from nostrain.core.money.capacity import capacity_msat
-from nostrain.core.money.escrow_rows import Payer, PayerLevel, Tickets, TicketSold
-from nostrain.core.money.liquidity_rows import Coin, LightningNode, Peer
-from nostrain.core.money.opening_rows import Opening, Openings
-from nostrain.core.money.policies import ChannelPolicy
 from nostrain.core.rows import NodeState
 from nostrain.core.tables import OpeningState, PayerState
 from nostrain.core.timing import DAY_S
+from nostrain.core.treasury.capacity import capacity_msat
+from nostrain.core.treasury.liquidity_rows import Coin, LightningNode, Peer
+from nostrain.core.treasury.opening_rows import Opening, Openings
+from nostrain.core.treasury.policies import ChannelPolicy
 from nostrain.daemon.wallet import owners_of
 from nostrain.protocol.messages import Enrolment, NodeAddress
 from nostrain.units import BlockHeight, Digest, Msat, Pubkey

@@ -15,9 +15,9 @@ from nostrain.core.effects import (
     Unlock,
     Unlocked,
 )
+from nostrain.core.escrow.payee import locked
+from nostrain.core.escrow.rows import Payee
 from nostrain.core.inputs import Boot, HoldChanged, Received
-from nostrain.core.money.escrow_rows import Payee
-from nostrain.core.money.payee import locked
 from nostrain.core.rows import NodeState
 from nostrain.core.tables import PayeeState
 from nostrain.core.timing import CATCH_UP_S, acknowledged_by

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from nostrain.core.effects import Draw, DrawLocks, Drawn, LocksOpened, OpenLocks, Pay, PayEnded
+from nostrain.core.escrow.rows import Payer
 from nostrain.core.inputs import Received, TicketRedeemed
-from nostrain.core.money.escrow_rows import Payer
 from nostrain.core.tables import PayerState
 from nostrain.daemon.runners import locks
 from nostrain.protocol import messages as m

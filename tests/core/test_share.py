@@ -18,10 +18,10 @@ from nostrain.core.effects import (
     PayEnded,
     PayInvoice,
 )
+from nostrain.core.escrow.rows import Dues, Share, Split
+from nostrain.core.escrow.share import AUDIT_ROUNDS, LEAST_MSAT, PAYABLE_MSAT, RETRY_S
+from nostrain.core.escrow.split import complete, counted, pool, shares
 from nostrain.core.inputs import Received
-from nostrain.core.money.escrow_rows import Dues, Share, Split
-from nostrain.core.money.share import AUDIT_ROUNDS, LEAST_MSAT, PAYABLE_MSAT, RETRY_S
-from nostrain.core.money.split import complete, counted, pool, shares
 from nostrain.core.node import next_deadline
 from nostrain.core.rows import NodeState, Round, Run
 from nostrain.core.tables import ShareState

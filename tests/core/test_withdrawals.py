@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 from nostrain.core import node
 from nostrain.core.effects import Failed, PrepareWithdrawal, SendWithdrawal, SpliceOut, TransactionSent, WithdrawalPrepared
 from nostrain.core.inputs import Boot, NodeChanged
-from nostrain.core.money.liquidity_rows import Coin, OwnChannel
-from nostrain.core.money.policies import WithdrawPolicy
-from nostrain.core.money.withdrawal_rows import Withdrawal
-from nostrain.core.money.withdrawals import FEES_MSAT, LEAST_MSAT
 from nostrain.core.rows import NodeState
 from nostrain.core.tables import WithdrawalState
 from nostrain.core.timing import DAY_S
+from nostrain.core.treasury.liquidity_rows import Coin, OwnChannel
+from nostrain.core.treasury.policies import WithdrawPolicy
+from nostrain.core.treasury.withdrawal_rows import Withdrawal
+from nostrain.core.treasury.withdrawals import FEES_MSAT, LEAST_MSAT
 from nostrain.daemon.wallet import spending
 from nostrain.protocol.ledger import LedgerEntry
 from nostrain.units import BlockHeight, Digest, Msat

@@ -11,8 +11,8 @@ import trio
 from coincurve import PrivateKey
 from trio.testing import MockClock
 
+from nostrain.core.escrow.rows import Payer, PayerLevel
 from nostrain.core.inputs import NodeChanged
-from nostrain.core.money.escrow_rows import Payer, PayerLevel
 from nostrain.core.rows import NodeState
 from nostrain.core.tables import PayerState
 from nostrain.daemon.node_feed import ANSWER_S, Owners, describe, node_feed

@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 
 from nostrain.config.load import load_config
 from nostrain.core.identity import Identity
-from nostrain.core.money.capacity import commitment_msat
-from nostrain.core.money.liquidity_rows import LightningNode, Peer
 from nostrain.core.rows import NodeState, Run
+from nostrain.core.treasury.capacity import commitment_msat
+from nostrain.core.treasury.liquidity_rows import LightningNode, Peer
 from nostrain.ctl.main import main
 from nostrain.ctl.money import plan_text
 from nostrain.daemon.channel_plan import channel_plan

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from nostrain.core.money.escrow_rows import Tickets
+from nostrain.core.escrow.rows import Tickets
 from nostrain.core.rows import Round
 from nostrain.daemon.runtime import Runtime
 from nostrain.daemon.storage import load_state

@@ -15,10 +15,10 @@ import trio
 from nostrain.core.effects import Effect, OpenChannel, Outcome, PrepareWithdrawal, SendWithdrawal, SpliceOut
 from nostrain.core.identity import Identity
 from nostrain.core.inputs import Received
-from nostrain.core.money.opening_rows import Opening
-from nostrain.core.money.policies import ChannelPolicy, WithdrawPolicy
-from nostrain.core.money.withdrawal_rows import Withdrawal
 from nostrain.core.tables import OpeningState, WithdrawalState
+from nostrain.core.treasury.opening_rows import Opening
+from nostrain.core.treasury.policies import ChannelPolicy, WithdrawPolicy
+from nostrain.core.treasury.withdrawal_rows import Withdrawal
 from nostrain.daemon import node_feed as feed
 from nostrain.daemon.ports import Ports
 from nostrain.daemon.runners import perform

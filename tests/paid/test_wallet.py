@@ -17,8 +17,8 @@ import trio
 from click.testing import CliRunner, Result
 
 from nostrain.config.load import load_config
-from nostrain.core.money.liquidity_rows import LightningNode, Peer
 from nostrain.core.rows import NodeState, Run
+from nostrain.core.treasury.liquidity_rows import LightningNode, Peer
 from nostrain.ctl.earnings import earnings_text
 from nostrain.ctl.main import main
 from nostrain.ctl.money import sat, wallet_text

@@ -12,7 +12,7 @@ from typing import Any, Final
 import pytest
 import trio
 
-from nostrain.core.money.escrow_rows import Payee
+from nostrain.core.escrow.rows import Payee
 from nostrain.core.rounds.scoring import pinned
 from nostrain.core.tables import PayeeState
 from nostrain.daemon.storage import load_state

@@ -12,8 +12,8 @@ import trio
 from trio._core import _run as scheduler
 from trio.testing import MockClock
 
-from nostrain.core.money.escrow_rows import Dues, Share, Split
-from nostrain.core.money.share import LEAST_MSAT, OPEN
+from nostrain.core.escrow.rows import Dues, Share, Split
+from nostrain.core.escrow.share import LEAST_MSAT, OPEN
 from nostrain.core.rows import Round
 from nostrain.ports.lightning import HoldState
 from nostrain.protocol.messages import (

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import trio
 import trio.testing
 
-from nostrain.core.money.escrow_rows import Dues, Payee, Payer, Share, Tickets
-from nostrain.core.money.share import LEAST_MSAT
-from nostrain.core.money.split import shares
+from nostrain.core.escrow.rows import Dues, Payee, Payer, Share, Tickets
+from nostrain.core.escrow.share import LEAST_MSAT
+from nostrain.core.escrow.split import shares
 from nostrain.core.rows import Round
 from nostrain.core.tables import PayeeState, PayerState, ShareState
 from nostrain.core.timing import SAFETY_BLOCKS

@@ -25,7 +25,7 @@ import trio
 
 from nostrain.audit.proof import Proof, check_proof, find_proofs
 from nostrain.core.effects import Effect, Outcome, Send
-from nostrain.core.money.escrow_rows import Payee
+from nostrain.core.escrow.rows import Payee
 from nostrain.core.rows import Round, Submission
 from nostrain.daemon.ports import Ports
 from nostrain.daemon.runners import Perform, perform

@@ -9,8 +9,8 @@ import pytest
 
 from nostrain.audit.dispute import check_dispute
 from nostrain.core.effects import Draw, DrawLocks, Drawn, Effect, LocksDrawn, OpenLocks, Outcome, Sign
+from nostrain.core.escrow.rows import Payee
 from nostrain.core.fraud.dispute_rows import Complaint, Suspicion
-from nostrain.core.money.escrow_rows import Payee
 from nostrain.core.rows import NodeState, Submission
 from nostrain.core.tables import ComplaintState, PayeeState, SuspicionState
 from nostrain.daemon.ports import Ports

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from nostrain.core.money.escrow_rows import Payee, Payer
+from nostrain.core.escrow.rows import Payee, Payer
 from nostrain.core.rounds import epoch
 from nostrain.core.rows import Round
 from nostrain.protocol.messages import Announcement, EpochAttestation, Offer

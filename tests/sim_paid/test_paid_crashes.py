@@ -12,7 +12,7 @@ from functools import cache
 import pytest
 import trio
 
-from nostrain.core.money.escrow_rows import Payee
+from nostrain.core.escrow.rows import Payee
 from nostrain.core.tables import PayeeState
 from nostrain.core.timing import SAFETY_BLOCKS
 from nostrain.ports.lightning import HoldState

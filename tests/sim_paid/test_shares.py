@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 import trio
 
-from nostrain.core.money.escrow_rows import Dues, Share
-from nostrain.core.money.share import PAYABLE_MSAT
+from nostrain.core.escrow.rows import Dues, Share
+from nostrain.core.escrow.share import PAYABLE_MSAT
 from nostrain.core.tables import ShareState
 from nostrain.protocol.messages import Reveal
 from nostrain.testing.journal import When

@@ -11,9 +11,9 @@ from typing import Final
 import msgspec
 
 from nostrain.core.effects import CheckDispute, Failed, Ok, Outcome, Prove, Proved, Send, Unheard
+from nostrain.core.escrow.rows import Payee
 from nostrain.core.fraud.dispute_rows import Complaint, Suspicion
 from nostrain.core.fraud.evidence import cornerstones, heard_by_id, heard_in, suspect
-from nostrain.core.money.escrow_rows import Payee
 from nostrain.core.rows import Round, Run
 from nostrain.core.run import discredit, halt, need_run, with_item
 from nostrain.core.tables import ComplaintState, PayeeState, SuspicionState, advance

@@ -1,4 +1,4 @@
-"""A coordinator pays the validators their shares of the fees (`core.money.split`): saved up, audited, then paid to the offers of their enrolments.
+"""A coordinator pays the validators their shares of the fees (`core.escrow.split`): saved up, audited, then paid to the offers of their enrolments.
 
 A share can be paid once AUDIT_ROUNDS further rounds are closed, or the run is finished; until then what proves its validator faulty keeps it
 back. Amounts are saved up until they are worth a payment. A payment asks the offer for an invoice, which moves no money; the invoice and its hash
@@ -12,8 +12,8 @@ from typing import Final
 import msgspec
 
 from nostrain.core.effects import Failed, FetchInvoice, InvoiceFetched, Outcome, PayEnded, PayInvoice
-from nostrain.core.money.escrow_rows import Dues, Share, Split
-from nostrain.core.money.split import complete, shared, shares
+from nostrain.core.escrow.rows import Dues, Share, Split
+from nostrain.core.escrow.split import complete, shared, shares
 from nostrain.core.rows import Round, Run
 from nostrain.core.tables import ShareState, advance
 from nostrain.core.timing import release_by

@@ -11,14 +11,14 @@ from typing import Final
 import msgspec
 
 from nostrain.core.effects import Effect, Failed, Outcome, PrepareWithdrawal, SendWithdrawal, SpliceOut, TransactionSent, WithdrawalPrepared
-from nostrain.core.money.liquidity import KEY as LIGHTNING
-from nostrain.core.money.liquidity_rows import Coin, LightningNode, OwnChannel
-from nostrain.core.money.policies import WithdrawPolicy
-from nostrain.core.money.withdrawal_rows import Withdrawal
 from nostrain.core.rows import Chain
 from nostrain.core.tables import WithdrawalState, advance
 from nostrain.core.timing import DAY_S
 from nostrain.core.transaction import Transaction
+from nostrain.core.treasury.liquidity import KEY as LIGHTNING
+from nostrain.core.treasury.liquidity_rows import Coin, LightningNode, OwnChannel
+from nostrain.core.treasury.policies import WithdrawPolicy
+from nostrain.core.treasury.withdrawal_rows import Withdrawal
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.ledger import LedgerEntry
 from nostrain.protocol.manifest import SAT

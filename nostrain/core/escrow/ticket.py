@@ -7,8 +7,8 @@ from typing import Final
 import msgspec
 
 from nostrain.core.effects import BuyTicket, TicketBought
+from nostrain.core.escrow.rows import Tickets, TicketSold
 from nostrain.core.inputs import TicketRedeemed
-from nostrain.core.money.escrow_rows import Tickets, TicketSold
 from nostrain.core.rows import Round, Run, Submission
 from nostrain.core.run import with_item
 from nostrain.core.transaction import Transaction

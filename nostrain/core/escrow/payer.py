@@ -8,9 +8,9 @@ from __future__ import annotations
 import msgspec
 
 from nostrain.core.effects import Draw, DrawLocks, Drawn, LocksDrawn, LocksOpened, OpenLocks, Outcome, Pay, PayEnded
-from nostrain.core.money.escrow import amounts, oracles_of, terms
-from nostrain.core.money.escrow_rows import Payer, PayerLevel
-from nostrain.core.money.ticket import holds_ticket
+from nostrain.core.escrow.rows import Payer, PayerLevel
+from nostrain.core.escrow.terms import amounts, oracles_of, terms
+from nostrain.core.escrow.ticket import holds_ticket
 from nostrain.core.rounds.epoch import opens
 from nostrain.core.rows import Round, Run
 from nostrain.core.tables import PayerState, advance

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import msgspec
 
 from nostrain.core.effects import CheckLocks
-from nostrain.core.money.escrow import amounts, oracles_of, terms
-from nostrain.core.money.escrow_rows import Payee, PayeeLevel
-from nostrain.core.money.payee import bound_oracles, refuse
+from nostrain.core.escrow.payee import bound_oracles, refuse
+from nostrain.core.escrow.rows import Payee, PayeeLevel
+from nostrain.core.escrow.terms import amounts, oracles_of, terms
 from nostrain.core.rows import Round, Run
 from nostrain.core.run import need_run
 from nostrain.core.tables import PayeeState

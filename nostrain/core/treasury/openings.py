@@ -14,16 +14,16 @@ from typing import Final, NamedTuple
 import msgspec
 
 from nostrain.core.effects import ChannelOpened, Failed, OpenChannel, Outcome
-from nostrain.core.money.capacity import capacity_msat
-from nostrain.core.money.escrow_rows import Payer, Tickets
-from nostrain.core.money.liquidity import KEY as LIGHTNING
-from nostrain.core.money.liquidity_rows import Coin, LightningNode
-from nostrain.core.money.opening_rows import Opening, Openings
-from nostrain.core.money.policies import ChannelPolicy
+from nostrain.core.escrow.rows import Payer, Tickets
 from nostrain.core.rows import Chain, Run
 from nostrain.core.tables import OpeningState, PayerState, advance
 from nostrain.core.timing import DAY_S
 from nostrain.core.transaction import Transaction
+from nostrain.core.treasury.capacity import capacity_msat
+from nostrain.core.treasury.liquidity import KEY as LIGHTNING
+from nostrain.core.treasury.liquidity_rows import Coin, LightningNode
+from nostrain.core.treasury.opening_rows import Opening, Openings
+from nostrain.core.treasury.policies import ChannelPolicy
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.manifest import SAT
 from nostrain.protocol.messages import NodeAddress

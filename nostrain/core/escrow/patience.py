@@ -10,8 +10,8 @@ from typing import Final
 
 import msgspec
 
-from nostrain.core.money.escrow_rows import Payee
-from nostrain.core.money.ticket import charged
+from nostrain.core.escrow.rows import Payee
+from nostrain.core.escrow.ticket import charged
 from nostrain.core.rounds.epoch import anchor_of
 from nostrain.core.rows import Round, Run, Submission
 from nostrain.core.transaction import Transaction

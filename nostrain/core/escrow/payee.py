@@ -11,8 +11,8 @@ from typing import Final
 import msgspec
 
 from nostrain.core.effects import Cancel, Draw, Drawn, Failed, HoldInvoice, Invoiced, Ok, Outcome, Settle, Unlock, Unlocked
-from nostrain.core.money.escrow import oracles_of, terms
-from nostrain.core.money.escrow_rows import Payee, PayeeLevel
+from nostrain.core.escrow.rows import Payee, PayeeLevel
+from nostrain.core.escrow.terms import oracles_of, terms
 from nostrain.core.rounds.epoch import anchor_of, together
 from nostrain.core.rounds.scoring import pinned
 from nostrain.core.rows import Chain, Round, Run

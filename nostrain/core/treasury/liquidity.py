@@ -11,13 +11,13 @@ from typing import Final, Literal
 
 import msgspec
 
+from nostrain.core.escrow.rows import Payee, Payer
 from nostrain.core.identity import Identity
 from nostrain.core.inputs import NodeChanged
-from nostrain.core.money.escrow_rows import Payee, Payer
-from nostrain.core.money.liquidity_rows import LightningNode, Peer
 from nostrain.core.rows import NodeState, Run
 from nostrain.core.tables import PayeeState, PayerState
 from nostrain.core.transaction import Transaction
+from nostrain.core.treasury.liquidity_rows import LightningNode, Peer
 from nostrain.protocol.manifest import SAT, RunManifest
 from nostrain.units import Msat, Pubkey
 
