@@ -6,47 +6,23 @@ The nodes here are whole; only what lies outside of them is answered by hand: bl
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Literal, TypeVar
+from collections.abc import Iterable
 
 import msgspec
 import pytest
 
 from nostrain.core import coordinator
 from nostrain.core.effects import (
-    ChainLink,
-    Compute,
     Computed,
-    Credentials,
-    CredentialsRead,
-    DatasetRead,
-    Discard,
-    Draw,
-    Drawn,
-    Effect,
-    Evict,
     Failed,
-    Fetch,
-    FetchDataset,
-    Fetched,
-    LinkRead,
-    MakeOffer,
-    OfferMade,
-    Ok,
-    OracleAnnounce,
-    OracleAnnounced,
-    Outcome,
-    Send,
     Sign,
-    Signed,
 )
-from nostrain.core.identity import Identity
-from nostrain.core.inputs import Boot, Done, Input, Received, Tick
-from nostrain.core.node import outstanding, step
-from nostrain.core.rows import Duty, Lead, NodeState, Replica, Round, Run
+from nostrain.core.inputs import Received, Tick
+from nostrain.core.node import outstanding
+from nostrain.core.rows import Duty, Lead, Round
 from nostrain.core.tables import DutyState, LeadState, ReplicaState
 from nostrain.core.timing import deadlines
-from nostrain.core.transaction import Note, Transaction
+from nostrain.core.transaction import Transaction
 from nostrain.crypto import schnorr
 from nostrain.crypto.chain import chain_link
 from nostrain.crypto.oracle import endorsement_message
@@ -54,116 +30,19 @@ from nostrain.errors import LocalProtocolError
 from nostrain.hashes import sha256_hex
 from nostrain.learning.score import MOST, nanonats
 from nostrain.protocol import messages as m
-from nostrain.protocol.dataset import DatasetManifest, Shard
 from nostrain.protocol.digests import endorsed_text, initial_state_id
-from nostrain.protocol.jobs import AggregateJob, AggregateResult, InspectJob, InspectResult, ValidationJob, ValidationResult
+from nostrain.protocol.jobs import ValidationResult
 from nostrain.protocol.limits import MAX_BLOB_BYTES, MAX_LEVELS, MAX_WORKERS
 from nostrain.protocol.manifest import BlobRef
 from nostrain.units import Digest, EventId, Pubkey, UnixTime
 from nostrain.wire.messages import draft, read_message_untrusted
-from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS, Examples, Party
+from tests.core.actors import EXAMPLES
+from tests.core.answered import LATER, OTHER_STATE, SHARDS, Node, Role
+from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS, Party
 
-EXAMPLES = Examples()
 MESSAGES = {label: read_message_untrusted(event) for label, event in EXAMPLES.events.items()}
-SHARDS = tuple(Shard(Digest(sha256_hex(b"shard %d" % n)), 9_000, tokens=9_000, text_bytes=9_000) for n in range(9))
-DATASET = DatasetManifest(shards=SHARDS, validation=Shard(Digest(sha256_hex(b"validation")), 9_000, tokens=9_000, text_bytes=9_000))
-LATER = UnixTime(START + 1_000)
-MOST_EFFECTS = 500
-BodyT = TypeVar("BodyT", bound=m.Body)
-Role = Literal["coordinator", "worker", "validator"]
 UNREADABLE = Failed("a dataset manifest of 5000000 bytes, at most 4194304 are read")
 SHORT = Failed("blob abababab has 10 bytes, 9000 were promised")
-OTHER_STATE = AggregateResult(Digest("1" * 64), Digest("2" * 64), BlobRef(Digest("3" * 64), 100), (1, 2))
-
-
-class Node:
-    """A node at `now` whose effects end as `answers` says, by the beginning of their names; the others end well."""
-
-    def __init__(self, party: Party, *roles: Role, now: int = LATER, answers: Mapping[str, Outcome] | None = None) -> None:
-        self.party, self.answers, self.now = party, answers or {}, now
-        self.notes: list[Note] = []
-        self.said: list[m.Message] = []
-        self.state = NodeState()
-        self.take(Boot(Identity(pubkey=party.pubkey, name="node", roles=roles, work_dir="/nowhere")))
-
-    def take(self, input_: Input) -> None:
-        taken = step(self.state, input_, UnixTime(self.now))
-        self.state = taken.state
-        self.notes += taken.notes
-
-    def hear(self, messages: Iterable[m.Message]) -> Node:
-        for message in messages:
-            self.take(Received(message))
-            self.work()
-        return self
-
-    def work(self, *, without: str = "nothing") -> None:
-        """Answer all that is asked for, until nothing is; leave what is named `without`."""
-        for _ in range(MOST_EFFECTS):
-            asked = [effect for effect in outstanding(self.state) if not effect.name.startswith(without)]
-            if not asked:
-                return
-            self.take(Done(asked[0].id, self.outcome(asked[0])))
-        raise AssertionError(f"it asks again and again: {asked[0].id}")
-
-    def outcome(self, effect: Effect) -> Outcome:
-        for name, outcome in self.answers.items():
-            if effect.name.startswith(name):
-                return outcome
-        party = self.party
-        match effect:
-            case Sign():
-                event = party.signer.sign(draft(effect.body, effect.created_at))
-                self.said.append(read_message_untrusted(event))
-                return Signed(event, self.said[-1])
-            case Send() | Discard() | Evict():
-                return Ok()
-            case Draw():
-                return Drawn("cd" * effect.size)
-            case FetchDataset():
-                return DatasetRead(DATASET)
-            case Fetch():
-                return Fetched("/nowhere/blob")
-            case Compute(job=InspectJob()):
-                return Computed(InspectResult(EXAMPLES.manifest.root))
-            case Compute(job=ValidationJob()):
-                return Computed(ValidationResult(5_000_000_000, 16_384))
-            case Compute(job=AggregateJob()):
-                return Computed(OTHER_STATE)
-            case Credentials():
-                return CredentialsRead(party.oracle, party.endorsement(effect.run), party.chain_link(effect.run, 0))
-            case MakeOffer():
-                return OfferMade(party.payout())
-            case ChainLink():
-                return LinkRead(party.chain_link(effect.run, effect.index))
-            case OracleAnnounce():
-                items = [party.announces(event_id, effect.digits, effect.maturity, payee) for payee, event_id in effect.events]
-                return OracleAnnounced(tuple(items))
-        raise AssertionError(f"nobody answers {effect.id}")
-
-    @property
-    def run(self) -> Run:
-        row = self.state.rows["run"]
-        assert isinstance(row, Run)
-        return row
-
-    @property
-    def replica(self) -> Replica:
-        row = self.state.rows["replica"]
-        assert isinstance(row, Replica)
-        return row
-
-    @property
-    def round(self) -> Round:
-        row = self.state.rows[f"round/{EXAMPLES.round_id}"]
-        assert isinstance(row, Round)
-        return row
-
-    def counted(self, counter: str) -> int:
-        return sum(note.counter == counter for note in self.notes)
-
-    def bodies(self, kind: type[BodyT]) -> list[BodyT]:
-        return [message.body for message in self.said if isinstance(message.body, kind)]
 
 
 def heard(*labels: str) -> list[m.Message]:
@@ -183,7 +62,7 @@ def replica_effects(node: Node) -> list[str]:
     return [effect.name for effect in outstanding(node.state) if effect.owner == "replica"]
 
 
-# --- a hostile run: its dataset manifest, its checkpoint -------------------------------------------------------------------
+# --- a hostile run: its dataset manifest, its checkpoint -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("last", ["dataset", "inspect"])
@@ -231,7 +110,7 @@ def test_losses_of_honest_checkpoints_are_told_as_they_are(loss: float, told: in
     assert nanonats(loss) == told
 
 
-# --- a replica that cannot follow ------------------------------------------------------------------------------------------
+# --- a replica that cannot follow ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("roles", [(), ("validator",)], ids=["without a role", "validator"])
@@ -258,7 +137,7 @@ def test_what_a_diverged_replica_still_had_asked_for_changes_nothing_any_more() 
     assert (node.replica, replica_effects(node)) == (diverged, [])
 
 
-# --- a validator that attests again and again ------------------------------------------------------------------------------
+# --- a validator that attests again and again ----------------------------------------------------------------------------
 
 
 def flooded(node: Node) -> Round:
@@ -303,7 +182,7 @@ def test_a_coordinator_closes_a_flooded_round_with_the_same_levels() -> None:
     assert closing.levels == {item.worker: item.level for item in result.accepted}
 
 
-# --- bad luck: away for long, or with an empty folder -----------------------------------------------------------------------
+# --- bad luck: away for long, or with an empty folder --------------------------------------------------------------------
 
 
 def empty_rounds(count: int) -> list[m.Message]:

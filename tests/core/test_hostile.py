@@ -6,73 +6,29 @@ Every test here was once a way to stop readers, to split their views, or to cras
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Sequence
-from typing import Literal
+from collections.abc import Sequence
 
 import msgspec
 import pytest
 
-from nostrain.core import coordinator, waiting
+from nostrain.core import coordinator
 from nostrain.core.escrow.payer import trusted
 from nostrain.core.escrow.rows import Tickets, TicketSold
 from nostrain.core.escrow.terms import oracles_of
-from nostrain.core.identity import Identity
-from nostrain.core.inputs import Boot, Received
-from nostrain.core.node import step
 from nostrain.core.rounds.speakers import MAX_ALTERNATIVES
-from nostrain.core.rows import Lead, NodeState, Round, Run, Waiting
-from nostrain.core.transaction import Note, Transaction
+from nostrain.core.rows import Lead, NodeState
+from nostrain.core.transaction import Transaction
 from nostrain.crypto import schnorr
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol import messages as m
-from nostrain.protocol.event import Event
 from nostrain.protocol.limits import MAX_ENROLLED, MAX_VALIDATORS, MAX_WORKERS
 from nostrain.protocol.manifest import BlobRef
 from nostrain.units import Digest, EventId, Pubkey, UnixTime
 from nostrain.wire import dlc
 from nostrain.wire.messages import draft, oracle_item_untrusted, read_message_untrusted
-from tests.docs.examples import COORDINATOR, ROUNDS, START, VALIDATORS, WORKERS, Examples, Party, b64
-
-EXAMPLES = Examples()
-MESSAGES = {label: read_message_untrusted(event) for label, event in (EXAMPLES.events | EXAMPLES.private).items()}
-ROUND = [MESSAGES[label] for label in EXAMPLES.events]
-STRANGER = Party("stranger")
-NOW = UnixTime(START + 100)
-
-
-class Onlooker:
-    """A node that computes nothing; without roles unless it is given one."""
-
-    def __init__(self, pubkey: str = "f" * 64, *roles: Literal["coordinator", "worker", "validator"]) -> None:
-        identity = Identity(pubkey=Pubkey(pubkey), name="onlooker", roles=roles, work_dir="/nowhere")
-        self.state = step(NodeState(), Boot(identity), START).state
-        self.notes: list[Note] = []
-
-    def hear(self, messages: Iterable[m.Message]) -> Onlooker:
-        for message in messages:
-            taken = step(self.state, Received(message), NOW)
-            self.state = taken.state
-            self.notes += taken.notes
-        return self
-
-    @property
-    def run(self) -> Run:
-        row = self.state.rows["run"]
-        assert isinstance(row, Run)
-        return row
-
-    @property
-    def round(self) -> Round:
-        row = self.state.rows[f"round/{EXAMPLES.round_id}"]
-        assert isinstance(row, Round)
-        return row
-
-    @property
-    def waiting(self) -> list[Waiting]:
-        return [row for row in self.state.rows.values() if isinstance(row, Waiting)]
-
-    def refusals(self) -> str:
-        return "\n".join(note.text for note in self.notes if note.counter == "messages_refused")
+from tests.core.actors import EXAMPLES, MESSAGES, ROUND
+from tests.core.onlookers import NOW, Onlooker, event
+from tests.docs.examples import COORDINATOR, ROUNDS, START, VALIDATORS, WORKERS, Party, b64
 
 
 def closed(node: Onlooker) -> bool:
@@ -93,10 +49,6 @@ def says(party: Party, label: str, after: int = 50, **changes: object) -> m.Mess
     """The body of an example with `changes`, by `party`, through the wire."""
     body = msgspec.structs.replace(MESSAGES[label].body, **changes)
     return read_message_untrusted(event(party, body, after))
-
-
-def event(party: Party, body: m.Body, after: int = 50) -> Event:
-    return party.says(body, START + after)
 
 
 # --- participants that say two things ------------------------------------------------------------------------------------
@@ -205,7 +157,7 @@ def test_a_second_reveal_with_other_urls_changes_nothing() -> None:
     assert closed(Onlooker().hear(before("reveal 0", [other])))
 
 
-# --- announcements that cannot be -----------------------------------------------------------------------------------------
+# --- announcements that cannot be ----------------------------------------------------------------------------------------
 
 
 def doubled(entries: tuple[m.ValidatorEntry, ...]) -> tuple[m.ValidatorEntry, ...]:
@@ -240,7 +192,7 @@ def test_an_announcement_that_cannot_be_is_refused(changes: dict[str, object], r
     assert node.run.open is None
 
 
-# --- blobs, sizes, crowds -------------------------------------------------------------------------------------------------
+# --- blobs, sizes, crowds ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("size", [-1, 0, (1 << 40) + 1])
@@ -297,60 +249,3 @@ def test_too_many_validators_are_not_listed() -> None:
     _, validators = coordinator.listed(Transaction(node.state, NOW), run)
     assert len(validators) == MAX_VALIDATORS
     assert {party.pubkey for party in VALIDATORS} <= {entry.pubkey for entry in validators}
-
-
-# --- what waits -----------------------------------------------------------------------------------------------------------
-
-
-def junk(author: Pubkey, count: int) -> list[m.Message]:
-    """Commitments to rounds that never were."""
-    body = MESSAGES["commitment 0"].body
-    ids = [EventId(f"{author[-8:]}{n:056x}") for n in range(count)]
-    return [m.Message(one, author, START, msgspec.structs.replace(body, announcement=one)) for one in ids]
-
-
-def test_a_flood_by_a_stranger_pushes_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "MAX_WAITING", 64)
-    monkeypatch.setattr(waiting, "MAX_WAITING_OF_ONE", 32)
-    opening, rest = ROUND[:7], ROUND[8:]
-    node = Onlooker().hear([*opening, *rest, *junk(STRANGER.pubkey, 200)])
-    assert len(node.waiting) <= 64
-    assert sum(row.message.author == STRANGER.pubkey for row in node.waiting) <= 32
-    node.hear([MESSAGES["announcement"]])
-    assert (node.run.round, node.run.halted) == (1, None)
-
-
-def test_a_flood_by_many_strangers_pushes_no_participant_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "MAX_WAITING", 64)
-    monkeypatch.setattr(waiting, "MAX_WAITING_OF_ONE", 32)
-    crowd = [message for n in range(150) for message in junk(Pubkey(f"{n:064x}"), 1)]
-    node = Onlooker().hear([*ROUND[:7], *ROUND[8:], *crowd])
-    assert len(node.waiting) == 64
-    node.hear([MESSAGES["announcement"]])
-    assert (node.run.round, node.run.halted) == (1, None)
-
-
-def test_a_flood_by_a_participant_is_its_own_loss(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(waiting, "MAX_WAITING_OF_ONE", 32)
-    node = Onlooker().hear([*ROUND[:7], *ROUND[8:], *junk(WORKERS[0].pubkey, 100)])
-    others = {message.id for message in ROUND[8:] if message.author != WORKERS[0].pubkey}
-    assert others <= {row.message.id for row in node.waiting}
-    assert sum(row.message.author == WORKERS[0].pubkey for row in node.waiting) <= 32
-
-
-@pytest.mark.parametrize("label", EXAMPLES.private)
-@pytest.mark.parametrize("heard", [0, 1, 8, len(ROUND)])
-def test_private_messages_out_of_the_blue_crash_nobody(label: str, heard: int) -> None:
-    for me in (Onlooker(), Onlooker(WORKERS[0].pubkey, "worker"), Onlooker(COORDINATOR.pubkey)):
-        me.hear(ROUND[:heard])
-        for author in (STRANGER, WORKERS[1], WORKERS[0], COORDINATOR):
-            me.hear([read_message_untrusted(event(author, MESSAGES[label].body))])
-        assert [note.text for note in me.notes if note.level == "fault"] == []
-
-
-def test_a_stranger_says_everything_and_nothing_happens() -> None:
-    others = [m.Message(EventId(f"{n:064x}"), STRANGER.pubkey, START, message.body) for n, message in enumerate(ROUND[1:])]
-    node = Onlooker().hear([*ROUND[:1], *others, *ROUND[1:], *others])
-    assert (node.run.round, node.run.halted) == (1, None)
-    assert STRANGER.pubkey in node.run.enrolled
-    assert STRANGER.pubkey not in {author for author, _, _ in node.round.commitments.values()}

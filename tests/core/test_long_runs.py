@@ -1,4 +1,4 @@
-"""What a run leaves behind: the copy of the model that follows it, rows that are forgotten, messages that wait."""
+"""What a run leaves behind: rounds that are forgotten, rows that are kept while something hangs on them, messages that wait."""
 
 from __future__ import annotations
 
@@ -6,155 +6,24 @@ import msgspec
 import pytest
 
 from nostrain.core import node as router
-from nostrain.core.effects import Cancel, Compute, Computed, DatasetRead, Failed, Fetch, FetchDataset, Fetched, Outcome
+from nostrain.core.effects import Cancel, Fetch, Fetched
 from nostrain.core.escrow.rows import Payee, PayeeLevel, Payer, PayerLevel
 from nostrain.core.pruning import KEEP_ROUNDS
-from nostrain.core.rows import NodeState, Outstanding, Replica, Round, Submission, Waiting
+from nostrain.core.rows import NodeState, Outstanding, Round, Submission, Waiting
 from nostrain.core.tables import PayeeState, PayerState, ReplicaState, SubmissionState
-from nostrain.core.timing import deadlines
-from nostrain.protocol.jobs import AggregateResult, InspectResult, ValidationResult
 from nostrain.protocol.manifest import BlobRef
-from nostrain.protocol.messages import Announcement, Confirmation, Message, Result
-from nostrain.units import Digest, EventId, UnixTime
-from tests.core.actors import DATASET, EXAMPLES, MESSAGES, ROUND, Node, changed, say, until
-from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS, Party
+from nostrain.protocol.messages import Message, Result
+from nostrain.units import Digest, EventId
+from tests.core.actors import EXAMPLES, MESSAGES, ROUND, Node, changed, until
+from tests.core.replicas import advanced, booted, empty, next_announcement, replica, stepped
+from tests.docs.examples import WORKERS, Party
 
 C = ReplicaState
 RESULT = MESSAGES["result"].body
 assert isinstance(RESULT, Result)
 
 
-# --- the replica ---------------------------------------------------------------------------------------------------------
-
-
-def replica(node: Node) -> Replica:
-    return node.row("replica", Replica)
-
-
-def booted(party: Party = WORKERS[0], *roles: str) -> Node:
-    """The first checkpoint is fetched and inspected, the dataset read."""
-    node = Node(party, *roles).hear([MESSAGES["manifest"]])  # type: ignore[arg-type]
-    node.ends(node.asked(FetchDataset), DatasetRead(DATASET))
-    node.ends(node.asked(Fetch, "checkpoint"), Fetched("/blobs/checkpoint"))
-    node.ends(node.asked(Compute, "inspect"), Computed(InspectResult(EXAMPLES.manifest.root)))
-    return node
-
-
-def stepped(state_id: Digest = RESULT.state_id, root: Digest = RESULT.root, weights: tuple[int, ...] | None = None) -> Computed:
-    caps = tuple(item.weight for item in RESULT.accepted)
-    return Computed(AggregateResult(state_id, root, BlobRef(Digest("4" * 64), 9), caps if weights is None else weights))
-
-
-def advanced(node: Node, outcome: Outcome) -> Node:
-    """The deltas of the result are there, and the outer step ended."""
-    for effect in node.asks(Fetch):
-        if effect.name.startswith("delta:"):
-            node.ends(effect, Fetched(f"/blobs/{effect.blob.sha256}"))
-    node.ends(node.asked(Compute, "aggregate"), outcome)
-    return node
-
-
-def confirmed(node: Node) -> list[Confirmation]:
-    return [message.body for message in node.speak() if isinstance(message.body, Confirmation)]
-
-
-def test_everyone_confirms_the_manifests_state_first() -> None:
-    (said,) = confirmed(booted(WORKERS[0]))
-    assert (said.announcement, said.result, said.round, said.state_id) == (EXAMPLES.run, EXAMPLES.run, 0, EXAMPLES.state_id)
-
-
-def test_the_state_after_a_result_is_computed_and_confirmed() -> None:
-    node = booted(WORKERS[0])
-    confirmed(node)
-    node.hear(ROUND[1:])
-    assert not node.asks(Compute), "the deltas are not here yet"
-    advanced(node, stepped())
-    (said,) = confirmed(node)
-    assert (said.round, said.result, said.state_id, said.root) == (1, MESSAGES["result"].id, RESULT.state_id, RESULT.root)
-    assert (replica(node).state, replica(node).round, replica(node).head) == (C.READY, 1, MESSAGES["result"].id)
-
-
-def test_a_validator_measures_before_it_confirms() -> None:
-    node = booted(VALIDATORS[0], "validator")
-    node.ends(node.asked(Fetch, "validation"), Fetched("/blobs/validation"))
-    node.ends(node.asked(Compute, "validation"), Computed(ValidationResult(5_545_000_000, 16_384)))
-    assert [body.validation_nanonats for body in confirmed(node)] == [5_545_000_000]
-
-
-def test_a_state_that_cannot_be_measured_is_confirmed_all_the_same_and_once() -> None:
-    node = booted(VALIDATORS[0], "validator")
-    node.ends(node.asked(Fetch, "validation"), Fetched("/blobs/validation"))
-    node.ends(node.asked(Compute, "validation"), Failed("losses that are no numbers"))
-    assert [body.validation_nanonats for body in confirmed(node)] == [None]
-    assert not node.at(9).asks(Compute)
-
-
-@pytest.mark.parametrize(
-    "outcome",
-    [stepped(state_id=Digest("1" * 64)), stepped(root=Digest("1" * 64)), stepped(weights=(1, 1))],
-    ids=["state", "root", "weights"],
-)
-def test_a_result_that_does_not_follow_is_said_in_public_and_ends_it(outcome: Computed) -> None:
-    node = booted(WORKERS[0])
-    confirmed(node)
-    advanced(node.hear(ROUND[1:]), outcome)
-    assert replica(node).state is C.DIVERGED
-    assert node.told("states_diverged")
-    assert isinstance(outcome.result, AggregateResult)
-    assert [body.state_id for body in confirmed(node)] == [outcome.result.state_id]
-    assert not node.at(100).asks(Compute)
-
-
-@pytest.mark.parametrize("outcome", [Computed(AggregateResult(None, None, None, error="delta: not one")), Failed("the engine refuses")])
-def test_an_outer_step_that_is_not_possible_ends_it(outcome: Outcome) -> None:
-    node = booted(WORKERS[0])
-    confirmed(node)
-    advanced(node.hear(ROUND[1:]), outcome)
-    assert replica(node).state is C.DIVERGED
-    assert not confirmed(node)
-    assert not node.at(100).asks(Compute)
-
-
-def test_another_first_checkpoint_than_the_manifests_is_not_followed() -> None:
-    node = Node(WORKERS[0]).hear([MESSAGES["manifest"]])
-    node.ends(node.asked(Fetch, "checkpoint"), Fetched("/blobs/checkpoint"))
-    node.ends(node.asked(Compute, "inspect"), Computed(InspectResult(Digest("1" * 64))))
-    assert replica(node).state is C.DIVERGED
-
-
-def test_a_newcomer_does_not_confirm_what_it_took_no_part_in_and_lies_behind() -> None:
-    node = booted(Party("newcomer"))
-    confirmed(node)
-    node.hear(ROUND[1:])
-    next_ = next_announcement()
-    node.hear([next_, empty(next_, 200)])
-    advanced(node, stepped())
-    assert [body.round for body in confirmed(node)] == [2]
-
-
 # --- many rounds ---------------------------------------------------------------------------------------------------------
-
-
-def next_announcement(parent: EventId = MESSAGES["result"].id, number: int = 2, after: int = 100) -> Message:
-    """The next round, on the state of the examples' result."""
-    body = msgspec.structs.replace(
-        EXAMPLES.announcement,
-        round=number,
-        parent=parent,
-        state_id=RESULT.state_id,
-        deadlines=deadlines(UnixTime(START + after), EXAMPLES.manifest),
-    )
-    return say(COORDINATOR, body, after)
-
-
-def empty(announcement: Message, after: int) -> Message:
-    """A result that uses no work."""
-    assert isinstance(announcement.body, Announcement)
-    number = announcement.body.round
-    body = msgspec.structs.replace(
-        RESULT, announcement=announcement.id, round=number, attestations=(), accepted=(), state_id=announcement.body.state_id
-    )
-    return say(COORDINATOR, body, after)
 
 
 def rounds(count: int) -> list[Message]:

@@ -1,8 +1,6 @@
-"""A validator's duty: what it says when, when it falls silent, and what does not silence it."""
+"""A validator's duty: what it says when, what it fetches and measures, and whose verdicts count."""
 
 from __future__ import annotations
-
-from pathlib import PurePosixPath
 
 import msgspec
 import pytest
@@ -15,7 +13,6 @@ from nostrain.core.effects import (
     Drawn,
     Failed,
     Fetch,
-    Fetched,
     LinkRead,
     OracleAnnounce,
     OracleAnnounced,
@@ -23,92 +20,13 @@ from nostrain.core.effects import (
     OracleAttested,
 )
 from nostrain.core.rows import Duty, NodeState
-from nostrain.core.tables import DutyState
 from nostrain.core.timing import fetch_by
-from nostrain.protocol.jobs import CandidateScore, EvaluateJob, EvaluateResult
-from nostrain.protocol.manifest import BlobRef
-from nostrain.protocol.messages import Acknowledgement, Attestation, Message, OracleAnnouncements, Reveal, Verdict, VerdictHash
+from nostrain.protocol.jobs import EvaluateJob
+from nostrain.protocol.messages import Attestation, OracleAnnouncements, Reveal, VerdictHash
 from nostrain.units import Digest
-from tests.core.actors import EXAMPLES, LABELS, LIMITS, MESSAGES, Node, changed, until
-from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS
-
-D = DutyState
-ME = VALIDATORS[0]
-KEY = f"duty/{EXAMPLES.round_id}"
-MINE = {"oracle announcements 0", "acknowledgement 0", "verdict hash 0", "verdict 0", "attestation 0"}
-
-
-def others(first: str, last: str) -> list[Message]:
-    """What everybody else says between two labels."""
-    return [MESSAGES[label] for label in LABELS[LABELS.index(first) : LABELS.index(last) + 1] if label not in MINE]
-
-
-def state(node: Node) -> DutyState:
-    return node.row(KEY, Duty).state
-
-
-def announced() -> Node:
-    """The round is open, our thermometers are announced."""
-    node = Node(ME, "validator").hear(until("announcement")).ready().at(6)
-    node.ends(node.asked(OracleAnnounce), OracleAnnounced(EXAMPLES.oracles[ME.name]))
-    node.speak()
-    return node
-
-
-def acknowledged() -> Node:
-    """The receipt is acknowledged."""
-    node = announced().hear(others("oracle announcements 1", "receipt")).at(44)
-    node.ends(node.asked(Draw, "salt"), Drawn(ME.salt("verdict")))
-    node.ends(node.asked(ChainLink), LinkRead(ME.chain_link(EXAMPLES.run, 1)))
-    node.speak()
-    return node
-
-
-def fetched(node: Node, *missing: int) -> Node:
-    """Every file that it asks for comes, but for the deltas of some workers."""
-    gone = {EXAMPLES.deltas[n].sha256 for n in missing}
-    while asked := [effect for effect in node.asks(Fetch) if effect.blob.sha256 not in gone]:
-        for effect in asked:
-            node.ends(effect, Fetched(f"/blobs/{effect.blob.sha256}"))
-    return node
-
-
-def evaluating(*missing: int) -> Node:
-    """All is revealed and fetched."""
-    node = acknowledged().hear(others("acknowledgement 1", "reveal 2")).at(48)
-    return fetched(node, *missing)
-
-
-def measured(job: EvaluateJob) -> EvaluateResult:
-    """What the examples' first validator measures."""
-    verdict = MESSAGES["verdict 0"].body
-    assert isinstance(verdict, Verdict)
-    by_worker = {score.worker: score for score in verdict.scores}
-    scores = tuple(msgspec.convert(msgspec.structs.asdict(by_worker[one.worker]), CandidateScore) for one in job.candidates)
-    return EvaluateResult(verdict.losses_before, scores, 16_384, 1)
-
-
-def hashed() -> Node:
-    """The verdict is made, its hash is out."""
-    node = evaluating()
-    effect = node.asked(Compute)
-    assert isinstance(effect.job, EvaluateJob)
-    node.ends(effect, Computed(measured(effect.job)))
-    node.speak()
-    return node
-
-
-def opened() -> Node:
-    """Every hash is there, so our verdict is out."""
-    node = hashed().hear(others("verdict hash 1", "verdict hash 2"))
-    node.speak()
-    return node
-
-
-def attesting() -> Node:
-    """Every verdict is there."""
-    return opened().hear(others("verdict 1", "verdict 2"))
-
+from tests.core.actors import EXAMPLES, LIMITS, MESSAGES, Node, until
+from tests.core.duties import KEY, ME, D, acknowledged, announced, attesting, evaluating, fetched, hashed, measured, opened, others, state
+from tests.docs.examples import START, VALIDATORS, WORKERS
 
 # --- the way that it should go -------------------------------------------------------------------------------------------
 
@@ -287,101 +205,3 @@ def test_with_too_few_verdicts_it_attests_nothing() -> None:
     assert state(node) is D.SILENT
     assert not node.asks(OracleAttest)
     assert "1 verdicts, 2 are needed" in node.told("duties_missed")[0]
-
-
-# --- silence -------------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("stage", "deadline"),
-    [
-        (lambda: Node(ME, "validator").hear(until("announcement")).ready().at(6), LIMITS.commit_by),
-        (announced, LIMITS.acknowledge_by),
-        (acknowledged, LIMITS.hash_by),
-        (evaluating, LIMITS.hash_by),
-        (hashed, LIMITS.verdict_by),
-        (opened, LIMITS.attest_by),
-    ],
-    ids=["announcing", "announced", "acknowledged", "evaluating", "hashed", "opened"],
-)
-def test_after_its_time_a_duty_says_nothing_more(stage, deadline: int) -> None:  # type: ignore[no-untyped-def]
-    """As after a long sleep: the clock jumps past the deadline."""
-    node = stage()
-    assert state(node) is not D.SILENT
-    node.past(deadline)
-    assert state(node) is D.SILENT
-    assert not [effect for effect in node.asks(Compute) + node.asks(Fetch) + node.asks(OracleAnnounce) if effect.owner == KEY]
-    late = (Acknowledgement, VerdictHash, Verdict, Attestation)
-    assert not [message for message in node.speak() if isinstance(message.body, late)]
-
-
-def test_an_oracle_that_will_not_sign_silences_its_node_only() -> None:
-    node = attesting()
-    node.ends(node.asked(OracleAttest), Failed("announced before a restore from backup"))
-    assert state(node) is D.SILENT
-
-
-def test_an_engine_that_refuses_the_job_silences_the_duty() -> None:
-    node = evaluating()
-    node.ends(node.asked(Compute), Failed("the engine refuses the job"))
-    assert state(node) is D.SILENT
-
-
-def empty_result(after: int) -> Message:
-    return changed("result", COORDINATOR, after, accepted=(), attestations=(), state_id=EXAMPLES.state_id)
-
-
-def test_a_round_that_closes_before_anything_was_shown_ends_the_duty() -> None:
-    node = announced().hear([empty_result(30)])
-    assert state(node) is D.SILENT
-
-
-@pytest.mark.parametrize("stage", [acknowledged, evaluating, hashed, opened])
-def test_a_coordinator_that_closes_early_and_empty_silences_nobody(stage) -> None:  # type: ignore[no-untyped-def]
-    node = stage()
-    before = state(node)
-    node.hear([empty_result(60)])
-    assert state(node) is before
-
-
-def test_the_duty_goes_on_to_its_attestation_after_an_early_empty_result() -> None:
-    node = hashed().hear([empty_result(60), *others("verdict hash 1", "verdict hash 2")])
-    node.speak()
-    node.hear(others("verdict 1", "verdict 2"))
-    assert len(node.asked(OracleAttest).outcomes) == 3
-
-
-def test_the_duty_goes_on_to_its_attestation_in_a_run_that_is_halted() -> None:
-    """A coordinator that contradicts itself once the deltas are shown would have them for nothing."""
-    node = hashed().hear([changed("announcement", COORDINATOR, 51), *others("verdict hash 1", "verdict hash 2")])
-    assert node.run.halted
-    node.speak()
-    node.hear(others("verdict 1", "verdict 2"))
-    assert len(node.asked(OracleAttest).outcomes) == 3
-
-
-def test_a_duty_that_has_shown_nothing_ends_with_the_run() -> None:
-    node = announced().hear([changed("announcement", COORDINATOR, 51), *others("oracle announcements 1", "receipt")]).at(44)
-    assert node.run.halted
-    assert not node.asks(ChainLink)
-
-
-def test_a_result_that_uses_attested_work_ends_the_duty() -> None:
-    node = opened().hear([MESSAGES["attestation 1"], MESSAGES["attestation 2"], MESSAGES["verdict 1"], MESSAGES["result"]])
-    assert state(node) is D.SILENT
-
-
-def test_whoever_is_not_listed_or_comes_too_late_has_no_duty() -> None:
-    for party, after in ((WORKERS[0], 6), (ME, LIMITS.commit_by - START + 1)):
-        node = Node(party, "validator")
-        node.now = START + after  # type: ignore[assignment]
-        node.hear(until("announcement"))
-        assert not node.has(KEY)
-
-
-def test_files_are_named_by_digests() -> None:
-    node = evaluating()
-    job = node.asked(Compute).job
-    assert isinstance(job, EvaluateJob)
-    assert {PurePosixPath(one.delta).name for one in job.candidates} == {delta.sha256 for delta in EXAMPLES.deltas}
-    assert isinstance(EXAMPLES.deltas[0], BlobRef)
