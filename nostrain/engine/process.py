@@ -19,8 +19,8 @@ from nostrain.protocol.jobs import Job, JobResult, TrainJob
 
 logger = logging.getLogger("nostrain.engine")
 
-KILLED: Final = f"signal {int(signal.SIGKILL)}"
-"""How a process ended that was killed before we did it."""
+STARVED: Final = tuple(f"signal {int(number)}" for number in (signal.SIGKILL, signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS))
+"""How a process ends that has too little memory: the kernel kills it; or a framework uses what malloc refused, or gives up (mlx does both)."""
 
 
 class EngineSettings(msgspec.Struct, frozen=True):
@@ -81,7 +81,7 @@ class EngineProcess:
                     raise RemoteProtocolError("engine reply", f"to job {reply.id} instead of {self._jobs}")
             except (EOFError, trio.BrokenResourceError, trio.ClosedResourceError):
                 how = await self._drop()
-                if how.startswith(KILLED) and isinstance(job, TrainJob):
+                if how.partition(";")[0] in STARVED and isinstance(job, TrainJob):
                     self._halve(job)
                 raise Unavailable(f"the engine process died ({how})") from None
             except trio.TooSlowError:
@@ -108,10 +108,10 @@ class EngineProcess:
         return self._child
 
     def _halve(self, job: TrainJob) -> None:
-        """Killed while it trained: that is what the kernel does when memory runs out. Later processes take half as many windows at once."""
+        """It ended while it trained as processes do whose memory runs out. Later processes take half as many windows at once."""
         before = min(size for size in (job.training.batch_size, self._micro_batch) if size)
         self._micro_batch = max(1, before // 2)
-        logger.warning("the engine was killed while training %d windows at once: going on with %d", before, self._micro_batch)
+        logger.warning("the engine died while training %d windows at once: going on with %d", before, self._micro_batch)
 
     async def _drop(self) -> str:
         """Kill the process, if any; how it ended, with its last words."""

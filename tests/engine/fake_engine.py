@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -33,8 +34,9 @@ def main() -> None:
             case "die":
                 print("the last straw", file=sys.stderr, flush=True)
                 os._exit(3)
-            case "killed":
-                os.kill(os.getpid(), signal.SIGKILL)
+            case "SIGKILL" | "SIGSEGV" | "SIGABRT" | "SIGTERM" as name:
+                resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+                os.kill(os.getpid(), signal.Signals[name])
             case "micro batch":
                 reply(number, result=result(int(sys.argv[sys.argv.index("--micro-batch") + 1]) if "--micro-batch" in sys.argv else 0))
             case "reply, then die":

@@ -233,12 +233,12 @@ async def micro_batch(engine: EngineProcess) -> int:
     return (await ask(engine, "micro batch")).tokens
 
 
-async def test_a_process_killed_while_training_is_followed_by_one_that_takes_half_as_much() -> None:
+async def test_a_process_that_died_of_training_is_followed_by_one_that_takes_half_as_much() -> None:
     async with EngineProcess.open(SETTINGS) as engine:
         assert await micro_batch(engine) == 0
-        for expected in (4, 2, 1, 1):
-            with pytest.raises(Unavailable, match=r"died \(signal 9"):
-                await engine.run(train_job("killed", 9))
+        for name, expected in (("SIGKILL", 4), ("SIGSEGV", 2), ("SIGABRT", 1), ("SIGKILL", 1)):
+            with pytest.raises(Unavailable, match=rf"died \(signal {int(signal.Signals[name])}"):
+                await engine.run(train_job(name, 9))
             assert await micro_batch(engine) == expected
 
 
@@ -246,14 +246,15 @@ async def test_what_the_owner_chose_is_halved_too() -> None:
     async with EngineProcess.open(msgspec.structs.replace(SETTINGS, micro_batch=6)) as engine:
         assert await micro_batch(engine) == 6
         with pytest.raises(Unavailable):
-            await engine.run(train_job("killed", 64))
+            await engine.run(train_job("SIGKILL", 64))
         assert await micro_batch(engine) == 3
 
 
 async def test_other_deaths_say_nothing_about_memory() -> None:
     async with EngineProcess.open(SETTINGS) as engine:
-        with pytest.raises(Unavailable):
-            await engine.run(train_job("die", 8))
+        for behaviour in ("die", "SIGTERM"):
+            with pytest.raises(Unavailable, match="died"):
+                await engine.run(train_job(behaviour, 8))
         with pytest.raises(Unavailable, match="signal 9"):
-            await ask(engine, "killed")
+            await ask(engine, "SIGKILL")
         assert await micro_batch(engine) == 0

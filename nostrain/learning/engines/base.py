@@ -75,7 +75,7 @@ class Model(Protocol):
     ) -> list[float]:
         """AdamW on `windows` [H · batch, n + 1], in order; the parameters, moments and steps of `state` are changed in place.
 
-        `micro_batch` windows are computed at once, and their gradients added up to the batch's (0: all of them; an engine may know no less).
+        `micro_batch` windows are computed at once, and their gradients added up to the batch's (0: all of them).
 
         Returns the loss (nats a token) of every step. Deterministic on one machine with one number of threads.
 

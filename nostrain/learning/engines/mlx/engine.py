@@ -8,6 +8,7 @@ import mlx.core as mx
 
 from nostrain.errors import ConfigError
 from nostrain.learning.engines.base import EngineOptions, Flat
+from nostrain.learning.engines.mlx.memory import memory_errors
 from nostrain.learning.engines.mlx.model import MlxModel
 from nostrain.protocol.engines import Device, EngineKind
 from nostrain.protocol.manifest import ModelSpec
@@ -21,9 +22,14 @@ class MlxEngine:
         self.version = f"mlx {version('mlx')}"
 
     def open_model(self, spec: ModelSpec, flat: Flat, options: EngineOptions) -> MlxModel:
-        """As `base.Engine.open_model`. mlx has one default device a process: opening a model on another moves what is computed from then on."""
+        """As `base.Engine.open_model`. mlx has one default device a process: opening a model on another moves what is computed from then on.
+
+        What earlier models left in mlx's cache is given back first.
+        """
         mx.set_default_device(pick_device(options.device))
-        return MlxModel(spec, flat)
+        mx.clear_cache()
+        with memory_errors():
+            return MlxModel(spec, flat)
 
 
 def pick_device(wanted: Device) -> mx.Device:

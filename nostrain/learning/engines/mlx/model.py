@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from nostrain.errors import LocalProtocolError
 from nostrain.learning.engines.base import Flat, Windows, WorkerState, learning_rate
 from nostrain.learning.engines.mlx.adamw import Trajectory, clipped
+from nostrain.learning.engines.mlx.memory import memory_errors
 from nostrain.learning.engines.mlx.network import Network
 from nostrain.protocol.manifest import ModelSpec, TrainingSpec
 from nostrain.protocol.tensors import model_tensors
@@ -34,7 +35,7 @@ class MlxModel:
         self._flat = mx.array(flat)
         mx.eval(self._flat)
         self._shared: Flat = np.array(self._flat, copy=False)
-        self._slope = mx.value_and_grad(self._mean_loss)
+        self._slope = mx.value_and_grad(self._share_of_loss)
 
     def read(self) -> Flat:
         """As `base.Model.read`: a view."""
@@ -43,20 +44,36 @@ class MlxModel:
     def inner_steps(
         self, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState, micro_batch: int = 0
     ) -> list[float]:
-        """As `base.Model.inner_steps`; batches are not divided, whatever `micro_batch` says."""
+        """As `base.Model.inner_steps`."""
+        with memory_errors():
+            return self._inner_steps(windows, training, steps_done, state, micro_batch)
+
+    def _inner_steps(self, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState, micro_batch: int) -> list[float]:
         at = Trajectory(self._flat, mx.array(state.first_moment), mx.array(state.second_moment), state.steps)
         losses: list[float] = []
         for step, begin in enumerate(range(0, len(windows), training.batch_size)):
-            batch = mx.array(windows[begin : begin + training.batch_size])
-            loss, gradients = self._slope(self._parts(at.flat), batch)
+            loss, gradients = self._accumulated(at.flat, windows[begin : begin + training.batch_size], micro_batch)
             at.step(clipped(gradients, training.clip_ppm / PPM), training, learning_rate(training, steps_done + step))
-            mx.eval(loss, at.flat, at.first, at.second)
-            losses.append(cast("float", loss.item()))
+            del gradients
+            mx.eval(at.flat, at.first, at.second)
+            losses.append(loss)
         if not np.isfinite(losses).all():
             raise LocalProtocolError("training diverged: a loss is not finite")
         self._shared[:] = np.array(at.flat, copy=False)
         state.first_moment, state.second_moment, state.steps = np.array(at.first), np.array(at.second), at.steps
         return losses
+
+    def _accumulated(self, flat: mx.array, batch: Windows, micro_batch: int) -> tuple[float, list[mx.array]]:
+        """Mean loss of the batch and its gradient by tensor, computed `micro_batch` windows at a time: the activations of one part are gone before the next."""
+        total, sums = 0.0, list[mx.array]()
+        size = micro_batch or len(batch)
+        for begin in range(0, len(batch), size):
+            part = batch[begin : begin + size]
+            loss, gradients = self._slope(self._parts(flat), mx.array(part), len(part) / len(batch))
+            sums = [before + more for before, more in zip(sums, gradients, strict=True)] if sums else gradients
+            mx.eval(loss, sums)
+            total += cast("float", loss.item())
+        return total, sums
 
     def window_losses(self, windows: Windows, batch: int) -> NDArray[np.float64]:
         """As `base.Model.window_losses`."""
@@ -64,9 +81,10 @@ class MlxModel:
         padded = mx.array(np.concatenate([windows, np.repeat(windows[-1:], missing, axis=0)]))
         named = self.tensors()
         means = []
-        for begin in range(0, len(padded), batch):
-            losses = np.array(self.network.token_losses(named, padded[begin : begin + batch]))
-            means.append(losses.mean(axis=1, dtype=np.float64))
+        with memory_errors():
+            for begin in range(0, len(padded), batch):
+                losses = np.array(self.network.token_losses(named, padded[begin : begin + batch]))
+                means.append(losses.mean(axis=1, dtype=np.float64))
         return np.concatenate(means)[: len(windows)]
 
     def write(self, flat: Flat) -> None:
@@ -93,5 +111,6 @@ class MlxModel:
     def _named(self, parts: list[mx.array]) -> dict[str, mx.array]:
         return {tensor.name: part for tensor, part in zip(self._tensors, parts, strict=True)}
 
-    def _mean_loss(self, parts: list[mx.array], windows: mx.array) -> mx.array:
-        return self.network.token_losses(self._named(parts), windows).mean()
+    def _share_of_loss(self, parts: list[mx.array], windows: mx.array, share: float) -> mx.array:
+        """The windows' part of a batch's mean loss, which they are `share` of."""
+        return self.network.token_losses(self._named(parts), windows).mean() * share
