@@ -9,19 +9,21 @@ import re
 from typing import Final
 
 import httpx
+import trio
 from starlette.applications import Starlette
 from starlette.datastructures import MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nostrain.blobs.gate import Gate, Refused, refusal
-from nostrain.blobs.incoming import STEP, StorageFull
+from nostrain.blobs.incoming import StorageFull
 from nostrain.blobs.metered import Metered
 from nostrain.blobs.mirror import Mirrors
 from nostrain.blobs.policy import BlobLimits, UploadPolicy
+from nostrain.blobs.serving import BlobResponse, OpenBlob, asked_range, unchanged
 from nostrain.blobs.store import BlobStore
 from nostrain.blobs.uploads import Uploads
 from nostrain.ports.clock import Clock
@@ -63,29 +65,38 @@ def blossom_app(
     return _AnyOrigin(Starlette(routes=routes, exception_handlers={HTTPException: _refuse, StorageFull: _full}))
 
 
-class _BlobResponse(FileResponse):
-    """One range at a time, in steps that are worth a thread each."""
-
-    chunk_size = STEP
-    max_ranges = 1
-
-
 class _Blobs:
     def __init__(self, store: BlobStore, gate: Gate) -> None:
         self._store, self._gate = store, gate
 
     async def get(self, request: Request) -> ASGIApp:
         digest = _digest(request)
+        blob = await trio.to_thread.run_sync(self._open, digest)
+        try:
+            response = await self._answer(request, digest, blob)
+        except BaseException:
+            blob.close()
+            raise
+        return response
+
+    def _open(self, digest: Digest) -> OpenBlob:
         path = self._store.path(digest)
-        if path is None:
-            raise refusal(404, "no such blob here")
-        status = path.stat()
-        use = Use("download", "GET", f"/{digest}", status.st_size, digest, preview=request.method == "HEAD")
-        passage = await self._gate.admit(request, use)
+        try:
+            if path is not None:
+                return OpenBlob(path, digest)
+        except FileNotFoundError:
+            pass  # it was removed in between
+        raise refusal(404, "no such blob here")
+
+    async def _answer(self, request: Request, digest: Digest, blob: OpenBlob) -> ASGIApp:
+        stretch = asked_range(request.headers, blob.etag, blob.size) if request.method == "GET" else None
+        passage = await self._gate.admit(request, Use("download", "GET", f"/{digest}", blob.size, digest, preview=request.method == "HEAD"))
         free = isinstance(passage, FreePassage)
-        cached = f"{'public' if free else 'private'}, max-age=31536000, immutable"
-        headers = {"ETag": f'"{digest}"', "Cache-Control": cached, "X-Content-Type-Options": "nosniff"}
-        response = _BlobResponse(path, headers=headers, media_type="application/octet-stream", stat_result=status)
+        headers = {"Cache-Control": f"{'public' if free else 'private'}, max-age=31536000, immutable"}
+        if free and unchanged(request.headers, blob.etag):
+            blob.close()
+            return Response(status_code=304, headers={"ETag": blob.etag, **headers})
+        response = BlobResponse(blob, headers, stretch)
         return response if free else Metered(response, passage)
 
     async def delete(self, request: Request) -> Response:
@@ -120,7 +131,8 @@ def _digest(request: Request) -> Digest:
 
 async def _refuse(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    response = JSONResponse({"message": error.detail}, error.status_code, headers=error.headers)
+    headers = {"X-Reason": error.detail, **(error.headers or {})}
+    response = JSONResponse({"message": error.detail}, error.status_code, headers=headers)
     for name, value in error.pairs if isinstance(error, Refused) else ():
         response.headers.append(name, value)
     return response

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Collection
 from typing import Final
 
 from nostrain.errors import RemoteProtocolError
@@ -45,8 +46,8 @@ def parse_header_untrusted(header: str) -> Event:
     return parse_event_untrusted(data)
 
 
-def check_token(event: Event, *, verb: str, digest: Digest | None, host: str, now: UnixTime) -> None:
-    """Check that `event` authorizes `verb` on the blob `digest` (None where no blob is meant) at the server `host`, now.
+def check_token(event: Event, *, verb: str, digest: Digest | None, hosts: Collection[str], now: UnixTime) -> None:
+    """Check that `event` authorizes `verb` on the blob `digest` (None where no blob is meant) at the server that is called any of `hosts`, now.
 
     Raises RemoteProtocolError with the first reason why it does not.
     """
@@ -59,8 +60,8 @@ def check_token(event: Event, *, verb: str, digest: Digest | None, host: str, no
     if verb not in _values(event, "t"):
         raise _refused(event, f"it does not allow '{verb}'")
     servers = _values(event, "server")
-    if servers and host not in servers:
-        raise _refused(event, f"it is for other servers than {host}")
+    if servers and not set(servers) & set(hosts):
+        raise _refused(event, f"it is for other servers than {' or '.join(sorted(hosts))}")
     if digest is not None and digest not in _values(event, "x"):
         raise _refused(event, f"it is not for the blob {digest}")
 

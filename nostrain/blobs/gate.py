@@ -56,11 +56,14 @@ class Gate:
             raise refusal(401, f"authorization: a token for '{verb}' is required")
         try:
             event = parse_header_untrusted(header)
-            host = urlsplit(self.base(request)).hostname or ""
-            check_token(event, verb=verb, digest=digest, host=host, now=self._clock.now())
+            check_token(event, verb=verb, digest=digest, hosts=self._hosts(request), now=self._clock.now())
         except RemoteProtocolError as error:
             raise refusal(401, str(error)) from error
         return event
+
+    def _hosts(self, request: Request) -> frozenset[str]:
+        """What this server is called: in its public URL, and at the address that was connected to."""
+        return frozenset({urlsplit(self.base(request)).hostname or "", request.scope["server"][0]})
 
     async def admit(self, request: Request, use: Use) -> Passage:
         """The way in, for what the request shows as payment; `finish` it in any case. Raises HTTPException, e.g. 402."""

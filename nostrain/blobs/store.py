@@ -47,7 +47,7 @@ class BlobStore:
         self._root = root
         self._tmp = root / "tmp"
         self._clock = clock
-        self._reserve = reserve
+        self.reserve = reserve
         self._arriving: set[Incoming] = set()
         self._counter = count()
         self._lock = threading.Lock()
@@ -68,7 +68,7 @@ class BlobStore:
     @asynccontextmanager
     async def incoming(self, limit: int) -> AsyncIterator[Incoming]:
         """A new file of at most `limit` bytes; removed on exit unless committed. Raises StorageFull."""
-        incoming = Incoming(self._temporary(), limit, self._check_room)
+        incoming = Incoming(self._temporary(), limit, self.check_room)
         self._arriving.add(incoming)
         try:
             yield incoming
@@ -133,9 +133,10 @@ class BlobStore:
             raise LocalProtocolError(f"{digest!r} is not a SHA-256 in lowercase hex")
         return self._root / digest[:2] / digest
 
-    def _check_room(self, wanted: int) -> None:
+    def check_room(self, wanted: int) -> None:
+        """Raises StorageFull unless there is room for `wanted` bytes more than what was promised to others."""
         promised = sum(incoming.outstanding for incoming in tuple(self._arriving))
-        free = shutil.disk_usage(self._tmp).free - promised - self._reserve
+        free = shutil.disk_usage(self._tmp).free - promised - self.reserve
         if wanted > free:
             raise StorageFull(f"{wanted} bytes wanted, {max(0, free)} free for blobs")
 
@@ -198,7 +199,7 @@ class BlobStore:
                 with temporary.open("rb") as file:
                     os.fsync(file.fileno())
                     return hashlib.file_digest(file, "sha256").hexdigest()
-        self._check_room(status.st_size)
+        self.check_room(status.st_size)
         return _copy(source, temporary)
 
     def _claim(self, digest: Digest, owner: Pubkey) -> Upload | None:

@@ -88,7 +88,7 @@ class Uploads:
     async def admit(
         self, request: Request, owner: Pubkey, digest: Digest, size: int, *, path: str = "/upload", preview: bool = False
     ) -> Passage:
-        """The way in for a blob of `owner`, if size, policy and quota allow it; payment comes last. Raises HTTPException."""
+        """The way in for a blob of `owner`, if size, policy, quota and disk allow it; payment comes last. Raises HTTPException, StorageFull."""
         if size > self._limits.max_blob:
             raise refusal(413, f"{size} bytes, at most {self._limits.max_blob} are taken")
         reason = self._policy.allow(owner, digest, size)
@@ -97,6 +97,8 @@ class Uploads:
         used = await self._store.usage(owner) + self._in_flight[owner]
         if used + size > self._limits.quota:
             raise refusal(429, f"{size} bytes more than the {used} stored would exceed the quota of {self._limits.quota}")
+        if self._store.path(digest) is None:
+            self._store.check_room(size)
         return await self._gate.admit(request, Use("upload", "PUT", path, size, digest, owner, preview))
 
     def _identify(self, request: Request) -> tuple[Pubkey, Digest]:

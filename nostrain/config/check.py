@@ -26,6 +26,7 @@ def check(config: DaemonConfig) -> None:
     """Raise ConfigError for the first thing in `config` that contradicts itself or cannot work."""
     _check_urls("relays", config.relays, ("ws", "wss"))
     _check_urls("blobs.servers", config.blobs.servers, ("http", "https"))
+    _check_urls("blobs.url", (config.blobs.url,) if config.blobs.url else (), ("http", "https"))
     _check_bind(config.blobs.bind)
     _check_roles(config)
     _check_engine(config.engine)

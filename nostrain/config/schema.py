@@ -73,11 +73,14 @@ class RatesConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class BlobsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[blobs]: where blobs are served (role `blobs`; port 0 takes a free one) and where they are uploaded. Sizes in bytes.
 
+    `url`: what the world calls our own server, if not by the address it is bound to.
+
     `pay_sat` is the most that is paid to another server for one download or upload. `keep_deltas`: whether the server keeps the deltas of old
     rounds, which everybody needs who joins later.
     """
 
     bind: str = "127.0.0.1:0"
+    url: str = ""
     servers: tuple[str, ...] = ()
     max_bytes: Positive = 1 << 30
     quota: Positive = 20 << 30

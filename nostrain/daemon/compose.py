@@ -100,7 +100,7 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
         engine = await stack.enter_async_context(EngineProcess.open(engine_settings(config.engine, work_dir)))
         composed = Node(config, signer.pubkey, engine, blobs_url=url, rpc=rpc)
         if journal is not None:
-            servers, ours = advertised(config.blobs.servers, url)
+            servers, ours = advertised(config.blobs.servers, url, config.blobs.url)
             pool = composed.pool = await stack.enter_async_context(open_relays(config, signer, data))
             tickets = await money.ticket_buyer(stack, signer)
             transport = outbound(config.private_addresses, Tuning().connections, (*servers, *ours))
@@ -134,10 +134,18 @@ def application(
 ) -> ASGIApp:
     """Blobs, and tickets where they are sold, behind the limits of what one peer may ask for."""
     limits = BlobLimits(config.max_bytes, config.quota)
-    app = blossom_app(store, policy, clock, limits=limits, tolls=office and office.tolls, mirror=mirror)
+    app = blossom_app(
+        store, policy, clock, limits=limits, public_url=public_url(config, office), tolls=office and office.tolls, mirror=mirror
+    )
     if office is not None and office.paywall is not None:
         app = paywall_app(office.paywall, app)
     return RateLimit(app, Rates(config.rates.address, config.rates.token, config.rates.proxy))
+
+
+def public_url(config: BlobsConfig, office: Office | None) -> str | None:
+    """What the world calls our server, as far as the configuration says: tickets are sold under the first of `blobs.servers`, which is then ours."""
+    sold = office is not None and office.paywall is not None and bool(config.servers)
+    return config.url or (config.servers[0] if sold else None)
 
 
 @contextmanager
@@ -207,14 +215,16 @@ async def open_server(stack: AsyncExitStack, config: DaemonConfig, app: ASGIApp)
     return bound
 
 
-def advertised(servers: tuple[str, ...], bound: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The servers that we name to others, and which of them is our own under the very address it is bound to.
+def advertised(servers: tuple[str, ...], bound: str | None, name: str = "") -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The servers that we name to others, and which of them is our own: under its `name` or the very address it is bound to.
 
-    When servers are named and ours is not among them by that address, it is behind one of their names, or not meant for others.
+    When servers are named and ours is not among them by either, it is behind one of their names, or not meant for others.
     """
+    if bound is None:
+        return servers, ()
     if not servers:
-        return ((bound,), (bound,)) if bound is not None else ((), ())
-    return servers, tuple(server for server in servers if server.rstrip("/") == bound)
+        return (name or bound,), (name or bound,)
+    return servers, tuple(server for server in servers if server.rstrip("/") in (bound, name.rstrip("/")))
 
 
 def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], work_dir: Path, *, published: bool = False) -> Identity:

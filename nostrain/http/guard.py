@@ -53,7 +53,8 @@ class _Refusal:
         self._status = status
 
     async def __call__(self, _scope: Scope, _receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": self._status, "headers": [(b"content-length", b"0")]})
+        headers = [(b"content-length", b"0"), (b"access-control-allow-origin", b"*")]  # BUD-01: on all responses
+        await send({"type": "http.response.start", "status": self._status, "headers": headers})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 

@@ -31,12 +31,12 @@ def test_our_token_reads_the_same_in_every_base64() -> None:
 def test_our_token_authorizes_what_it_says_and_only_that() -> None:
     event = parse_header_untrusted(make_header(ALICE, verb="upload", digest=DIGEST, host=HOST, now=UnixTime(NOW)))
     assert (event.pubkey, event.kind, digests(event)) == (ALICE.pubkey, KIND, {DIGEST})
-    good = {"verb": "upload", "digest": DIGEST, "host": HOST, "now": UnixTime(NOW)}
+    good = {"verb": "upload", "digest": DIGEST, "hosts": {HOST, "127.0.0.1"}, "now": UnixTime(NOW)}
     check_token(event, **good)
     for change in (
         {"verb": "delete"},
         {"digest": Digest("00" * 32)},
-        {"host": "other"},
+        {"hosts": {"other"}},
         {"now": UnixTime(NOW + 601)},
         {"now": UnixTime(NOW - 100)},
     ):

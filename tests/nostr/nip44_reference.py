@@ -24,7 +24,8 @@ class MessageKeys(NamedTuple):
 def conversation_key(secret: str, public: str) -> bytes:
     """HKDF-extract of the shared point's x."""
     point = coincurve.PublicKey(bytes.fromhex(f"02{public}")).multiply(bytes.fromhex(secret))
-    return _hmac(b"nip44-v2", point.format()[1:])
+    shared: bytes = point.format()
+    return _hmac(b"nip44-v2", shared[1:])
 
 
 def message_keys(key: bytes, nonce: bytes) -> MessageKeys:
