@@ -1,4 +1,4 @@
-"""Payments as Core Lightning and the hold plugin treat them: what may be sent again, slots, reserve, expiry, invoices."""
+"""Payments as Core Lightning and the hold plugin treat them: what may be sent again, slots, reserve, expiry, invoices, parts."""
 
 from __future__ import annotations
 
@@ -11,17 +11,9 @@ import trio
 
 from nostrain.devnet.simnet import receiving
 from tests.simnet.conftest import Failed, World
+from tests.simnet.holds import settled, state
 
 COMMITMENT_SLOTS = 30
-
-
-async def settled(world: World, preimage: str) -> None:
-    assert await world.ask("w", "settleholdinvoice", preimage=preimage) == {}
-
-
-async def state(world: World, invoice: dict[str, object]) -> object:
-    found = await world.ask("w", "listholdinvoices", payment_hash=invoice["payment_hash"])
-    return found["holdinvoices"][0]["state"]
 
 
 async def test_a_hold_invoice_lives_as_in_the_plugin(world: World) -> None:
@@ -216,48 +208,6 @@ async def test_xpay_says_why_it_cannot(world: World, amount: int, code: int) -> 
     with pytest.raises(Failed) as failed:
         await world.ask("w", "xpay", invstring=invoice["bolt11"])
     assert failed.value.code == code
-
-
-async def test_a_node_comes_back_with_what_it_had(world: World) -> None:
-    preimage, invoice = await world.held_invoice("w", 1_000)
-    await world.send("c", invoice)
-    await world.ask("simnet", "simnet-fault", kind="crash", node="w")
-    with pytest.raises(FileNotFoundError):
-        await world.ask("w", "getinfo")
-    _, other = await world.held_invoice("v", 1_000)
-    with pytest.raises(Failed, match="First peer not ready") as failed:
-        await world.send("c", invoice | {"payment_hash": other["payment_hash"]})
-    assert failed.value.code == 204
-    assert await world.ask("c", "listsendpays", payment_hash=other["payment_hash"]) == {"payments": []}
-    await world.ask("simnet", "simnet-fault", kind="start", node="w")
-    assert await state(world, invoice) == "accepted"
-    await settled(world, preimage)
-    assert (await world.wait("c", invoice))["payment_preimage"] == preimage
-
-
-async def test_faults_of_the_connection(world: World) -> None:
-    for kind in ("lose-reply", "lose-request"):
-        await world.ask("simnet", "simnet-fault", kind=kind, node="c", method="invoice")
-        with pytest.raises(EOFError):
-            await world.ask("c", "invoice", amount_msat=1, label=kind, description="")
-    assert [invoice["label"] for invoice in (await world.ask("c", "listinvoices"))["invoices"]] == ["lose-reply"]
-    await world.ask("simnet", "simnet-fault", kind="stall", node="c")
-    answered = trio.Event()
-
-    async def ask() -> None:
-        await world.ask("c", "getinfo")
-        answered.set()
-
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(ask)
-        await world.ask("w", "getinfo")
-        assert not answered.is_set()
-        await world.ask("simnet", "simnet-fault", kind="resume", node="c")
-    assert answered.is_set()
-    for params in ({"kind": "crash", "node": "nobody"}, {"kind": "expire", "payment_hash": "00"}, {"kind": "melt"}):
-        with pytest.raises(Failed) as refused:
-            await world.ask("simnet", "simnet-fault", **params)
-        assert refused.value.code == -32602
 
 
 async def send_part(world: World, invoice: dict[str, Any], partid: int, amount: int) -> None:
