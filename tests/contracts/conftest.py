@@ -1,7 +1,9 @@
-"""Networks whose first node spends coins and channels: one of each kind for all tests that do."""
+"""Networks for the contract of `ports.lightning.Lightning`, one of each kind for all tests: for hold invoices, and some whose first node spends coins."""
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
@@ -10,11 +12,73 @@ import trio
 from nostrain.lightning.client import ClnLightning
 from nostrain.ports.lightning import ChannelFunds, Coin
 from nostrain.testing.lightning import FakeLedger, FakeLightning
-from nostrain.units import BlockHeight, Msat
+from nostrain.units import BlockHeight, Digest, Msat
 from tests.contracts.chest import Chest
-from tests.contracts.lightning_worlds import FUNDS
+from tests.contracts.holding import Secret
+from tests.contracts.lightning_worlds import FUNDS, FakeWorld, NetworkWorld, RegtestWorld, World, by_rune
 from tests.regtest.networks import NetworkProcess, running
 from tests.regtest.proxy import LossyProxy
+
+BY_RUNE = " by rune"
+
+
+@pytest.fixture(scope="session")
+def hold_simnet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
+    yield from running("simnet", tmp_path_factory, FUNDS)
+
+
+@pytest.fixture(scope="session")
+def hold_mainnet_like(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
+    yield from running("regtest", tmp_path_factory, FUNDS, hold=True)
+
+
+@pytest.fixture(scope="session")
+def hold_regtest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NetworkProcess]:
+    yield from running("regtest", tmp_path_factory, FUNDS, "--regtest-cltv", hold=True)
+
+
+@pytest.fixture(params=["fake", "simnet", "simnet by rune", "mainnet_like", "mainnet_like by rune", "regtest"])
+def network(request: pytest.FixtureRequest) -> NetworkProcess | None:
+    """Of hold invoices. None: the fake ledger. The last three are real nodes, with lightningd's CLTVs and HTLC slots of mainnet and of regtest."""
+    return None if request.param == "fake" else request.getfixturevalue(f"hold_{request.param.removesuffix(BY_RUNE)}")
+
+
+@pytest.fixture(params=["simnet", "mainnet_like", "regtest"])
+def nodes(request: pytest.FixtureRequest) -> NetworkProcess:
+    """As `network`, without the fake: for what lightningd has and the port has not."""
+    return request.getfixturevalue(f"hold_{request.param}")
+
+
+@pytest.fixture
+async def world(request: pytest.FixtureRequest, network: NetworkProcess | None) -> AsyncIterator[World]:
+    if network is None:
+        yield FakeWorld()
+    elif request.node.callspec.params["network"].endswith(BY_RUNE):
+        async with by_rune(network) as found:
+            yield found
+        await network.start_all()
+    elif network.kind == "simnet":
+        yield NetworkWorld(network)
+        await network.start_all()
+    else:
+        proxy = LossyProxy(network.folder / "proxy", network.socket("payer"))
+        async with trio.open_nursery() as nursery:
+            await nursery.start(proxy.serve)
+            yield RegtestWorld(network, proxy)
+            nursery.cancel_scope.cancel()
+        await network.start_all()
+
+
+@pytest.fixture
+def secret(request: pytest.FixtureRequest) -> Secret:
+    """Preimages and hashes of this test's own."""
+    numbers = itertools.count()
+
+    def draw() -> tuple[str, Digest]:
+        preimage = hashlib.sha256(f"{request.node.nodeid}/{next(numbers)}".encode()).digest()
+        return preimage.hex(), Digest(hashlib.sha256(preimage).hexdigest())
+
+    return draw
 
 
 @pytest.fixture(scope="session")
