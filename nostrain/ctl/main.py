@@ -45,6 +45,7 @@ main.add_command(data)
 @click.option("--rounds", type=click.IntRange(1, 1000), default=8, show_default=True, help="Rounds to train.")
 @click.option("--workers", type=click.IntRange(1, 16), default=4, show_default=True, help="Daemons that train.")
 @click.option("--validators", type=click.IntRange(1, 8), default=3, show_default=True, help="Daemons that score; a majority decides.")
+@click.option("--relays", type=click.IntRange(1, 8), default=1, show_default=True, help="Relays, all of them everybody's.")
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True, help="Fixes keys, model and data.")
 @click.option("--text", type=FOLDER, default=None, help="Folder of text to learn from.  [default: this Python's standard library]")
 @click.option("--data", "dataset", type=FOLDER, default=None, help="Dataset to learn from instead: a folder that `data build` made.")
@@ -68,6 +69,7 @@ def devnet(
     rounds: int,
     workers: int,
     validators: int,
+    relays: int,
     seed: int,
     text: Path | None,
     dataset: Path | None,
@@ -82,7 +84,7 @@ def devnet(
     json_path: Path | None,
     reference: bool,
 ) -> None:
-    """Train on this machine: a relay, a coordinator, validators and workers as separate processes on loopback."""
+    """Train on this machine: relays, a coordinator, validators and workers as separate processes on loopback."""
     from nostrain.devnet.cheaters import parse_cheats
     from nostrain.devnet.command import run
     from nostrain.devnet.layout import Options, parse_engines
@@ -96,6 +98,7 @@ def devnet(
         rounds=rounds,
         workers=workers,
         validators=validators,
+        relays=relays,
         seed=seed,
         text=text,
         dataset=dataset,

@@ -39,6 +39,9 @@ class Options:
     rounds: int = 8
     workers: int = 4
     validators: int = 3
+    relays: int = 1
+    lasting_relays: int = 0
+    """How many of them, the first ones, still have their events after a restart; the others forget."""
     seed: int = 0
     text: Path | None = None
     dataset: Path | None = None
@@ -86,6 +89,11 @@ class Participant:
     def log(self) -> Path:
         """Where its standard error goes."""
         return self.folder / "nostraind.log"
+
+
+def relays_of(options: Options) -> list[str]:
+    """Names of the relays."""
+    return [f"relay-{number}" for number in range(1, options.relays + 1)]
 
 
 def roles_of(options: Options) -> list[tuple[str, Role]]:
@@ -163,8 +171,8 @@ def free_port() -> int:
         return port
 
 
-def lay_out(root: Path, options: Options, relay: str) -> list[Participant]:
-    """Make every participant's folder, key and config under `root`; the coordinator first, in the order to start them.
+def lay_out(root: Path, options: Options, relays: Sequence[str]) -> list[Participant]:
+    """Make every participant's folder, key and config under `root`; the coordinator first, in the order to start them. `relays` are URLs.
 
     Keys follow from the seed, so that a devnet can be repeated: they are worth nothing anywhere else.
     """
@@ -175,7 +183,7 @@ def lay_out(root: Path, options: Options, relay: str) -> list[Participant]:
         folder.mkdir(parents=True, exist_ok=True)
         secret = open_root(folder, lambda size, name=name: devnet_secret(options.seed, name)[:size])  # type: ignore[misc]
         participant = Participant(name, role, folder, NostrSigner(secret).pubkey, cheats.get(name))
-        participant.config.write_text(config_text(participant, options, relay, blobs))
+        participant.config.write_text(config_text(participant, options, relays, blobs))
         participants.append(participant)
     return participants
 
@@ -190,14 +198,14 @@ def quoted(value: str | Sequence[str]) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def config_text(participant: Participant, options: Options, relay: str, blobs: str) -> str:
+def config_text(participant: Participant, options: Options, relays: Sequence[str], blobs: str) -> str:
     """The participant's whole configuration file."""
     roles = ["coordinator", "blobs"] if participant.role == "coordinator" else [participant.role]
     lines = [
         f"name = {quoted(participant.name)}",
         f"data_dir = {quoted(str(participant.folder))}",
         f"roles = {quoted(roles)}",
-        f"relays = {quoted([relay])}",
+        f"relays = {quoted(relays)}",
         "private_addresses = true",
         "",
         "[engine]",

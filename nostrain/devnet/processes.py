@@ -100,13 +100,17 @@ def signal_group(child: Child, number: signal.Signals) -> None:
         return
 
 
-async def start_relay(processes: Processes, folder: Path, port: int | None = None) -> str:
-    """Start the embedded relay, without any events, on a free port or on `port`; its URL. Raises Unavailable when it does not come up."""
-    port_file = folder / "relay.url"
+async def start_relay(processes: Processes, folder: Path, name: str, *, port: int | None = None, lasting: bool = False) -> str:
+    """Start an embedded relay on a free port or on `port`; its URL, which is also written to `folder`/`name`.url.
+
+    A `lasting` one keeps its events in `folder`, and has them again after a restart; any other begins with none.
+    Raises Unavailable when it does not come up.
+    """
+    port_file = folder / f"{name}.url"
     port_file.unlink(missing_ok=True)
-    where = () if port is None else ("--port", str(port))
+    where = (*(() if port is None else ("--port", str(port))), *(("--db", str(folder / f"{name}.db")) if lasting else ()))
     command = (sys.executable, "-m", "nostrain.devnet.relay", "--port-file", str(port_file), *where)
-    child = await processes.start("relay", command, folder / "relay.log")
+    child = await processes.start(name, command, folder / f"{name}.log")
     with trio.move_on_after(30):
         while not port_file.exists():
             if child.exit_code is not None:
@@ -114,4 +118,4 @@ async def start_relay(processes: Processes, folder: Path, port: int | None = Non
             await trio.sleep(POLL_S)
         else:
             return port_file.read_text().strip()
-    raise Unavailable(f"the relay did not start; its log is {folder / 'relay.log'}")
+    raise Unavailable(f"{name} did not start; its log is {folder / name}.log")

@@ -1,6 +1,6 @@
-"""A whole network on loopback: one relay and one `nostraind` for each participant, watched from the relay, cleaned up whatever happens.
+"""A whole network on loopback: relays and one `nostraind` for each participant, watched from the relays, cleaned up whatever happens.
 
-The supervisor starts and stops processes and reads the relay. It passes nothing between the daemons: each is told the relay's address, and
+The supervisor starts and stops processes and reads the relays. It passes nothing between the daemons: each is told the relays' addresses, and
 the coordinator where its text lies.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 import msgspec
 import trio
 
-from nostrain.devnet.layout import Options, Participant, lay_out
+from nostrain.devnet.layout import Options, Participant, lay_out, relays_of
 from nostrain.devnet.lightning import Lightning, open_lightning
 from nostrain.devnet.observer import Observer
 from nostrain.devnet.processes import Processes, start_relay
@@ -36,8 +36,18 @@ MOST_BLAMED = 3
 class Devnet:
     """A running network. Made by `open_devnet`."""
 
-    def __init__(self, root: Path, options: Options, processes: Processes, participants: list[Participant], observer: Observer) -> None:
+    def __init__(
+        self,
+        root: Path,
+        options: Options,
+        processes: Processes,
+        relays: dict[str, str],
+        participants: list[Participant],
+        observer: Observer,
+    ) -> None:
         self.root, self.options = root, options
+        self.relays = relays
+        """URLs by name."""
         self.processes, self.participants, self.observer = processes, participants, observer
         self.changed = trio.Event()
         self.lightning: Lightning | None = None
@@ -57,13 +67,16 @@ class Devnet:
         await self.processes.start(participant.name, command, participant.log)
 
     async def kill(self, name: str) -> None:
-        """`kill -9` of a daemon and of its engine."""
+        """`kill -9` of a daemon and of its engine, or of a relay: the run has to do without it."""
         await self.processes.kill(name)
 
-    async def restart_relay(self) -> None:
-        """Start the relay again where it was, after it was killed; it has forgotten everything. Raises Unavailable when it does not come up."""
-        port = int((self.root / "relay.url").read_text().rpartition(":")[2])
-        await start_relay(self.processes, self.root, port)
+    async def restart_relay(self, name: str) -> None:
+        """Start a relay again where it was, after it was killed: with its events if it is a lasting one, else without any.
+
+        Raises Unavailable when it does not come up.
+        """
+        port = int(self.relays[name].rpartition(":")[2])
+        await start_relay(self.processes, self.root, name, port=port, lasting=lasting(self.options, name))
 
     async def wait_for(self, condition: Callable[[], bool]) -> None:
         """Return when `condition` holds. Raises Unavailable, naming who, when a process ended by itself or nothing happens any more."""
@@ -71,7 +84,7 @@ class Devnet:
             self.check()
             limit = self.options.stall_s or longest_silence(self.observer)
             if trio.current_time() - self.heard > limit:
-                raise Unavailable(f"nothing was said on the relay for {limit:.0f} s: {self.blame()}")
+                raise Unavailable(f"nothing was said on any relay for {limit:.0f} s: {self.blame()}")
             changed = self.changed
             with trio.move_on_after(POLL_S):
                 await changed.wait()
@@ -90,15 +103,15 @@ class Devnet:
 
     def log_of(self, name: str) -> Path:
         """The log of a process."""
-        return self.root / f"{name}.log" if name in ("relay", self.options.lightning) else self.participant(name).log
+        return self.root / f"{name}.log" if name in (*self.relays, self.options.lightning) else self.participant(name).log
 
     async def status(self, name: str) -> Answer:
         """What a daemon says of itself on its control socket. Raises Unavailable."""
         return await ask(self.participant(name).control, Request("status"))
 
     async def follow(self) -> None:
-        """Read the relay for ever."""
-        async with open_pool([(self.root / "relay.url").read_text().strip()]) as pool, contextlib.AsyncExitStack() as stack:
+        """Read the relays for ever."""
+        async with open_pool(list(self.relays.values())) as pool, contextlib.AsyncExitStack() as stack:
             wanted = Filter(kinds=kinds.PUBLIC, tags=(("t", ("nostrain",)),))
             events = await stack.enter_async_context(pool.subscribe([wanted]))
             async for event in events:
@@ -119,16 +132,16 @@ async def open_devnet(root: Path, options: Options, tell: Callable[[str], None])
 
 @asynccontextmanager
 async def open_daemons(root: Path, options: Options, tell: Callable[[str], None], lightning: Lightning | None) -> AsyncIterator[Devnet]:
-    """Relay, daemons, and the watch over them."""
+    """Relays, daemons, and the watch over them."""
     processes = Processes()
     try:
-        relay = await start_relay(processes, root)
-        participants = lay_out(root, options, relay)
+        relays = await start_relays(processes, root, options)
+        participants = lay_out(root, options, list(relays.values()))
         silent = frozenset(one.pubkey for one in participants if one.cheat == "silent-validator")
         observer = Observer(tell, {one.pubkey: one.name for one in participants}, silent)
-        devnet = Devnet(root, options, processes, participants, observer)
+        devnet = Devnet(root, options, processes, relays, participants, observer)
         devnet.lightning = lightning
-        tell(f"relay {relay}; {len(participants)} daemons in {root}")
+        tell(f"{'relay' if len(relays) == 1 else 'relays'} {', '.join(relays.values())}; {len(participants)} daemons in {root}")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(devnet.follow)
             if lightning is not None:
@@ -140,6 +153,24 @@ async def open_daemons(root: Path, options: Options, tell: Callable[[str], None]
             nursery.cancel_scope.cancel()
     finally:
         await processes.stop_all()
+
+
+async def start_relays(processes: Processes, root: Path, options: Options) -> dict[str, str]:
+    """Start all of them at once; their URLs by name. Raises Unavailable, in a group, when one does not come up."""
+    urls = dict.fromkeys(relays_of(options), "")
+
+    async def start(name: str) -> None:
+        urls[name] = await start_relay(processes, root, name, lasting=lasting(options, name))
+
+    async with trio.open_nursery() as nursery:
+        for name in urls:
+            nursery.start_soon(start, name)
+    return urls
+
+
+def lasting(options: Options, name: str) -> bool:
+    """Whether the relay of that name keeps its events over a restart."""
+    return name in relays_of(options)[: options.lasting_relays]
 
 
 async def ask(path: Path, request: Request) -> Answer:

@@ -26,7 +26,9 @@ log = logging.getLogger("nostrain.nostr")
 STOCKTAKING_S: Final = 3600.0
 STOCK_EVENTS: Final = 1_000
 STOCK_PAGE: Final = 100
-"""Every hour a relay is asked whether it still has our latest thousand events, so many at a time."""
+"""Every hour a relay is asked whether it still has our latest thousand events, so many at a time; when it is connected again, until it has a whole page."""
+PATIENCE_S: Final = 600.0
+"""A relay that lacked something and comes back within so long is not asked again before the hour is over: it may be one that takes nothing of ours."""
 
 SKEW_WARN_S: Final = 60
 INFORMATION_S: Final = 3600.0
@@ -44,7 +46,7 @@ class Link:
         """A guest is given what is meant for it, and not asked about the rest."""
         self.url = member.url
         self.owing = trio.Event()
-        """Set when the archive has something for this relay."""
+        """Set when the archive has something for this relay, and when it is connected."""
         self._connection: Connection | None = None
         self._connected = trio.Event()
 
@@ -84,6 +86,7 @@ class Link:
             self._read_clock(transport.date)
             self._connection = Connection(self._member, transport)
             self._connected.set()
+            self.owing.set()
             log.info("relay %s: connected", self.url)
             try:
                 await self._connection.run()
@@ -157,15 +160,20 @@ class Link:
             await trio.sleep(backoff.next())
 
     async def _repay(self) -> None:
-        """Send what the archive has for this relay, one event at a time, and take stock every hour."""
+        """Send what the archive has for this relay, one event at a time; take stock when it is connected, and every hour."""
         stocktaking = trio.current_time() + STOCKTAKING_S
+        known: Connection | None = None
+        lacked = -math.inf
         while True:
             await self._connected.wait()
             self.owing = trio.Event()
             try:
-                if trio.current_time() >= stocktaking and not self._guest:
-                    stocktaking = trio.current_time() + STOCKTAKING_S
-                    await self._take_stock()
+                now = trio.current_time()
+                hourly, again, known = now >= stocktaking, self._connection is not known and now >= lacked + PATIENCE_S, self._connection
+                if hourly:
+                    stocktaking = now + STOCKTAKING_S
+                if (hourly or again) and not self._guest and await self._take_stock(whole=hourly):
+                    lacked = now
                 while (event := self._archive.owed(self.url)) is not None:
                     refusal = await self.deliver(event)
                     self._archive.settle(self.url, event.id)
@@ -176,13 +184,19 @@ class Link:
             with trio.move_on_at(math.inf if self._guest else stocktaking):
                 await self.owing.wait()
 
-    async def _take_stock(self) -> None:
+    async def _take_stock(self, *, whole: bool) -> bool:
+        """Find what the relay has lost, newest first; unless the `whole` stock is taken, only as long as something is missing. Whether something is."""
+        lost = False
         latest = self._archive.latest(self.url, STOCK_EVENTS)
         size = self._member.limits.ids(STOCK_PAGE)
         for page in (latest[start : start + size] for start in range(0, len(latest), size)):
             connection = self._connection
             if connection is None:
-                return
+                break
             missing = await connection.missing(page)
             self._member.counts["lost by the relay"] += len(missing)
             self._archive.owe(self.url, reversed([id_ for id_ in page if id_ in missing]))
+            lost |= bool(missing)
+            if not whole and not missing:
+                break
+        return lost

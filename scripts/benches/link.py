@@ -31,8 +31,8 @@ from _throttle import Link
 from nostrain.config.load import load_config
 from nostrain.devnet.layout import Options, lay_out
 from nostrain.devnet.observer import Observer, Watched
-from nostrain.devnet.processes import Processes, start_relay
-from nostrain.devnet.supervisor import STAGGER_S, Devnet
+from nostrain.devnet.processes import Processes
+from nostrain.devnet.supervisor import STAGGER_S, Devnet, start_relays
 from nostrain.learning.beside import EngineBeside
 from nostrain.protocol.assignment import shard_index, window_seed
 from nostrain.protocol.dataset import DatasetManifest
@@ -100,10 +100,10 @@ async def network(root: Path, options: Options, link: Link | None, core: int) ->
     """A devnet whose worker is on `core`, behind `link`, and traced in `root/trace`; and when the worker was started."""
     processes = Processes()
     try:
-        relay = await start_relay(processes, root)
-        participants = lay_out(root, options, relay)
+        relays = await start_relays(processes, root, options)
+        participants = lay_out(root, options, list(relays.values()))
         observer = Observer(lambda line: print(f"    {line}", flush=True), {one.pubkey: one.name for one in participants})
-        devnet = Devnet(root, options, processes, participants, observer)
+        devnet = Devnet(root, options, processes, relays, participants, observer)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(devnet.follow)
             for participant in participants[:-1]:
@@ -112,7 +112,7 @@ async def network(root: Path, options: Options, link: Link | None, core: int) ->
             worker = participants[-1]
             assert worker.name == WORKER
             servers = load_config(participants[0].config, (), os.environ).blobs.servers
-            ports = [urlsplit(url).port or 0 for url in (relay, *servers)]
+            ports = [urlsplit(url).port or 0 for url in (*relays.values(), *servers)]
             detours = [f"{port}={await link.listen(nursery, port)}" for port in ports] if link else []
             script = str(Path(__file__).with_name("_traced_worker.py"))
             command = (sys.executable, script, str(worker.config), str(root / "trace"), str(core), *detours)

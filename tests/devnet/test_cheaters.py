@@ -50,7 +50,7 @@ def test_each_cheat_takes_the_last_that_are_free() -> None:
 
 
 def test_the_cheaters_are_in_the_layout(tmp_path: Path) -> None:
-    participants = lay_out(tmp_path, Options(workers=2, cheaters=("no-reveal",)), "ws://127.0.0.1:1")
+    participants = lay_out(tmp_path, Options(workers=2, cheaters=("no-reveal",)), ["ws://127.0.0.1:1"])
     assert {one.name: one.cheat for one in participants if one.cheat} == {"worker-2": "no-reveal"}
     coordinator = participants[0].config.read_text()
     assert "commit_s = 28" in coordinator, "whoever does nothing is waited for, but not as long as by default"

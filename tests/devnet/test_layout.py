@@ -12,11 +12,11 @@ from nostrain.devnet.layout import FEE_MSAT, LEVEL_MSAT, Options, lay_out, light
 from nostrain.errors import ConfigError
 from nostrain.protocol.manifest import TimingSpec
 
-RELAY = "ws://127.0.0.1:4242"
+RELAYS = ("ws://127.0.0.1:4242", "ws://127.0.0.1:4243")
 
 
 def keys(folder: Path, **options: int) -> dict[str, str]:
-    return {one.name: one.pubkey for one in lay_out(folder, Options(**options), RELAY)}
+    return {one.name: one.pubkey for one in lay_out(folder, Options(**options), RELAYS)}
 
 
 def test_keys_follow_from_the_seed_and_differ_from_each_other(tmp_path: Path) -> None:
@@ -35,12 +35,12 @@ def test_more_workers_change_nobodys_key(tmp_path: Path) -> None:
 def test_every_configuration_is_one_that_the_daemon_reads(tmp_path: Path, name: str) -> None:
     root = tmp_path / name
     text = tmp_path / f"{name} text"
-    for participant in lay_out(root, Options(workers=2, validators=3, seed=5, rounds=4, text=text, threads=2), RELAY):
+    for participant in lay_out(root, Options(workers=2, validators=3, seed=5, rounds=4, text=text, threads=2), RELAYS):
         config = load_config(participant.config)
         assert config.name == participant.name
         assert config.data_path == participant.folder
         assert config.control_path == participant.control
-        assert config.relays == (RELAY,)
+        assert config.relays == RELAYS
         assert config.engine.threads == 2
         assert participant.role in config.roles
         socket = str(lightning_socket(root, "simnet", participant.name))
@@ -57,7 +57,7 @@ def test_every_configuration_is_one_that_the_daemon_reads(tmp_path: Path, name: 
 
 def test_engines_go_round_within_each_role(tmp_path: Path) -> None:
     options = Options(workers=3, validators=2, engines=parse_engines("pytorch, mlx"))
-    engines = {one.name: load_config(one.config).engine for one in lay_out(tmp_path, options, RELAY)}
+    engines = {one.name: load_config(one.config).engine for one in lay_out(tmp_path, options, RELAYS)}
     assert {name for name, engine in engines.items() if engine.kind == "mlx"} == {"worker-2", "validator-2"}
     assert {engine.device for engine in engines.values()} == {"cpu"}
     with pytest.raises(ConfigError, match="no such engine"):
@@ -66,7 +66,7 @@ def test_engines_go_round_within_each_role(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("validators", "threshold"), [(1, 1), (2, 2), (3, 2), (4, 3), (8, 5)])
 def test_a_majority_decides(tmp_path: Path, validators: int, threshold: int) -> None:
-    coordinator = lay_out(tmp_path, Options(validators=validators), RELAY)[0]
+    coordinator = lay_out(tmp_path, Options(validators=validators), RELAYS)[0]
     config = load_config(coordinator.config)
     assert config.coordinator is not None
     assert config.coordinator.run.threshold == threshold
@@ -74,13 +74,13 @@ def test_a_majority_decides(tmp_path: Path, validators: int, threshold: int) -> 
 
 def test_deadlines_can_be_set(tmp_path: Path) -> None:
     timing = TimingSpec(commit_s=3, acknowledge_s=4, reveal_s=5, verdict_s=6, attest_s=7, grace_s=8)
-    config = load_config(lay_out(tmp_path, Options(timing=timing), RELAY)[0].config)
+    config = load_config(lay_out(tmp_path, Options(timing=timing), RELAYS)[0].config)
     assert config.coordinator is not None
     assert config.coordinator.run.timing.spec() == timing
 
 
 def test_secrets_are_the_owners_alone(tmp_path: Path) -> None:
-    for participant in lay_out(tmp_path, Options(), RELAY):
+    for participant in lay_out(tmp_path, Options(), RELAYS):
         assert stat.S_IMODE((participant.folder / "root.key").stat().st_mode) == 0o600
 
 
@@ -92,7 +92,7 @@ def test_the_longest_socket_is_known_beforehand(tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_not_paid_needs_no_lightning(tmp_path: Path) -> None:
-    for participant in lay_out(tmp_path, Options(workers=1, validators=1, paid=False), RELAY):
+    for participant in lay_out(tmp_path, Options(workers=1, validators=1, paid=False), RELAYS):
         config = load_config(participant.config)
         assert config.lightning.socket == ""
         assert config.coordinator is None or config.coordinator.run.settlement.mode == "none"

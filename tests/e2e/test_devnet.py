@@ -76,7 +76,7 @@ async def test_a_small_run_learns_agrees_and_matches_the_reference(tmp_path: Pat
 
     async def disturb() -> None:
         nonlocal sent
-        sent = await stranger(folder / "relay.url", RootSecret(os.urandom(32)))
+        sent = await stranger(folder / "relay-1.url", RootSecret(os.urandom(32)))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(disturb)

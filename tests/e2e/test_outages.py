@@ -25,10 +25,10 @@ async def test_the_relay_is_killed_in_mid_round_and_has_forgotten_everything(tmp
     options = Options(rounds=2, workers=2, validators=2, seed=seed % 1000, paid=False)
     async with open_devnet(tmp_path, options, lines.append) as devnet:
         await devnet.wait_for(lambda: 1 in devnet.observer.rounds and "committed" in devnet.observer.rounds[1].seen)
-        await devnet.kill("relay")
+        await devnet.kill("relay-1")
         begin = {one.name: one.log.stat().st_size for one in devnet.participants}
         await devnet.wait_for(lambda: all("next attempt in" in one.log.read_text()[begin[one.name] :] for one in devnet.participants))
-        await devnet.restart_relay()
+        await devnet.restart_relay("relay-1")
         await devnet.wait_for(lambda: devnet.observer.done)
     assert report.agreement(devnet.observer) == [], "\n".join(lines)
     for number in (1, 2):

@@ -138,6 +138,17 @@ class ScriptedRelay:
         return [message[1]["id"] for message in self.heard if message[0] == "EVENT"]
 
 
+class Stocked(ScriptedRelay):
+    """Keeps what it is given of `made`, as long as it likes."""
+
+    made: list[Event]
+
+    def on_event(self, wire: Wire, event: Any) -> None:
+        if event["id"] not in {kept.id for kept in self.events}:
+            self.events.append(next(made for made in self.made if made.id == event["id"]))
+        super().on_event(wire, event)
+
+
 def dial(**relays: ScriptedRelay) -> Callable[[str], Any]:
     """A connect factory for the URLs `ws://<name>`."""
     return lambda url: relays[url.removeprefix("ws://")].connect(url)

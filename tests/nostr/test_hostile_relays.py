@@ -16,7 +16,7 @@ from nostrain.nostr.pool import RelayPool, open_pool
 from nostrain.nostr.watch import Settings
 from nostrain.protocol.event import Filter
 from nostrain.units import UnixTime
-from tests.nostr.scripted_relay import ALICE, PlainSigner, ScriptedRelay, Wire, dial, note
+from tests.nostr.scripted_relay import ALICE, PlainSigner, ScriptedRelay, Stocked, Wire, dial, note
 from tests.nostr.test_pool import WANTED, as_object, take
 
 START = 100_000
@@ -220,9 +220,9 @@ async def test_strangers_cannot_have_an_honest_relay_benched(autojump_clock: Moc
 
 
 async def test_a_relay_that_was_away_gets_the_event_when_it_is_back(autojump_clock: MockClock) -> None:
-    a, b, away = ScriptedRelay(), ScriptedRelay(), ScriptedRelay()
+    a, b, away = ScriptedRelay(), ScriptedRelay(), Stocked()
     away.down = True
-    events = [note(str(i)) for i in range(3)]
+    away.made = events = [note(str(i)) for i in range(3)]
     async with pool(a=a, b=b, away=away) as relays:
         for event in events:
             await relays.publish(event)
@@ -310,38 +310,3 @@ async def test_we_authenticate_by_the_slower_clock(autojump_clock: MockClock) ->
         await wait_all_tasks_blocked()
     (auth,) = [message[1] for message in relay.heard if message[0] == "AUTH"]
     assert auth["created_at"] == START - 500
-
-
-class Stocked(ScriptedRelay):
-    """Keeps what it is given, as long as it likes."""
-
-    def on_event(self, wire: Wire, event: Any) -> None:
-        self.events.append(next(kept for kept in self.made if kept.id == event["id"]))
-        super().on_event(wire, event)
-
-
-async def test_evidence_that_a_relay_lost_is_sent_again(autojump_clock: MockClock) -> None:
-    relay = Stocked()
-    relay.made = [note(str(i), created_at=1_000 + i) for i in range(250)]
-    async with pool(a=relay) as relays:
-        for event in relay.made:
-            await relays.publish(event)
-        del relay.events[10:40]
-        await trio.sleep(3_700)
-        assert {event.id for event in relay.events} == {event.id for event in relay.made}
-        assert relays.counts["lost by the relay"] == 30
-        assert len(relay.published()) == 280
-
-
-async def test_a_relay_that_does_not_say_what_it_has_is_asked_again_later(autojump_clock: MockClock) -> None:
-    class Shy(ScriptedRelay):
-        def on_req(self, wire: Wire, name: str, wanted: Filter) -> None:
-            wire.say("CLOSED", name, "blocked: no")
-
-    relay = Shy()
-    async with pool(a=relay) as relays:
-        await relays.publish(note())
-        await trio.sleep(8_000)
-        assert len(relay.requests()) == 2
-        assert relay.dials == 1
-        assert len(relay.published()) == 1

@@ -1,0 +1,83 @@
+"""What a relay lost of ours is noticed and sent again: every hour, and when it is connected again."""
+
+from __future__ import annotations
+
+import random
+from contextlib import AbstractAsyncContextManager
+
+import trio
+from trio.testing import MockClock
+
+from nostrain.nostr.pool import RelayPool, open_pool
+from nostrain.protocol.event import Filter
+from tests.nostr.scripted_relay import ScriptedRelay, Stocked, Wire, dial, note
+
+
+def pool(relay: ScriptedRelay) -> AbstractAsyncContextManager[RelayPool]:
+    return open_pool(["ws://a"], rng=random.Random(7), connect=dial(a=relay))
+
+
+async def test_evidence_that_a_relay_lost_is_sent_again(autojump_clock: MockClock) -> None:
+    relay = Stocked()
+    relay.made = [note(str(i), created_at=1_000 + i) for i in range(250)]
+    async with pool(relay) as relays:
+        for event in relay.made:
+            await relays.publish(event)
+        del relay.events[10:40]
+        await trio.sleep(3_700)
+        assert {event.id for event in relay.events} == {event.id for event in relay.made}
+        assert relays.counts["lost by the relay"] == 30
+        assert len(relay.published()) == 280
+
+
+async def test_a_relay_that_comes_back_with_nothing_is_given_everything_again_at_once(autojump_clock: MockClock) -> None:
+    relay = Stocked()
+    relay.made = [note(str(i), created_at=1_000 + i) for i in range(250)]
+    async with pool(relay) as relays:
+        for event in relay.made:
+            await relays.publish(event)
+        relay.events.clear()
+        relay.wire.drop()
+        await trio.sleep(60)
+        assert {event.id for event in relay.events} == {event.id for event in relay.made}
+        assert relays.counts["lost by the relay"] == 250
+        relay.wire.drop()
+        await trio.sleep(60)
+        assert len(relay.published()) == 500
+
+
+async def test_a_relay_that_has_everything_is_asked_once_when_it_comes_back(autojump_clock: MockClock) -> None:
+    relay = Stocked()
+    relay.made = [note(str(i), created_at=1_000 + i) for i in range(250)]
+    async with pool(relay) as relays:
+        for event in relay.made:
+            await relays.publish(event)
+        for _ in range(3):
+            relay.wire.drop()
+            await trio.sleep(60)
+        assert len(relay.requests()) == 3
+        assert len(relay.published()) == 250
+
+
+async def test_a_relay_that_keeps_nothing_of_ours_is_not_flooded_whenever_it_comes_back(autojump_clock: MockClock) -> None:
+    relay = ScriptedRelay()
+    async with pool(relay) as relays:
+        await relays.publish(note())
+        for _ in range(10):
+            relay.wire.drop()
+            await trio.sleep(30)
+        assert len(relay.published()) == 2
+
+
+async def test_a_relay_that_does_not_say_what_it_has_is_asked_again_later(autojump_clock: MockClock) -> None:
+    class Shy(ScriptedRelay):
+        def on_req(self, wire: Wire, name: str, wanted: Filter) -> None:
+            wire.say("CLOSED", name, "blocked: no")
+
+    relay = Shy()
+    async with pool(relay) as relays:
+        await relays.publish(note())
+        await trio.sleep(8_000)
+        assert len(relay.requests()) == 2
+        assert relay.dials == 1
+        assert len(relay.published()) == 1
