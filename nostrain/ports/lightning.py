@@ -178,7 +178,8 @@ class Lightning(Protocol):
     async def fetch_invoice(self, offer: str, amount_msat: Msat) -> FetchedInvoice:
         """Ask the node behind `offer` for an invoice of exactly that amount; no money moves, and every call makes another invoice.
 
-        Raises Unavailable when it cannot be had now, RemoteProtocolError when the offer cannot be paid, or the invoice is not what was asked for.
+        Raises Unavailable when it cannot be had now (a request goes by messages that may be lost, so that the next may well be answered),
+        RemoteProtocolError when the offer cannot be paid, or the invoice is not what was asked for.
         """
         ...
 
