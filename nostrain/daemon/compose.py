@@ -33,7 +33,7 @@ from nostrain.daemon.dataset import sources
 from nostrain.daemon.machine import engine_memory
 from nostrain.daemon.meeting import open_mail, open_relays, told
 from nostrain.daemon.money import Money, Office
-from nostrain.daemon.own_node import open_rpc
+from nostrain.daemon.own_node import none_left, open_rpc
 from nostrain.daemon.policies import channel_policy, withdraw_policy
 from nostrain.daemon.ports import Ports
 from nostrain.daemon.runners import Perform
@@ -83,6 +83,8 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
         node = any(role in NODE_ROLES for role in config.roles)
         journal = stack.enter_context(SqliteJournal.open(data / "journal.sqlite")) if node else None
         state = own_state(journal, signer.pubkey) if journal is not None else NodeState()
+        if not config.lightning.given:
+            none_left(state)
         # The policy knows the journal's state before the first upload is asked for: a refusal is final for whoever gets it.
         sells = config.blobs.prices.upload != PriceConfig()
         policy = RunUploads(signer.pubkey, config.join.coordinator, sells=sells)  # type: ignore[arg-type]

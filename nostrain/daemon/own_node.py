@@ -12,12 +12,16 @@ from typing import Final
 
 from nostrain.config.own_node import own_node
 from nostrain.config.schema import LightningConfig
+from nostrain.core.rows import NodeState
+from nostrain.core.treasury.unsettled import unsettled
 from nostrain.errors import ConfigError
 from nostrain.lightning.commando import NodeAddress, Rune, open_commando
 from nostrain.lightning.rpc import ClnRpc, Rpc
 
 MAX_RUNE: Final = 16_384
 """Characters."""
+NAMED: Final = 5
+"""Of what is outstanding, so much is told in one line."""
 _RUNE: Final = re.compile(r"[A-Za-z0-9_-]{43,}={0,2}")
 
 
@@ -29,6 +33,16 @@ async def open_rpc(config: LightningConfig) -> AsyncIterator[Rpc | None]:
             yield rpc
     else:
         yield ClnRpc(Path(config.socket)) if config.socket else None
+
+
+def none_left(state: NodeState) -> None:
+    """Raises ConfigError if the journal's state has anything that only a Lightning node can end: without one it would be lost, not over."""
+    found = unsettled(state)
+    if found:
+        more = f" and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        reason = f"without a Lightning node nothing becomes of what this journal has outstanding: {'; '.join(found[:NAMED])}{more}"
+        fix = "Name the same node again until all of it is over (nostrain-ctl earnings, wallet), or give up what is outstanding with an empty data_dir"
+        raise ConfigError("lightning.socket", "", reason, fix)
 
 
 def read_rune(path: Path) -> Rune:
