@@ -117,6 +117,11 @@ def release_by(tx: Transaction, run: Run, round_: Round) -> int:
     return max(settled_by(run, round_) + RELEASE_WAIT_S, started.at + CATCH_UP_S if started is not None else 0)
 
 
+def not_ahead(at: UnixTime, now: UnixTime, most: int = 0) -> UnixTime:
+    """A moment that was written down as at most `most` seconds from then: one that is later was read from a clock that was ahead, and is that far from now."""
+    return UnixTime(min(at, now + most))
+
+
 def blocks_in(seconds: int) -> int:
     """Blocks that are found in so many seconds, with three standard deviations of a Poisson process to spare."""
     mean = max(0, -(-seconds // BLOCK_S))

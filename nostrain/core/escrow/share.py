@@ -16,7 +16,7 @@ from nostrain.core.escrow.rows import Dues, Share, Split
 from nostrain.core.escrow.split import complete, shared, shares
 from nostrain.core.rows import Round, Run
 from nostrain.core.tables import ShareState, advance
-from nostrain.core.timing import release_by
+from nostrain.core.timing import not_ahead, release_by
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.ledger import LedgerEntry
@@ -92,6 +92,10 @@ def begin(tx: Transaction, run: Run, key: str, dues: Dues) -> None:
     """Start the next payment, if it is worth one and there is an offer to pay it to; the row of the last one goes."""
     worth = dues.due_msat >= (LEAST_MSAT if run.finished else PAYABLE_MSAT)
     offer = offer_of(run, dues.validator)
+    retry_at = not_ahead(dues.retry_at, tx.now, RETRY_S)
+    if retry_at != dues.retry_at:  # a clock was far ahead
+        dues = msgspec.structs.replace(dues, retry_at=retry_at)
+        tx.put(key, dues)
     if not worth or offer is None or tx.now < dues.retry_at:
         return
     tx.delete(share_key(dues))

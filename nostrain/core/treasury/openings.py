@@ -17,7 +17,7 @@ from nostrain.core.effects import ChannelOpened, Failed, OpenChannel, Outcome
 from nostrain.core.escrow.rows import Payer, Tickets
 from nostrain.core.rows import Chain, Run
 from nostrain.core.tables import OpeningState, PayerState, advance
-from nostrain.core.timing import DAY_S
+from nostrain.core.timing import DAY_S, not_ahead
 from nostrain.core.transaction import Transaction
 from nostrain.core.treasury.capacity import capacity_msat
 from nostrain.core.treasury.liquidity import KEY as LIGHTNING
@@ -44,6 +44,7 @@ def decide(tx: Transaction) -> None:
         return
     if run.finished or run.halted is not None or node is None or node.state != "ready":
         return
+    heal(tx)
     there, told = known(tx), None
     if any(row.state is N.OPENING for row in there.before):
         return
@@ -59,6 +60,19 @@ def decide(tx: Transaction) -> None:
             begin(tx, policy, worker, wanted, size, found)
             return
     tell(tx, told)
+
+
+def heal(tx: Transaction) -> None:
+    """What a clock that was far ahead has dated would keep us from opening anything until then: it counts from now on."""
+    for key in tx.keys("opening/"):
+        row = tx.need(key, Opening)
+        at, retry_at = not_ahead(row.at, tx.now), not_ahead(row.retry_at, tx.now, DAY_S)
+        if (at, retry_at) != (row.at, row.retry_at):
+            tx.put(key, msgspec.structs.replace(row, at=at, retry_at=retry_at))
+    spent = tx.get(KEY, Openings) or Openings()
+    recent = tuple((not_ahead(at, tx.now), amount) for at, amount in spent.recent)
+    if recent != spent.recent:
+        tx.put(KEY, msgspec.structs.replace(spent, recent=recent))
 
 
 class Known(NamedTuple):

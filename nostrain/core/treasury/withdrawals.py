@@ -13,7 +13,7 @@ import msgspec
 from nostrain.core.effects import Effect, Failed, Outcome, PrepareWithdrawal, SendWithdrawal, SpliceOut, TransactionSent, WithdrawalPrepared
 from nostrain.core.rows import Chain
 from nostrain.core.tables import WithdrawalState, advance
-from nostrain.core.timing import DAY_S
+from nostrain.core.timing import DAY_S, not_ahead
 from nostrain.core.transaction import Transaction
 from nostrain.core.treasury.liquidity import KEY as LIGHTNING
 from nostrain.core.treasury.liquidity_rows import Coin, LightningNode, OwnChannel
@@ -43,7 +43,7 @@ def decide(tx: Transaction) -> None:
     policy, node = tx.me.withdraw, tx.get(LIGHTNING, LightningNode)
     if policy is None or node is None or node.state != "ready":
         return
-    last = tx.get(KEY, Withdrawal)
+    last = healed(tx)
     coins = ours(tx, policy, node, last)
     loose = sum(coin.amount_msat for coin in coins) - policy.reserve_msat - FEES_MSAT
     arrived = last is not None and any(coin.outpoint.partition(":")[0] == last.splice_txid for coin in coins)
@@ -62,6 +62,17 @@ def decide(tx: Transaction) -> None:
             prepare(tx, policy, msgspec.structs.replace(fresh, state=W.PREPARING), coins, loose)
         elif channel is not None and channel.spendable_msat - kept(tx, policy) >= policy.above_msat:
             splice(tx, policy, fresh, channel)
+
+
+def healed(tx: Transaction) -> Withdrawal | None:
+    """The last one; what a clock that was far ahead has dated would keep the next one waiting until then, and counts from now on."""
+    last = tx.get(KEY, Withdrawal)
+    if last is None:
+        return None
+    row = msgspec.structs.replace(last, at=not_ahead(last.at, tx.now), retry_at=not_ahead(last.retry_at, tx.now, MAX_RETRY_S))
+    if row != last:
+        tx.put(KEY, row)
+    return row
 
 
 def over(tx: Transaction, last: Withdrawal, *, arrived: bool) -> bool:
