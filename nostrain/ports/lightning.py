@@ -110,7 +110,7 @@ class SentResult(msgspec.Struct, frozen=True):
 
 class ChannelOrder(msgspec.Struct, frozen=True):
     """A channel to open, from nothing but `coins`. `address`: `host:port` of the peer, None if it is known or connected. `feerate_perkb`: sat
-    per 1000 vB, 0 for the node's own estimate.
+    per 1000 vB, 0 for the node's own estimate. `ask`: only find out what became of it, and open nothing.
     """
 
     node_id: str
@@ -119,6 +119,7 @@ class ChannelOrder(msgspec.Struct, frozen=True):
     coins: tuple[str, ...]
     feerate_perkb: int
     announce: bool
+    ask: bool = False
 
 
 class OpenResult(msgspec.Struct, frozen=True):

@@ -26,7 +26,7 @@ class FakeSpending(ABC):
         """As the port: the peer is whoever is not down."""
         await self._reach()
         ledger = self._ledger
-        if order.node_id in ledger.down:
+        if order.node_id in ledger.down and not order.ask:
             return OpenResult(None, reason="the peer cannot be reached")
         result = ledger.wallet.open(self._name, order, BlockHeight(ledger.height()))
         self._lose()

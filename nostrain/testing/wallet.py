@@ -108,6 +108,8 @@ class FakeWallet:
         own = {coin.outpoint: coin.amount_msat for coin in self.coins.get(owner, ())}
         if not set(order.coins) <= own.keys():
             return OpenResult(None, reason="its coins are not in the wallet")
+        if order.ask:
+            return OpenResult(None, reason="nothing came of it")
         if sum(own[coin] for coin in order.coins) < order.capacity_sat * SAT:
             return OpenResult(None, reason="its coins do not suffice")
         if order.capacity_sat < LEAST_SAT:

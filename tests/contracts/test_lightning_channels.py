@@ -49,6 +49,19 @@ async def test_a_lost_reply_is_unknown_and_the_next_call_finds_the_channel(chest
     assert await chest.until_grown(before) <= CAPACITY_SAT * 1000
 
 
+async def test_asking_what_became_of_an_opening_opens_nothing(chest: Chest) -> None:
+    order, before = await chest.order(), await chest.spendable()
+    question = await chest.order(coins=order.coins, ask=True)
+    assert (await chest.payer.open_channel(question)).txid is None
+    await chest.crash("payee")
+    assert (await chest.payer.open_channel(question)).txid is None
+    await chest.start("payee")
+    made = await chest.payer.open_channel(order)
+    assert await chest.payer.open_channel(question) == made
+    await chest.mine()
+    assert await chest.until_grown(before) <= CAPACITY_SAT * 1000
+
+
 async def test_two_at_once_open_one_channel(chest: Chest) -> None:
     order, before = await chest.order(), await chest.spendable()
     results: list[OpenResult] = []

@@ -70,7 +70,9 @@ class PayInvoice(EffectBase, frozen=True, tag="pay_invoice"):
 
 
 class OpenChannel(EffectBase, frozen=True, tag="open_channel"):
-    """Open a channel once, from nothing but `coins`; ends when it is opened, or has failed for certain and the coins are free."""
+    """Open a channel once, from nothing but `coins`; ends when it is opened, or has failed for certain and the coins are free. `ask`: nothing is
+    opened; it ends with what became of an earlier one with these coins.
+    """
 
     node_id: str
     address: str
@@ -78,6 +80,7 @@ class OpenChannel(EffectBase, frozen=True, tag="open_channel"):
     coins: tuple[str, ...]
     feerate_perkb: int
     announce: bool
+    ask: bool = False
 
 
 class SpliceOut(EffectBase, frozen=True, tag="splice_out"):

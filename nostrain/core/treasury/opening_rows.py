@@ -10,7 +10,8 @@ from nostrain.units import Digest, Msat, Pubkey, UnixTime
 
 class Opening(msgspec.Struct, frozen=True, tag="opening"):
     """Row `opening/<worker>`: the last channel that we began to open to a worker, from nothing but `coins`. `number` counts them, `failures` those
-    in a row that failed; `earlier` is the node to which an opening before it succeeded, empty if none did.
+    in a row that failed; `earlier` is the node to which an opening before it succeeded, empty if none did. `coins` of one that failed are its
+    claim: whoever asked for it may have died, and its channel may come after all. `asking`: only whether it did.
     """
 
     worker: Pubkey
@@ -26,6 +27,7 @@ class Opening(msgspec.Struct, frozen=True, tag="opening"):
     txid: Digest | None = None
     channel_id: str = ""
     earlier: str = ""
+    asking: bool = False
 
     @property
     def opened_to(self) -> str:

@@ -48,6 +48,10 @@ def decide(tx: Transaction) -> None:
     there, told = known(tx), None
     if any(row.state is N.OPENING for row in there.before):
         return
+    lost = next((row for row in there.before if vanished(tx, node, there, row)), None)
+    if lost is not None:
+        begin(tx, policy, msgspec.structs.replace(lost, asking=True))
+        return
     for worker in candidates(run, policy, there):
         wanted = run.enrolled[worker][2].node
         if wanted is None or not needed(tx, run, policy, node, there, worker, wanted):
@@ -57,7 +61,7 @@ def decide(tx: Transaction) -> None:
         if isinstance(found, str):
             told = told or f"no channel of {size // SAT} sat to worker {worker[:8]}: {found}"
         else:
-            begin(tx, policy, worker, wanted, size, found)
+            begin(tx, policy, Opening(worker, wanted.id, wanted.address, size, found, tx.now))
             return
     tell(tx, told)
 
@@ -94,6 +98,18 @@ def known(tx: Transaction) -> Known:
         locked[row.payee] += states.count(PayerState.PAYING)
     holders = frozenset(worker for key in tx.keys("tickets/") for worker in tx.need(key, Tickets).sold)
     return Known(paid, locked, holders, tuple(tx.need(key, Opening) for key in tx.keys("opening/")))
+
+
+def vanished(tx: Transaction, node: LightningNode, there: Known, row: Opening) -> bool:
+    """Whether the coins of an opening that failed have gone where we do not know: a call that outlived its daemon may have opened it after all."""
+    if row.state is not N.FAILED or tx.now < row.retry_at:
+        return False
+    return not set(row.coins) <= {coin.outpoint for coin in node.coins} | spent_by(there)
+
+
+def spent_by(there: Known) -> set[str]:
+    """The coins of the channels that were opened."""
+    return {coin for row in there.before if row.state is N.OPENED for coin in row.coins}
 
 
 def candidates(run: Run, policy: ChannelPolicy, there: Known) -> list[Pubkey]:
@@ -160,43 +176,47 @@ def affordable(
     others = sum(bool(row.opened_to) for row in there.before if row.worker != worker)
     if others >= policy.max_channels:
         return f"max_channels = {policy.max_channels} workers have one"
-    height, used = tx.get("height", Chain), {coin for row in there.before if row.state is N.OPENED for coin in row.coins}
+    height, used = tx.get("height", Chain), spent_by(there)
     coins = [coin for coin in node.coins if height is not None and height.height - coin.height + 1 >= policy.minconf]
     coins = [coin for coin in coins if coin.outpoint not in used]  # as the node was a moment ago
     if sum(coin.amount_msat for coin in coins) < size + FEES_MSAT + policy.reserve_msat:
         have = sum(coin.amount_msat for coin in coins) // SAT
         return f"the wallet has {have} sat with {policy.minconf} confirmations, and keeps {policy.reserve_msat // SAT}"
-    return chosen(coins, Msat(size + FEES_MSAT))
+    claim = {coin for row in there.before if row.worker == worker and row.state is N.FAILED for coin in row.coins} - used
+    if not claim <= {coin.outpoint for coin in coins}:
+        return f"the coins of the last attempt have less than {policy.minconf} confirmations"
+    return chosen(coins, Msat(size + FEES_MSAT), claim)
 
 
-def chosen(coins: list[Coin], amount: Msat) -> tuple[str, ...]:
-    """The largest coins that make up `amount`; together they do."""
-    found: list[Coin] = []
-    for coin in sorted(coins, key=lambda coin: (-coin.amount_msat, coin.outpoint)):
+def chosen(coins: list[Coin], amount: Msat, claim: set[str]) -> tuple[str, ...]:
+    """Those of the attempt before, so that at most one of the two can ever open a channel; then the largest that make up `amount`; together they do."""
+    found = [coin for coin in coins if coin.outpoint in claim]
+    for coin in sorted(set(coins) - set(found), key=lambda coin: (-coin.amount_msat, coin.outpoint)):
         if sum(one.amount_msat for one in found) < amount:
             found.append(coin)
     return tuple(coin.outpoint for coin in found)
 
 
-def begin(tx: Transaction, policy: ChannelPolicy, worker: Pubkey, wanted: NodeAddress, size: Msat, coins: tuple[str, ...]) -> None:
-    """Commit to an opening, and ask for it."""
-    key, spent = f"opening/{worker}", tx.get(KEY, Openings) or Openings()
+def begin(tx: Transaction, policy: ChannelPolicy, row: Opening) -> None:
+    """Commit to an opening, and ask for it; or to asking whether an earlier one, that is `asking`, came to be."""
+    key, spent = f"opening/{row.worker}", tx.get(KEY, Openings) or Openings()
     last = tx.get(key, Opening)
     number, failures, earlier = (last.number + 1, last.failures, last.opened_to) if last is not None else (1, 0, "")
-    row = Opening(worker, wanted.id, wanted.address, size, coins, tx.now, number, failures, earlier=earlier)
+    row = msgspec.structs.replace(row, number=number, failures=failures, earlier=earlier, at=tx.now, state=N.OPENING)
     tx.put(key, row)
-    recent = (*(entry for entry in spent.recent if entry[0] > tx.now - DAY_S), (tx.now, size))
-    tx.put(KEY, Openings(Msat(spent.total_msat + size), recent))
+    recent = (*(entry for entry in spent.recent if entry[0] > tx.now - DAY_S), (tx.now, row.capacity_msat))
+    tx.put(KEY, Openings(Msat(spent.total_msat + row.capacity_msat), recent))
     tx.emit(
         OpenChannel(
             owner=key,
             name=f"open:{number}",
             node_id=row.node_id,
             address=row.address,
-            capacity_msat=size,
-            coins=coins,
+            capacity_msat=row.capacity_msat,
+            coins=row.coins,
             feerate_perkb=policy.feerate_perkb,
             announce=policy.announce,
+            ask=row.asking,
         )
     )
 
@@ -217,17 +237,21 @@ def done(tx: Transaction, key: str, outcome: Outcome) -> None:
     match outcome:
         case ChannelOpened(txid=txid, channel_id=channel_id):
             state = advance("opening", row.state, N.OPENED)
-            tx.put(key, msgspec.structs.replace(row, state=state, txid=txid, channel_id=channel_id, failures=0))
+            tx.put(key, msgspec.structs.replace(row, state=state, txid=txid, channel_id=channel_id, failures=0, asking=False))
             later = (*without(spent, row), (tx.now, row.capacity_msat))  # it may have taken long
             tx.put(KEY, msgspec.structs.replace(spent, recent=later))
             tx.note("info", "channels_opened", f"opened {whom}: {txid}")
         case Failed(reason=reason):
-            wait = min(RETRY_S << min(row.failures, 10), DAY_S)
-            state, retry_at = advance("opening", row.state, N.FAILED), UnixTime(tx.now + wait)
-            tx.put(key, msgspec.structs.replace(row, state=state, failures=row.failures + 1, retry_at=retry_at))
+            state = advance("opening", row.state, N.FAILED)
+            if row.asking:  # its coins were spent otherwise, or nothing has held them for an hour: it will not come
+                tx.put(key, msgspec.structs.replace(row, state=state, coins=(), asking=False))
+            else:
+                retry_at = UnixTime(tx.now + min(RETRY_S << min(row.failures, 10), DAY_S))
+                tx.put(key, msgspec.structs.replace(row, state=state, failures=row.failures + 1, retry_at=retry_at))
             total = Msat(spent.total_msat - row.capacity_msat)
             tx.put(KEY, msgspec.structs.replace(spent, total_msat=total, recent=without(spent, row)))
-            tx.note("warning", "channels_failed", f"could not open {whom}: {reason}")
+            if not row.asking:
+                tx.note("warning", "channels_failed", f"could not open {whom}: {reason}")
         case _:
             raise IllegalTransition(f"{key} ended with {type(outcome).__name__}")
 

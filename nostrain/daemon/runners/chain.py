@@ -52,6 +52,7 @@ async def open_channel(effect: OpenChannel, lightning: Lightning) -> Outcome:
         coins=effect.coins,
         feerate_perkb=effect.feerate_perkb,
         announce=effect.announce,
+        ask=effect.ask,
     )
     result = await lightning.open_channel(order)
     return Failed(result.reason) if result.txid is None else ChannelOpened(result.txid, result.channel_id)
