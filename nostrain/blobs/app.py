@@ -19,6 +19,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from nostrain.blobs.gate import Gate, Refused, refusal
+from nostrain.blobs.housekeeping import Housekeeping
 from nostrain.blobs.incoming import StorageFull
 from nostrain.blobs.metered import Metered
 from nostrain.blobs.mirror import Mirrors
@@ -43,16 +44,18 @@ def blossom_app(
     limits: BlobLimits | None = None,
     public_url: str | None = None,
     tolls: Tolls | None = None,
+    housekeeping: Housekeeping | None = None,
     mirror: httpx.AsyncClient | None = None,
 ) -> ASGIApp:
     """The server as an ASGI application. `public_url`: how the world reaches it; None when that is the address it is bound to.
 
-    `tolls` decides what is paid for; without it everything is free. `mirror` fetches for BUD-04 from where strangers say, and so has to refuse
+    `tolls` decides what is paid for; without it everything is free. `housekeeping` makes room; without it nothing is removed. `mirror` fetches for BUD-04 from where strangers say, and so has to refuse
     what they may not reach through us; without it there is no such route.
     """
     gate = Gate(clock, public_url, tolls or NoTolls())
-    uploads = Uploads(store, gate, policy, limits or BlobLimits())
-    blobs = _Blobs(store, gate)
+    housekeeping = housekeeping or Housekeeping(store, clock)
+    uploads = Uploads(store, gate, policy, limits or BlobLimits(), housekeeping)
+    blobs = _Blobs(store, gate, housekeeping)
     further = [] if mirror is None else [Route("/mirror", Mirrors(store, gate, policy, uploads, mirror).put, methods=["PUT"])]
     routes = [
         *further,
@@ -66,8 +69,8 @@ def blossom_app(
 
 
 class _Blobs:
-    def __init__(self, store: BlobStore, gate: Gate) -> None:
-        self._store, self._gate = store, gate
+    def __init__(self, store: BlobStore, gate: Gate, housekeeping: Housekeeping) -> None:
+        self._store, self._gate, self._housekeeping = store, gate, housekeeping
 
     async def get(self, request: Request) -> ASGIApp:
         digest = _digest(request)
@@ -93,6 +96,11 @@ class _Blobs:
         passage = await self._gate.admit(request, Use("download", "GET", f"/{digest}", blob.size, digest, preview=request.method == "HEAD"))
         free = isinstance(passage, FreePassage)
         headers = {"Cache-Control": f"{'public' if free else 'private'}, max-age=31536000, immutable"}
+        if request.method == "GET":
+            self._store.touch(digest)
+        sunset = await self._housekeeping.sunset(digest)
+        if sunset is not None:
+            headers["Sunset"] = sunset
         if free and unchanged(request.headers, blob.etag):
             blob.close()
             return Response(status_code=304, headers={"ETag": blob.etag, **headers})

@@ -123,7 +123,8 @@ class BlossomClient:
         try:
             async with lock:
                 path = self._store.path(digest)
-                if path is None:
+                # It is ours from now on, whoever stored it, or our own server might remove it while we use it.
+                if path is None or await self._store.claim(digest, LOCAL) is None:
                     return await Hunt(self._means, digest, urls, self._servers, max_size, author).run()
         finally:
             if not lock.locked() and not lock.statistics().tasks_waiting:

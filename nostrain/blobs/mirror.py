@@ -65,7 +65,7 @@ class Mirrors:
         known = await self._store.claim(digest, owner)
         if known is not None:
             return JSONResponse(self._gate.descriptor(request, known))
-        with self._uploads.on_its_way(owner, size):
+        async with self._uploads.on_its_way(owner, size):
             created = await self._fetch(url, owner, digest, size)
         upload = Upload(owner, digest, size, self._gate.now())
         return JSONResponse(self._gate.descriptor(request, upload), 201 if created else 200)

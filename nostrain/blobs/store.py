@@ -11,7 +11,7 @@ import hashlib
 import os
 import shutil
 import threading
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
@@ -21,15 +21,18 @@ from typing import Final, TypeVar
 import trio
 
 from nostrain.blobs.incoming import STEP, Incoming, StorageFull, fsync_folder, no_room, write_all
-from nostrain.blobs.index import Upload, UploadIndex
+from nostrain.blobs.index import Stored, Upload, UploadIndex, found
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.ports.clock import Clock
-from nostrain.units import Digest, Pubkey, is_hex32
+from nostrain.units import Digest, Pubkey, UnixTime, is_hex32
 
 T = TypeVar("T")
 
 _UNLINKABLE: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})
 """Why a hard link cannot be made: another file system, one without links or one that protects them, too many links."""
+
+_BATCH: Final = 64
+"""Blobs that are removed in one go: nothing else can be done in the index meanwhile."""
 
 LOCAL: Final = Pubkey("")
 """Owner of what this node stored for itself: no request from outside can delete it."""
@@ -51,6 +54,7 @@ class BlobStore:
         self._arriving: set[Incoming] = set()
         self._counter = count()
         self._lock = threading.Lock()
+        self._used: dict[Digest, UnixTime] = {}
         self._tmp.mkdir(parents=True, exist_ok=True)
         for leftover in self._tmp.iterdir():
             leftover.unlink()
@@ -68,7 +72,7 @@ class BlobStore:
     @asynccontextmanager
     async def incoming(self, limit: int) -> AsyncIterator[Incoming]:
         """A new file of at most `limit` bytes; removed on exit unless committed. Raises StorageFull."""
-        incoming = Incoming(self._temporary(), limit, self.check_room)
+        incoming = Incoming(self._temporary(), limit, self._check_room)
         self._arriving.add(incoming)
         try:
             yield incoming
@@ -121,6 +125,52 @@ class BlobStore:
         """What `owner` has stored, newest first, after the blob `after`."""
         return await self._alone(partial(self._index.uploads, owner, after, limit))
 
+    def touch(self, digest: Digest) -> None:
+        """Note that the blob was asked for. It is written down with the next `note_uses` or removal: a crash forgets the last ones."""
+        self._used[digest] = self._clock.now()
+
+    async def note_uses(self) -> None:
+        """Write down which blobs were asked for. Raises StorageFull."""
+        times, self._used = self._used, {}
+        try:
+            await self._alone(partial(self._index.used, times))
+        except StorageFull:
+            self._used = times | self._used
+            raise
+
+    async def last_use(self, digest: Digest, keep: Collection[Pubkey]) -> UnixTime | None:
+        """When the blob was last uploaded or asked for; None if one of `keep` has stored it."""
+        noted = self._used.get(digest, UnixTime(0))
+        used = await self._alone(partial(self._index.last_use, digest, keep))
+        return None if used is None else max(used, noted)
+
+    async def total(self) -> int:
+        """Bytes of all blobs."""
+        return await self._alone(self._index.total)
+
+    async def idle_bytes(self, before: UnixTime, keep: Collection[Pubkey]) -> int:
+        """Bytes of the blobs that `remove_idle` would remove. Raises StorageFull."""
+        await self.note_uses()
+        return await self._alone(partial(self._index.idle_bytes, before, keep))
+
+    async def remove_idle(self, before: UnixTime, keep: Collection[Pubkey], enough: float) -> list[Stored]:
+        """Remove blobs that were last used before `before` and that none of `keep` has stored, the longest unused first, until `enough` bytes are
+        gone, or so many blobs that others should have their turn; those that were. Raises StorageFull, OSError.
+        """
+        await self.note_uses()
+        return await self._alone(partial(self._remove_idle, before, keep, enough))
+
+    async def take_stock(self) -> tuple[int, int]:
+        """Compare index and files: how many files it did not know, because a crash came in between or somebody put them there, and how many of its
+        blobs have none. The former count as last used when they were written. Raises OSError, StorageFull.
+        """
+        return await self._alone(lambda: self._index.correct(found(self._root)))
+
+    def lack(self, wanted: int) -> int:
+        """Bytes that have to be freed on the disk for `wanted` more than what was promised to others; negative: none."""
+        promised = sum(incoming.outstanding for incoming in tuple(self._arriving))
+        return wanted - (shutil.disk_usage(self._tmp).free - promised - self.reserve)
+
     async def _alone(self, work: Callable[[], T]) -> T:
         def locked() -> T:
             with self._lock:
@@ -133,12 +183,10 @@ class BlobStore:
             raise LocalProtocolError(f"{digest!r} is not a SHA-256 in lowercase hex")
         return self._root / digest[:2] / digest
 
-    def check_room(self, wanted: int) -> None:
-        """Raises StorageFull unless there is room for `wanted` bytes more than what was promised to others."""
-        promised = sum(incoming.outstanding for incoming in tuple(self._arriving))
-        free = shutil.disk_usage(self._tmp).free - promised - self.reserve
-        if wanted > free:
-            raise StorageFull(f"{wanted} bytes wanted, {max(0, free)} free for blobs")
+    def _check_room(self, wanted: int) -> None:
+        lack = self.lack(wanted)
+        if lack > 0:
+            raise StorageFull(f"{wanted} bytes wanted, {max(0, wanted - lack)} free for blobs")
 
     def _temporary(self) -> Path:
         return self._tmp / f"{next(self._counter)}.part"
@@ -199,7 +247,7 @@ class BlobStore:
                 with temporary.open("rb") as file:
                     os.fsync(file.fileno())
                     return hashlib.file_digest(file, "sha256").hexdigest()
-        self.check_room(status.st_size)
+        self._check_room(status.st_size)
         return _copy(source, temporary)
 
     def _claim(self, digest: Digest, owner: Pubkey) -> Upload | None:
@@ -219,7 +267,19 @@ class BlobStore:
         for owner in owners:
             self._index.remove(owner, digest)
         if not self._index.wanted(digest):
+            self._index.forget([digest])
             self._place(digest).unlink(missing_ok=True)
+
+    def _remove_idle(self, before: UnixTime, keep: Collection[Pubkey], enough: float) -> list[Stored]:
+        gone: list[Stored] = []
+        for blob in self._index.idle(before, keep, _BATCH):
+            if sum(one.size for one in gone) >= enough:
+                break
+            gone.append(blob)
+        self._index.forget([blob.digest for blob in gone])
+        for blob in gone:
+            self._place(blob.digest).unlink(missing_ok=True)
+        return gone
 
 
 def _copy(source: Path, target: Path) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager
 from typing import Final
 
 import trio
@@ -13,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 
 from nostrain.blobs.auth import digests
 from nostrain.blobs.gate import Gate, refusal
+from nostrain.blobs.housekeeping import Housekeeping
 from nostrain.blobs.index import Upload
 from nostrain.blobs.policy import BlobLimits, UploadPolicy
 from nostrain.blobs.store import BlobStore, DigestMismatch
@@ -26,8 +27,8 @@ _LONGEST_LENGTH: Final = 15  # decimal digits of a size that anyone means
 class Uploads:
     """The endpoint. Keeps count of what is on its way, so that parallel uploads cannot outrun a quota."""
 
-    def __init__(self, store: BlobStore, gate: Gate, policy: UploadPolicy, limits: BlobLimits) -> None:
-        self._store, self._gate, self._policy, self._limits = store, gate, policy, limits
+    def __init__(self, store: BlobStore, gate: Gate, policy: UploadPolicy, limits: BlobLimits, housekeeping: Housekeeping) -> None:
+        self._store, self._gate, self._policy, self._limits, self._housekeeping = store, gate, policy, limits, housekeeping
         self._in_flight: Counter[Pubkey] = Counter()
 
     async def head(self, request: Request) -> Response:
@@ -54,7 +55,7 @@ class Uploads:
         known = await self._store.claim(digest, owner)
         if known is not None:
             return JSONResponse(self._gate.descriptor(request, known))
-        with self.on_its_way(owner, size):
+        async with self.on_its_way(owner, size):
             created = await self._receive(request, owner, digest, size)
         upload = Upload(owner, digest, size, self._gate.now())
         return JSONResponse(self._gate.descriptor(request, upload), 201 if created else 200)
@@ -76,11 +77,13 @@ class Uploads:
         owner, digest = self._identify(request)
         return owner, digest, size, await self.admit(request, owner, digest, size, preview=preview)
 
-    @contextmanager
-    def on_its_way(self, owner: Pubkey, size: int) -> Iterator[None]:
-        """While it lasts, the bytes count against the quota."""
+    @asynccontextmanager
+    async def on_its_way(self, owner: Pubkey, size: int) -> AsyncIterator[None]:
+        """Room for the bytes, which count against the quota while it lasts. Raises StorageFull."""
+        coming = self._in_flight.total()
         self._in_flight[owner] += size
         try:
+            await self._housekeeping.make_room(size, coming)
             yield
         finally:
             self._in_flight[owner] -= size
@@ -98,7 +101,7 @@ class Uploads:
         if used + size > self._limits.quota:
             raise refusal(429, f"{size} bytes more than the {used} stored would exceed the quota of {self._limits.quota}")
         if self._store.path(digest) is None:
-            self._store.check_room(size)
+            await self._housekeeping.check_room(size, self._in_flight.total())
         return await self._gate.admit(request, Use("upload", "PUT", path, size, digest, owner, preview))
 
     def _identify(self, request: Request) -> tuple[Pubkey, Digest]:

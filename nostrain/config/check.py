@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from nostrain.config.own_money import check_channels, check_lightning
 from nostrain.config.runs import joined_run
-from nostrain.config.schema import DaemonConfig, EngineConfig, PricesConfig, RunConfig, SettlementConfig
+from nostrain.config.schema import BlobsConfig, DaemonConfig, EngineConfig, PricesConfig, RunConfig, SettlementConfig
 from nostrain.errors import ConfigError
 from nostrain.protocol.engines import DEVICES
 from nostrain.protocol.limits import MAX_RELAYS
@@ -39,6 +39,7 @@ def check(config: DaemonConfig) -> None:
         raise ConfigError(
             "blobs.max_bytes", config.blobs.max_bytes, f"above blobs.quota = {config.blobs.quota}", "Raise the quota or lower it"
         )
+    _check_retention(config.blobs)
     if not config.lightning.given and (config.blobs.prices != PricesConfig() or config.blobs.pay_sat):
         reason = "prices or payments need a Lightning node"
         raise ConfigError("lightning.socket", "", reason, "Set it, or drop [blobs.prices] and blobs.pay_sat")
@@ -92,6 +93,18 @@ def _check_bind(bind: str) -> None:
         raise ConfigError("blobs.bind", bind, "not host:port", "Write for example 127.0.0.1:0, or [::1]:3000")
 
 
+def _check_retention(blobs: BlobsConfig) -> None:
+    rules = blobs.retention
+    if rules.max_bytes and rules.max_bytes < blobs.max_bytes:
+        reason = f"below blobs.max_bytes = {blobs.max_bytes}"
+        raise ConfigError(
+            "blobs.retention.max_bytes", rules.max_bytes, reason, "Raise it: one blob would not fit, or lower blobs.max_bytes"
+        )
+    if rules.keep and not (rules.idle_days or rules.max_bytes):
+        reason = "nothing is removed that could be kept"
+        raise ConfigError("blobs.retention.keep", list(rules.keep), reason, "Set idle_days or max_bytes, or drop it")
+
+
 def _check_roles(config: DaemonConfig) -> None:
     roles, key = config.roles, "roles"
     shown = list(roles)
@@ -99,8 +112,13 @@ def _check_roles(config: DaemonConfig) -> None:
         raise ConfigError(key, shown, "a role named twice", "Name each once")
     if "worker" in roles and "validator" in roles:
         raise ConfigError(key, shown, "a validator would score its own work", "Run the two roles as two daemons with a key each")
-    if set(roles) - {"blobs"} and not config.relays:
-        raise ConfigError("relays", [], "these roles meet the others on relays", "Name at least one, as wss://host")
+    if config.blobs.follow and "blobs" not in roles:
+        raise ConfigError("blobs.follow", True, "only a blob server follows a run to serve it", 'Add "blobs" to roles, or drop it')
+    if config.blobs.follow and config.join.coordinator is None:
+        fix = "Name it: what it uploads before its run is published would be refused"
+        raise ConfigError("join.coordinator", None, "a blob server follows the run of one coordinator", fix)
+    if config.in_a_run and not config.relays:
+        raise ConfigError("relays", [], "a run is followed on relays", "Name at least one, as wss://host")
     if "coordinator" in roles and config.coordinator is None:
         raise ConfigError(
             "coordinator.run", None, "a coordinator needs a run to coordinate", "Add the table [coordinator.run], or drop the role"

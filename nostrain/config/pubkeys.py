@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from nostrain.errors import ConfigError, RemoteProtocolError
 
-KEYS: Final = ("join.coordinator", "join.curators", "coordinator.run.validators", "coordinator.run.curators")
+KEYS: Final = ("join.coordinator", "join.curators", "blobs.retention.keep", "coordinator.run.validators", "coordinator.run.curators")
 """The settings that name public keys: one, or a list."""
 
 

@@ -45,7 +45,8 @@ class Identity(msgspec.Struct, frozen=True, tag="identity"):
     """Row `node`: who we are and which roles we play, set at every start. An `archive` keeps deltas for those who come later.
 
     `cache_bytes` of shards are kept at most, where no more are in use; 0: all of them. `address`: where our Lightning node can be reached, if others are to know it. `memory`: bytes
-    that the engine may use, 0 if unknown; `checkpointing`: whether it computes activations twice to save some of it.
+    that the engine may use, 0 if unknown; `checkpointing`: whether it computes activations twice to save some of it. `replicates`: whether we keep
+    our own copy of the model's state; a blob server that only has to know what is still needed does not.
     """
 
     pubkey: Pubkey
@@ -59,6 +60,7 @@ class Identity(msgspec.Struct, frozen=True, tag="identity"):
     join_curators: tuple[Pubkey, ...] = ()
     plan: RunPlan | None = None
     archive: bool = False
+    replicates: bool = True
     cache_bytes: int = 0
     engine: str = "pytorch"
     memory: int = 0

@@ -23,15 +23,15 @@ MACHINES: Final = ("work", "duty", "epoch", "lead", "payer", "payee", "tickets")
 
 
 def prune(tx: Transaction) -> None:
-    """Drop every round that is KEEP_ROUNDS behind and that nobody here still works on."""
+    """Drop every round that is KEEP_ROUNDS behind, that our replica, if we keep one, has followed, and that nobody here still works on."""
     run, replica = tx.run, tx.get("replica", Replica)
-    if run is None or replica is None or run.round <= KEEP_ROUNDS:
+    if run is None or (replica is None and tx.me.replicates) or run.round <= KEEP_ROUNDS:
         return
     done = []
     for key in tx.keys("round/"):
         round_ = tx.need(key, Round)
         number = round_.announcement.round
-        followed = replica.round >= number and replica.confirming != round_.id
+        followed = replica is None or (replica.round >= number and replica.confirming != round_.id)
         settled = not money_open(tx, round_.id) and not uncredited(tx, run, number) and number < unattested(tx)
         if number <= run.round - KEEP_ROUNDS and followed and settled:
             done.append(round_)

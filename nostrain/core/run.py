@@ -68,7 +68,8 @@ def fold_manifest(tx: Transaction, message: Message, manifest: RunManifest) -> N
             return
         state_id = initial_state_id(manifest.root)
         tx.put("run", Run(id=message.id, coordinator=message.author, manifest=manifest, head=message.id, state_id=state_id))
-        tx.put("replica", Replica(head=message.id))
+        if me.replicates:
+            tx.put("replica", Replica(head=message.id))
         tx.note("info", "runs_joined", f"run {manifest.name} ({message.id[:8]}) by {message.author[:8]}: {manifest.rounds} rounds")
 
 

@@ -13,26 +13,22 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
-import httpx
-import trio
-from starlette.types import ASGIApp
-
-from nostrain.blobs.app import blossom_app
 from nostrain.blobs.client import BlossomClient
 from nostrain.blobs.download import connections
-from nostrain.blobs.policy import BlobLimits
+from nostrain.blobs.housekeeping import Housekeeping
 from nostrain.blobs.tuning import Tuning
 from nostrain.config.runs import joined_run
-from nostrain.config.schema import BlobsConfig, DaemonConfig, EngineConfig, PriceConfig
+from nostrain.config.schema import DaemonConfig, EngineConfig, PriceConfig
 from nostrain.core.bounds import manifest_problem
 from nostrain.core.identity import Identity, RunPlan
 from nostrain.core.rows import NodeState, Run
 from nostrain.daemon.billboard import Billboard
+from nostrain.daemon.blob_server import advertised, application, open_server, rules
 from nostrain.daemon.clock import OsEntropy, SystemClock
 from nostrain.daemon.dataset import sources
 from nostrain.daemon.machine import engine_memory
 from nostrain.daemon.meeting import open_mail, open_relays, told
-from nostrain.daemon.money import Money, Office
+from nostrain.daemon.money import Money
 from nostrain.daemon.own_node import none_left, open_rpc
 from nostrain.daemon.policies import channel_policy, withdraw_policy
 from nostrain.daemon.ports import Ports
@@ -45,9 +41,6 @@ from nostrain.daemon.uploads import RunStore, RunUploads
 from nostrain.engine import EngineProcess, EngineSettings
 from nostrain.errors import ConfigError, Unavailable
 from nostrain.http.outbound import outbound
-from nostrain.http.paywall import paywall_app
-from nostrain.http.rates import RateLimit, Rates
-from nostrain.http.server import serve
 from nostrain.journal.lock import WriterLock
 from nostrain.journal.sqlite import SqliteJournal
 from nostrain.keys.mailbox import GiftWraps
@@ -80,8 +73,7 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
             work_dir = clean_work_dir(data)
             store = RunStore(data / "blobs", clock)
         stack.callback(store.close)
-        node = any(role in NODE_ROLES for role in config.roles)
-        journal = stack.enter_context(SqliteJournal.open(data / "journal.sqlite")) if node else None
+        journal = stack.enter_context(SqliteJournal.open(data / "journal.sqlite")) if config.in_a_run else None
         state = own_state(journal, signer.pubkey) if journal is not None else NodeState()
         if not config.lightning.given:
             none_left(state)
@@ -89,7 +81,7 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
         sells = config.blobs.prices.upload != PriceConfig()
         policy = RunUploads(signer.pubkey, config.join.coordinator, sells=sells)  # type: ignore[arg-type]
         policy.state = lambda: state
-        store.takes_part = policy.takes_part
+        store.takes_part = policy.takes_part if config.in_a_run else lambda _: False
         rpc = await stack.enter_async_context(open_rpc(config.lightning))
         money = Money(config, root, clock, rpc)
         await money.check()
@@ -97,8 +89,9 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
         with opening(data):
             office = money.open_office(stack, book, policy)
         mirror = connections(outbound(config.private_addresses, Tuning().connections), Tuning())
-        app = application(config.blobs, store, policy, clock, office, await stack.enter_async_context(mirror))
-        url = await open_server(stack, config, app) if "blobs" in config.roles else None
+        keeper = Housekeeping(store, clock, rules(config))
+        app = application(config.blobs, store, policy, clock, office, await stack.enter_async_context(mirror), keeper)
+        url = await open_server(stack, config, app, keeper) if "blobs" in config.roles else None
         engine = await stack.enter_async_context(EngineProcess.open(engine_settings(config.engine, work_dir)))
         composed = Node(config, signer.pubkey, engine, blobs_url=url, rpc=rpc)
         if journal is not None:
@@ -127,27 +120,9 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
                 ports, identity(config, signer.pubkey, servers, work_dir, published="run" in state.rows), state=state, runner=runner
             )
             policy.state = lambda: runtime.state
-            composed.billboard = Billboard(runtime, told(config), random.Random(), present=config.presence, servers=servers)
+            if set(config.roles) & set(NODE_ROLES):
+                composed.billboard = Billboard(runtime, told(config), random.Random(), present=config.presence, servers=servers)
         yield composed
-
-
-def application(
-    config: BlobsConfig, store: RunStore, policy: RunUploads, clock: SystemClock, office: Office | None, mirror: httpx.AsyncClient
-) -> ASGIApp:
-    """Blobs, and tickets where they are sold, behind the limits of what one peer may ask for."""
-    limits = BlobLimits(config.max_bytes, config.quota)
-    app = blossom_app(
-        store, policy, clock, limits=limits, public_url=public_url(config, office), tolls=office and office.tolls, mirror=mirror
-    )
-    if office is not None and office.paywall is not None:
-        app = paywall_app(office.paywall, app)
-    return RateLimit(app, Rates(config.rates.address, config.rates.token, config.rates.proxy))
-
-
-def public_url(config: BlobsConfig, office: Office | None) -> str | None:
-    """What the world calls our server, as far as the configuration says: tickets are sold under the first of `blobs.servers`, which is then ours."""
-    sold = office is not None and office.paywall is not None and bool(config.servers)
-    return config.url or (config.servers[0] if sold else None)
 
 
 @contextmanager
@@ -205,30 +180,6 @@ def engine_settings(config: EngineConfig, work_dir: Path) -> EngineSettings:
     )
 
 
-async def open_server(stack: AsyncExitStack, config: DaemonConfig, app: ASGIApp) -> str:
-    """Serve `app`, blobs and tickets; the URL it is bound to. Raises ConfigError."""
-    nursery = await stack.enter_async_context(trio.open_nursery())
-    stack.callback(nursery.cancel_scope.cancel)
-    try:
-        bound: str = await nursery.start(serve, app, config.blobs.bind)
-    except ConfigError as error:
-        raise ConfigError("blobs.bind", error.value, error.reason, f"{error.fix[0].upper()}{error.fix[1:]}") from None
-    log.info("blobs are served on %s", bound)
-    return bound
-
-
-def advertised(servers: tuple[str, ...], bound: str | None, name: str = "") -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The servers that we name to others, and which of them is our own: under its `name` or the very address it is bound to.
-
-    When servers are named and ours is not among them by either, it is behind one of their names, or not meant for others.
-    """
-    if bound is None:
-        return servers, ()
-    if not servers:
-        return (name or bound,), (name or bound,)
-    return servers, tuple(server for server in servers if server.rstrip("/") in (bound, name.rstrip("/")))
-
-
 def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], work_dir: Path, *, published: bool = False) -> Identity:
     """The node that the configuration describes. Once its run is `published`, what that was made of may be gone."""
     roles: list[Literal["coordinator", "worker", "validator"]] = []
@@ -248,6 +199,7 @@ def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], wor
         join_curators=tuple(Pubkey(key) for key in config.join.curators),
         plan=run_plan(config, servers, work_dir, published=published),
         archive="blobs" in config.roles and config.blobs.keep_deltas,
+        replicates=bool(roles),
         cache_bytes=0 if "blobs" in config.roles else config.data.cache_mb << 20,
         engine=config.engine.kind,
         memory=engine_memory(config.engine),

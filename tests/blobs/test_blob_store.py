@@ -245,7 +245,7 @@ async def test_a_row_that_cannot_be_written_takes_its_file_back(store: BlobStore
 def test_an_index_of_a_newer_program_is_refused(tmp_path: Path) -> None:
     BlobStore(tmp_path / "store", StillClock()).close()
     index = sqlite3.connect(tmp_path / "store/index.sqlite")
-    index.execute("PRAGMA user_version = 2")
+    index.execute("PRAGMA user_version = 3")
     index.close()
-    with pytest.raises(ConfigError, match="has version 2"):
+    with pytest.raises(ConfigError, match="has version 3"):
         BlobStore(tmp_path / "store", StillClock())

@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 
 from nostrain.core.identity import Identity
 from nostrain.core.rows import NodeState, Run
-from nostrain.daemon import compose
+from nostrain.daemon import blob_server, compose
 from nostrain.daemon.main import EXIT_FAILED, OneLine, explain, main
 from nostrain.daemon.storage import batch_of
 from nostrain.errors import EX_CONFIG, ConfigError, LocalProtocolError, Unavailable
@@ -206,7 +206,7 @@ def test_which_servers_are_named_to_others_and_which_is_ours(
     named: tuple[str, ...], bound: str | None, expected: tuple[tuple[str, ...], tuple[str, ...]]
 ) -> None:
     """A blob that lies in our store is on our server; it is not on everyone's."""
-    assert compose.advertised(named, bound) == expected
+    assert blob_server.advertised(named, bound) == expected
 
 
 def broken() -> None:
