@@ -1,12 +1,11 @@
-"""Journals for simulations: one in memory, and one that dies at a chosen commit."""
+"""A journal in memory, for simulations."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import Enum
 
 from nostrain.errors import Unavailable
-from nostrain.ports.journal import Batch, Journal
+from nostrain.ports.journal import Batch
 from nostrain.protocol.ledger import EntryKind, LedgerEntry, LedgerTotal
 from nostrain.units import EventId, Msat
 
@@ -57,50 +56,3 @@ class MemoryJournal:
         return tuple(
             LedgerTotal(run, kind, len(sums), Msat(sum(sums))) for run, kinds in found.items() for kind, sums in sorted(kinds.items())
         )
-
-
-class SimulatedCrash(Exception):
-    """The process dies here. Whoever runs the node lets it fall through everything, drops the node and builds a new one from the journal."""
-
-
-class When(Enum):
-    """On which side of the commit the process dies: before, the batch is lost; after, it is kept and nobody was told."""
-
-    BEFORE = "before"
-    AFTER = "after"
-
-
-class CrashingJournal:
-    """Wraps a journal and raises SimulatedCrash at its `at`-th commit (the first is 1; 0 never crashes), and at every one after that."""
-
-    def __init__(self, journal: Journal, at: int = 0, when: When = When.BEFORE) -> None:
-        self._journal, self._at, self._when = journal, at, when
-        self.commits = 0
-        """Commits asked for so far: a run without a crash tells how many points there are to crash at."""
-
-    def load(self) -> dict[str, bytes]:
-        """As the wrapped journal."""
-        return self._journal.load()
-
-    def commit(self, batch: Batch) -> None:
-        """As the wrapped journal, or SimulatedCrash before or after it."""
-        self.commits += 1
-        due = self._at > 0 and self.commits >= self._at
-        # A dead process writes nothing more: after the crash the batch is dropped on either side.
-        if due and (self._when is When.BEFORE or self.commits > self._at):
-            raise SimulatedCrash(f"before commit {self.commits}")
-        self._journal.commit(batch)
-        if due:
-            raise SimulatedCrash(f"after commit {self.commits}")
-
-    def inputs(self, start: int = 0) -> Iterator[tuple[int, bytes]]:
-        """As the wrapped journal."""
-        yield from self._journal.inputs(start)
-
-    def ledger(self, start: int = 0, limit: int = 1000) -> tuple[tuple[int, LedgerEntry], ...]:
-        """As the wrapped journal."""
-        return self._journal.ledger(start, limit)
-
-    def totals(self) -> tuple[LedgerTotal, ...]:
-        """As the wrapped journal."""
-        return self._journal.totals()

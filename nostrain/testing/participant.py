@@ -28,10 +28,10 @@ from nostrain.protocol.messages import Body
 from nostrain.testing.blobs import FakeBlobs
 from nostrain.testing.engine import StubEngine
 from nostrain.testing.entropy import SeededEntropy
-from nostrain.testing.journal import MemoryJournal, SimulatedCrash
+from nostrain.testing.journal import MemoryJournal
 from nostrain.testing.lightning import FakeLightning
 from nostrain.testing.mail import FakeMail
-from nostrain.testing.steps import Step, Steps
+from nostrain.testing.steps import SimulatedCrash, Step, Steps
 from nostrain.testing.tickets import SERVER
 from nostrain.units import Msat, Pubkey, UnixTime
 from nostrain.wire.messages import draft

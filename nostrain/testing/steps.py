@@ -9,14 +9,25 @@ from __future__ import annotations
 import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable
+from enum import Enum
 from typing import Any, Final, Literal, NamedTuple, TypeVar, cast
 
 from nostrain.errors import NostrainError
-from nostrain.testing.journal import SimulatedCrash, When
 
 T = TypeVar("T")
 FEEDS: Final = frozenset({"block_height", "funds", "holds", "inbox", "meet", "subscribe"})
 """What only listens: to die there is to die before the next commit."""
+
+
+class SimulatedCrash(Exception):
+    """The process dies here. Whoever runs the node lets it fall through everything, drops the node and builds a new one from the journal."""
+
+
+class When(Enum):
+    """On which side of a commit the process dies: before, the batch is lost; after, it is kept and nobody was told."""
+
+    BEFORE = "before"
+    AFTER = "after"
 
 
 class Step(NamedTuple):
@@ -40,7 +51,7 @@ class Death(NamedTuple):
 
 
 def at_commit(name: str, nth: int, when: When) -> Death:
-    """The death of `name` at its `nth` commit: before it the batch is lost, after it nobody was told."""
+    """The death of `name` at its `nth` commit."""
     return Death(name, Step("journal", "commit", "before" if when is When.BEFORE else "after"), nth)
 
 

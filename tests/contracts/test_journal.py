@@ -15,17 +15,17 @@ from hypothesis import strategies as st
 from nostrain.journal import SqliteJournal
 from nostrain.ports.journal import Batch, Journal
 from nostrain.protocol.ledger import EntryKind, LedgerEntry, LedgerTotal
-from nostrain.testing.journal import CrashingJournal, MemoryJournal
+from nostrain.testing.journal import MemoryJournal
 from nostrain.units import Digest, EventId, Msat, Pubkey, UnixTime
 
 
-@pytest.fixture(params=["memory", "sqlite", "sqlite, not power-safe", "crashing, never"])
+@pytest.fixture(params=["memory", "sqlite", "sqlite, not power-safe"])
 def journal(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Journal]:
     if request.param == "memory":
         yield MemoryJournal()
         return
     with SqliteJournal.open(tmp_path / "journal.db", power_safe="not" not in request.param) as real:
-        yield CrashingJournal(real) if request.param.startswith("crashing") else real
+        yield real
 
 
 def test_a_new_journal_is_empty(journal: Journal) -> None:

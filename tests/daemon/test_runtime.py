@@ -16,10 +16,16 @@ from nostrain.daemon import runtime as runtime_module
 from nostrain.daemon.runtime import AGAIN_S, QUEUE
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
 from nostrain.ports.journal import Batch
-from nostrain.testing.journal import CrashingJournal, MemoryJournal, SimulatedCrash, When
+from nostrain.testing.journal import MemoryJournal
+from nostrain.testing.steps import Death, SimulatedCrash, Steps, When, at_commit
 from tests.daemon.world import Performer, Toy, Watched, ask, command, lists, make_ports, until, withdraws
 
 A = ask("a")
+
+
+def dying(journal: MemoryJournal, death: Death) -> MemoryJournal:
+    """The journal of a process that dies with a commit."""
+    return Steps([death]).over("journal", journal)
 
 
 @pytest.fixture
@@ -52,7 +58,7 @@ async def test_an_effect_whose_commit_was_lost_never_starts(
 ) -> None:
     toy.on[1] = lists(A)
     memory = MemoryJournal()
-    runtime = Watched(make_ports(tmp_path, journal=CrashingJournal(memory, at=2, when=When.BEFORE)), tmp_path)
+    runtime = Watched(make_ports(tmp_path, journal=dying(memory, at_commit("node", 2, When.BEFORE))), tmp_path)
     await runtime.put(command(1))
     with pytest.RaisesGroup(pytest.RaisesExc(SimulatedCrash)):
         await runtime.run()
@@ -63,7 +69,7 @@ async def test_an_effect_whose_commit_was_lost_never_starts(
 async def test_a_restart_resumes_what_was_outstanding(tmp_path: Path, toy: Toy, performer: Performer, autojump_clock: MockClock) -> None:
     toy.on[1] = lists(A)
     memory = MemoryJournal()
-    crashing = Watched(make_ports(tmp_path, journal=CrashingJournal(memory, at=2, when=When.AFTER)), tmp_path)
+    crashing = Watched(make_ports(tmp_path, journal=dying(memory, at_commit("node", 2, When.AFTER))), tmp_path)
     await crashing.put(command(1))
     with pytest.RaisesGroup(pytest.RaisesExc(SimulatedCrash)):
         await crashing.run()
@@ -83,7 +89,7 @@ async def test_an_outcome_lost_before_its_commit_is_found_again(
     toy.on[1] = lists(A)
     memory = MemoryJournal()
     performer.let(A, 4)
-    crashing = Watched(make_ports(tmp_path, journal=CrashingJournal(memory, at=3, when=When.BEFORE)), tmp_path)
+    crashing = Watched(make_ports(tmp_path, journal=dying(memory, at_commit("node", 3, When.BEFORE))), tmp_path)
     await crashing.put(command(1))
     with pytest.RaisesGroup(pytest.RaisesExc(SimulatedCrash)):
         await crashing.run()

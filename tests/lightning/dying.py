@@ -13,8 +13,7 @@ from nostrain.errors import OutcomeUnknown, Unavailable
 from nostrain.lightning import node
 from nostrain.lightning.client import ClnLightning
 from nostrain.lightning.rpc import ClnRpc
-from nostrain.testing.journal import SimulatedCrash
-from nostrain.testing.steps import Death, Step, Steps
+from nostrain.testing.steps import Death, SimulatedCrash, Step, Steps
 
 T = TypeVar("T")
 BREATH_S = 0.01

@@ -27,7 +27,7 @@ from nostrain.daemon.wallet import read_wallet
 from nostrain.journal.sqlite import SqliteJournal
 from nostrain.lightning.client import ClnLightning
 from nostrain.protocol.messages import Message, NodeAddress
-from nostrain.testing.journal import SimulatedCrash
+from nostrain.testing.steps import SimulatedCrash
 from nostrain.units import Msat, Pubkey
 from tests.core.actors import EXAMPLES, changed
 from tests.daemon.world import make_ports

@@ -12,9 +12,8 @@ import pytest
 
 from nostrain.protocol.manifest import ScoringSpec
 from nostrain.protocol.messages import Accepted, Announcement, Result
-from nostrain.testing.journal import When
 from nostrain.testing.simulation import Plan, Simulation
-from nostrain.testing.steps import at_commit
+from nostrain.testing.steps import When, at_commit
 from nostrain.units import Ppm
 from tests.sim.world import check_all, confirmations, results, simulate, to_the_end
 

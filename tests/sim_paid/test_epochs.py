@@ -11,10 +11,9 @@ from nostrain.core.escrow.rows import Payee, Payer
 from nostrain.core.rounds import epoch
 from nostrain.core.rows import Round
 from nostrain.protocol.messages import Announcement, EpochAttestation, Offer
-from nostrain.testing.journal import When
 from nostrain.testing.relays import Faults
 from nostrain.testing.simulation import Plan, Simulation
-from nostrain.testing.steps import at_commit
+from nostrain.testing.steps import When, at_commit
 from nostrain.units import Msat
 from tests.sim.world import LIMIT_S, reached, rows_of, simulate, to_the_end
 from tests.sim_paid.accounts import FEE, check_accounts, watching

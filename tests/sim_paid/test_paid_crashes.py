@@ -18,9 +18,8 @@ from nostrain.core.timing import SAFETY_BLOCKS
 from nostrain.ports.lightning import HoldState
 from nostrain.protocol.manifest import ScoringSpec
 from nostrain.protocol.messages import Reveal
-from nostrain.testing.journal import When
 from nostrain.testing.simulation import Plan, Simulation
-from nostrain.testing.steps import at_commit
+from nostrain.testing.steps import When, at_commit
 from nostrain.testing.tickets import TicketFaults
 from nostrain.units import Ppm
 from tests.sim.world import reached, results, rows_of, simulate, to_the_end

@@ -11,8 +11,8 @@ from nostrain.core.escrow.rows import Dues, Share
 from nostrain.core.escrow.share import PAYABLE_MSAT
 from nostrain.core.tables import ShareState
 from nostrain.protocol.messages import Reveal
-from nostrain.testing.journal import When
 from nostrain.testing.simulation import Plan, Simulation
+from nostrain.testing.steps import When
 from nostrain.units import Msat, Ppm
 from tests.sim.world import owed, rows_of, simulate, to_the_end
 from tests.sim_paid.accounts import FEE, check_accounts

@@ -7,10 +7,9 @@ import pytest
 from nostrain.core.rows import Submission
 from nostrain.daemon.status import lightning_status
 from nostrain.protocol.messages import Offer
-from nostrain.testing.journal import When
 from nostrain.testing.relays import Faults
 from nostrain.testing.simulation import Plan, Simulation
-from nostrain.testing.steps import Death, Step
+from nostrain.testing.steps import Death, Step, When
 from nostrain.testing.tickets import TicketFaults
 from nostrain.units import Msat
 from tests.sim.world import results, rows_of, simulate, to_the_end

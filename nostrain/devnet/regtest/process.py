@@ -10,27 +10,24 @@ when a node logged that something is broken. After kill -9 of it, its lightningd
 from __future__ import annotations
 
 import argparse
-import os
-import signal
 import sys
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, Literal
 
 import msgspec
 import trio
 
+from nostrain.devnet.lightning_process import announce, listen, options_of, until_told
 from nostrain.devnet.regtest.lightningd import MAINNET_LIKE, REGTEST, Settings
 from nostrain.devnet.regtest.network import Broken, RegtestNetwork, running
 from nostrain.devnet.simnet.control import MAX_BLOCKS, Mine
 from nostrain.devnet.simnet.nodes import Faults
 from nostrain.devnet.simnet.params import Nothing
-from nostrain.devnet.simnet.process import bind, parse_nodes
-from nostrain.devnet.simnet.rpc import INVALID_PARAMS, Json, Method, RpcFailure, serve_client
+from nostrain.devnet.simnet.rpc import INVALID_PARAMS, Json, Method, RpcFailure
 from nostrain.errors import OutcomeUnknown, Unavailable
 
 CONTROL_SOCKET: Final = "regtest-rpc"
-PARENT_S: Final = 1.0
 LIGHTNINGD: Final = -1
 """lightningd's code for what has none of its own."""
 
@@ -87,52 +84,14 @@ class ControlMethods:
         }
 
 
-async def serve_control(network: RegtestNetwork, path: Path, *, task_status: trio.TaskStatus[None]) -> None:
-    """Serve the control socket until cancelled, then remove it."""
-    methods = ControlMethods(network).table()
-
-    async def handle(stream: trio.SocketStream) -> None:
-        await serve_client(stream, methods, Faults())
-
-    listener = trio.SocketListener(bind(path))
-    try:
-        async with trio.open_nursery() as nursery:
-            task_status.started()
-            await trio.serve_listeners(handle, [listener], handler_nursery=nursery)
-    finally:
-        path.unlink(missing_ok=True)  # noqa: ASYNC240 - one system call, and we are leaving
-
-
 async def serve(options: argparse.Namespace, settings: Settings) -> None:
     """Run until told to end. Raises Unavailable, Broken."""
-    async with trio.open_nursery() as nursery:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            nursery.start_soon(stop_on_signal, signals, nursery.cancel_scope)
-            nursery.start_soon(stop_with_parent, nursery.cancel_scope)
-            async with running(options.dir, options.nodes, settings) as network, trio.open_nursery() as serving:
-                await serving.start(serve_control, network, options.dir / CONTROL_SOCKET)
-                if options.block_seconds > 0:
-                    serving.start_soon(mine_by_clock, network, options.block_seconds)
-                if options.ready_file is not None:
-                    partial = options.ready_file.with_name(f"{options.ready_file.name}.partial")
-                    partial.write_text(str(options.dir / CONTROL_SOCKET))
-                    partial.replace(options.ready_file)
-                print("regtest: real nodes, their coins are worth nothing", flush=True)
-                await trio.sleep_forever()
-
-
-async def stop_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    """Cancel everything at the first signal."""
-    async for _ in signals:
-        scope.cancel()
-
-
-async def stop_with_parent(scope: trio.CancelScope) -> None:
-    """Cancel everything when the process that started us is gone."""
-    parent = os.getppid()
-    while os.getppid() == parent:  # noqa: ASYNC110 - there is no event for it
-        await trio.sleep(PARENT_S)
-    scope.cancel()
+    async with until_told(), running(options.dir, options.nodes, settings) as network, trio.open_nursery() as serving:
+        await serving.start(listen, options.dir / CONTROL_SOCKET, ControlMethods(network).table(), Faults())
+        if options.block_seconds > 0:
+            serving.start_soon(mine_by_clock, network, options.block_seconds)
+        announce(options.ready_file, options.dir / CONTROL_SOCKET)
+        print("regtest: real nodes, their coins are worth nothing", flush=True)
 
 
 async def mine_by_clock(network: RegtestNetwork, block_s: float) -> None:
@@ -144,15 +103,11 @@ async def mine_by_clock(network: RegtestNetwork, block_s: float) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m nostrain.devnet.regtest", description="A Lightning network of real nodes on regtest.")
-    parser.add_argument("--dir", type=Path, required=True, help="folder of everything: DIR/NAME/lightning-rpc and DIR/regtest-rpc")
-    parser.add_argument("--nodes", type=parse_nodes, required=True, help="NAME=MSAT,… in whole sats; the first is the hub")
-    parser.add_argument("--block-seconds", type=float, default=0, help="a block every N seconds (default: only on regtest-mine)")
+    parser = options_of("regtest", "A Lightning network of real nodes on regtest; amounts are whole sats.")
     parser.add_argument(
         "--regtest-cltv", action="store_true", help="lightningd's short CLTVs and 483 slots of regtest (default: mainnet's)"
     )
     parser.add_argument("--plugin", type=Path, action="append", default=[], help="a plugin for every node; may be given again")
-    parser.add_argument("--ready-file", type=Path, help="where to write the control socket's path once everything is open")
     options = parser.parse_args(arguments)
     settings = msgspec.structs.replace(REGTEST if options.regtest_cltv else MAINNET_LIKE, plugins=tuple(options.plugin))
     failed = []

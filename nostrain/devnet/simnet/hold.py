@@ -14,7 +14,8 @@ from typing import Final
 import msgspec
 
 from nostrain.devnet.simnet.invoices import CURRENCY, sign
-from nostrain.devnet.simnet.nodes import Hold, HoldHtlc, Network, Node
+from nostrain.devnet.simnet.methods import NodeMethods
+from nostrain.devnet.simnet.nodes import Hold, HoldHtlc
 from nostrain.devnet.simnet.rpc import PLUGIN_FAILURE, Json, Method, RpcFailure
 from nostrain.errors import RemoteProtocolError
 from nostrain.units import Digest, Msat, UnixTime, is_hex32
@@ -59,11 +60,8 @@ class CancelHoldInvoice(msgspec.Struct):
     payment_hash: str
 
 
-class HoldMethods:
+class HoldMethods(NodeMethods):
     """The plugin on one node."""
-
-    def __init__(self, network: Network, node: Node) -> None:
-        self.network, self.node = network, node
 
     def table(self) -> dict[str, Method]:
         """The methods by name."""

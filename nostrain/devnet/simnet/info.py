@@ -9,7 +9,7 @@ import trio
 
 from nostrain.devnet.simnet.chain import Coin
 from nostrain.devnet.simnet.channels import Channel
-from nostrain.devnet.simnet.nodes import Network, Node
+from nostrain.devnet.simnet.methods import NodeMethods
 from nostrain.devnet.simnet.params import GetLog, ListFunds, ListPeerChannels, Nothing, WaitBlockHeight
 from nostrain.devnet.simnet.rpc import INVALID_PARAMS, Json, Method, RpcFailure
 
@@ -19,11 +19,8 @@ WAIT_TIMEOUT: Final = 2000
 LEVELS: Final = frozenset({"broken", "unusual", "info", "debug", "trace", "io"})
 
 
-class InfoMethods:
+class InfoMethods(NodeMethods):
     """On one node."""
-
-    def __init__(self, network: Network, node: Node) -> None:
-        self.network, self.node = network, node
 
     def table(self) -> dict[str, Method]:
         """The methods by name."""

@@ -8,7 +8,8 @@ import time
 from typing import Final
 
 from nostrain.devnet.simnet.bolt12 import decode_bolt12
-from nostrain.devnet.simnet.nodes import Invoice, InvoiceState, Network, Node, is_bolt12
+from nostrain.devnet.simnet.methods import NodeMethods
+from nostrain.devnet.simnet.nodes import Invoice, InvoiceState, Node, is_bolt12
 from nostrain.devnet.simnet.params import DelInvoice, InvString, ListInvoices, MakeInvoice, String
 from nostrain.devnet.simnet.rpc import INVALID_PARAMS, Json, Method, RpcFailure
 from nostrain.errors import RemoteProtocolError
@@ -22,11 +23,8 @@ INVOICE_NOT_FOUND: Final = 905
 INVOICE_STATUS_UNEXPECTED: Final = 906
 
 
-class InvoiceMethods:
+class InvoiceMethods(NodeMethods):
     """On one node."""
-
-    def __init__(self, network: Network, node: Node) -> None:
-        self.network, self.node = network, node
 
     def table(self) -> dict[str, Method]:
         """The methods by name."""

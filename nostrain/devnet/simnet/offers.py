@@ -14,7 +14,8 @@ from typing import Final
 from nostrain.crypto import schnorr
 from nostrain.devnet.simnet.info import NETWORK
 from nostrain.devnet.simnet.invoices import CURRENCY, parse_msat, parse_ours
-from nostrain.devnet.simnet.nodes import Invoice, Network, Node, is_bolt12
+from nostrain.devnet.simnet.methods import NodeMethods
+from nostrain.devnet.simnet.nodes import Invoice, Node, is_bolt12
 from nostrain.devnet.simnet.params import DEFAULT_CLTV_FINAL, FetchInvoice, ListOffers, MakeOffer
 from nostrain.devnet.simnet.rpc import INVALID_PARAMS, Json, Method, RpcFailure
 from nostrain.errors import RemoteProtocolError
@@ -28,11 +29,8 @@ OFFER_ROUTE_NOT_FOUND: Final = 1003
 OFFER_BAD_INVREQ_REPLY: Final = 1004
 
 
-class OfferMethods:
+class OfferMethods(NodeMethods):
     """On one node."""
-
-    def __init__(self, network: Network, node: Node) -> None:
-        self.network, self.node = network, node
 
     def table(self) -> dict[str, Method]:
         """The methods by name."""

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from nostrain.devnet.simnet.chain import DUST_SAT, Chain, Coin, Output, Refused
+from nostrain.devnet.simnet.chain import DUST_SAT, Coin, Output, Refused
 from nostrain.devnet.simnet.channels import Channel
-from nostrain.devnet.simnet.nodes import Network, Node
+from nostrain.devnet.simnet.methods import NodeMethods
 from nostrain.devnet.simnet.params import Connect, FundChannel, ListTransactions, NewAddr, PeerId
 from nostrain.devnet.simnet.rpc import INVALID_PARAMS, Json, Method, RpcFailure
 from nostrain.units import Msat
@@ -30,16 +30,8 @@ def sats(text: str | int, name: str) -> int:
     return int(digits)
 
 
-class OnchainMethods:
+class OnchainMethods(NodeMethods):
     """On one node."""
-
-    def __init__(self, network: Network, node: Node) -> None:
-        self.network, self.node = network, node
-
-    @property
-    def chain(self) -> Chain:
-        """The network's."""
-        return self.network.chain
 
     def table(self) -> dict[str, Method]:
         """The methods by name."""

@@ -11,7 +11,8 @@ import trio
 from nostrain.devnet.simnet import sending
 from nostrain.devnet.simnet.channels import Onion
 from nostrain.devnet.simnet.invoices import parse_ours
-from nostrain.devnet.simnet.nodes import Network, Node, Payment
+from nostrain.devnet.simnet.methods import NodeMethods
+from nostrain.devnet.simnet.nodes import Payment
 from nostrain.devnet.simnet.offers import payable
 from nostrain.devnet.simnet.params import ListSendPays, RouteHop, SendPay, WaitSendPay, XPay
 from nostrain.devnet.simnet.rpc import INVALID_PARAMS, Json, Method, RpcFailure
@@ -26,11 +27,8 @@ PAY_ALREADY_PAID: Final = 219
 PLUGIN_ERROR: Final = -3
 
 
-class PaymentMethods:
+class PaymentMethods(NodeMethods):
     """On one node."""
-
-    def __init__(self, network: Network, node: Node) -> None:
-        self.network, self.node = network, node
 
     def table(self) -> dict[str, Method]:
         """The methods by name."""

@@ -9,16 +9,13 @@ over one channel to each other node. Ends, with exit code 0, on SIGTERM, SIGINT,
 from __future__ import annotations
 
 import argparse
-import os
-import re
-import signal
-import socket
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 import trio
 
+from nostrain.devnet.lightning_process import announce, listen, options_of, until_told
 from nostrain.devnet.simnet.channels import DEFAULT_SLOTS, MAX_SLOTS
 from nostrain.devnet.simnet.control import ControlMethods
 from nostrain.devnet.simnet.hold import HoldMethods
@@ -29,16 +26,14 @@ from nostrain.devnet.simnet.offers import OfferMethods
 from nostrain.devnet.simnet.onchain import OnchainMethods
 from nostrain.devnet.simnet.payments import PaymentMethods
 from nostrain.devnet.simnet.receiving import drop_partial_sets
-from nostrain.devnet.simnet.rpc import Method, serve_client
+from nostrain.devnet.simnet.rpc import Method
 from nostrain.devnet.simnet.spending import SpendingMethods
 from nostrain.devnet.simnet.waiting import WaitMethods
 from nostrain.units import Msat
 
 SOCKET: Final = "lightning-rpc"
 CONTROL_SOCKET: Final = "simnet-rpc"
-BACKLOG: Final = 128
 TICK_S: Final = 1.0
-_NODE: Final = re.compile(r"([A-Za-z0-9_.-]{1,64})=([0-9]{1,18})")
 
 
 class Simnet:
@@ -47,25 +42,22 @@ class Simnet:
     def __init__(self, folder: Path, funds: Mapping[str, Msat], slots: int = DEFAULT_SLOTS) -> None:
         self.network = Network(funds, slots)
         self.control = ControlMethods(self.network, self._crash, self._start)
-        self.stop = trio.Event()
         self._folder = folder
         self._scopes: dict[str, trio.CancelScope] = {}
         self._gone: dict[str, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
 
     async def run(self, block_s: float = 0, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until `stop` is set or the parent dies; `block_s` = 0: blocks come by `simnet-mine` only."""
+        """Serve until cancelled; `block_s` = 0: blocks come by `simnet-mine` only."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            await nursery.start(self._listen, self._folder / CONTROL_SOCKET, self.control.table(), Faults())
+            await nursery.start(listen, self._folder / CONTROL_SOCKET, self.control.table(), Faults())
             for node in self.network.nodes.values():
                 await self._start(node)
             nursery.start_soon(self._tick)
             if block_s > 0:
                 nursery.start_soon(self._mine, block_s)
             task_status.started()
-            await self.stop.wait()
-            nursery.cancel_scope.cancel()
 
     async def _mine(self, block_s: float) -> None:
         while True:
@@ -73,12 +65,10 @@ class Simnet:
             self.network.mine(1)
 
     async def _tick(self) -> None:
-        """Time-outs of partial payments; the end of the parent."""
-        parent = os.getppid()
-        while os.getppid() == parent:
+        """Time-outs of partial payments."""
+        while True:
             await trio.sleep(TICK_S)
             drop_partial_sets(self.network)
-        self.stop.set()
 
     async def _start(self, node: Node) -> None:
         """Bring a node up."""
@@ -94,7 +84,7 @@ class Simnet:
         self._gone[node.name] = trio.Event()
         with trio.CancelScope() as scope:
             self._scopes[node.name] = scope
-            await self._listen(self._folder / node.name / SOCKET, methods, node.faults, task_status=task_status)
+            await listen(self._folder / node.name / SOCKET, methods, node.faults, task_status=task_status)
         self._gone[node.name].set()
 
     async def _crash(self, node: Node) -> None:
@@ -104,49 +94,6 @@ class Simnet:
             node.up = False
             scope.cancel()
             await self._gone[node.name].wait()
-
-    async def _listen(
-        self, path: Path, methods: Mapping[str, Method], faults: Faults, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
-    ) -> None:
-        """Serve one socket until cancelled, then remove it."""
-
-        async def handle(stream: trio.SocketStream) -> None:
-            await serve_client(stream, methods, faults)
-
-        listener = trio.SocketListener(bind(path))
-        try:
-            async with trio.open_nursery() as nursery:
-                task_status.started()
-                await trio.serve_listeners(handle, [listener], handler_nursery=nursery)
-        finally:
-            path.unlink(missing_ok=True)  # noqa: ASYNC240 - one system call, and we are leaving
-
-
-def bind(path: Path) -> trio.socket.SocketType:
-    """A listening Unix socket of mode 0600 in place of whatever is there."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    before = os.umask(0o177)
-    try:
-        listening.bind(str(path))
-    finally:
-        os.umask(before)
-    listening.listen(BACKLOG)
-    return trio.socket.from_stdlib_socket(listening)
-
-
-def parse_nodes(text: str) -> dict[str, Msat]:
-    """`name=msat,…`, two at least. Raises argparse's error."""
-    funds: dict[str, Msat] = {}
-    for item in text.split(","):
-        matched = _NODE.fullmatch(item)
-        if matched is None or matched[1] in funds:
-            raise argparse.ArgumentTypeError(f"{item!r} is not NAME=MSAT, or the name came before")
-        funds[matched[1]] = Msat(int(matched[2]))
-    if len(funds) < 2:
-        raise argparse.ArgumentTypeError("a network needs two nodes")
-    return funds
 
 
 def parse_slots(text: str) -> int:
@@ -159,34 +106,17 @@ def parse_slots(text: str) -> int:
 async def serve(options: argparse.Namespace) -> None:
     """Run until told to end; write the ready file when every socket listens."""
     simnet = Simnet(options.dir, options.nodes, options.max_accepted_htlcs)
-    async with trio.open_nursery() as nursery:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            await nursery.start(simnet.run, options.block_seconds)
-            nursery.start_soon(stop_on_signal, signals, simnet.stop)
-            if options.ready_file is not None:
-                partial = options.ready_file.with_name(f"{options.ready_file.name}.partial")
-                partial.write_text(str(options.dir / CONTROL_SOCKET))
-                partial.replace(options.ready_file)
-            print("simnet: a test network, its coins are worth nothing", flush=True)
-            await simnet.stop.wait()
-            nursery.cancel_scope.cancel()
-
-
-async def stop_on_signal(signals: AsyncIterator[int], stop: trio.Event) -> None:
-    """Set `stop` at the first signal."""
-    async for _ in signals:
-        stop.set()
+    async with until_told(), trio.open_nursery() as nursery:
+        await nursery.start(simnet.run, options.block_seconds)
+        announce(options.ready_file, options.dir / CONTROL_SOCKET)
+        print("simnet: a test network, its coins are worth nothing", flush=True)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Command line entry; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m nostrain.devnet.simnet", description="A Lightning test network in one process.")
-    parser.add_argument("--dir", type=Path, required=True, help="folder of the sockets: DIR/NAME/lightning-rpc and DIR/simnet-rpc")
-    parser.add_argument("--nodes", type=parse_nodes, required=True, help="NAME=MSAT,…; the first is the hub")
-    parser.add_argument("--block-seconds", type=float, default=0, help="a block every N seconds (default: only on simnet-mine)")
+    parser = options_of("simnet", "A Lightning test network in one process.")
     parser.add_argument("--max-accepted-htlcs", type=parse_slots, default=DEFAULT_SLOTS, help="HTLC slots per channel and direction")
     parser.add_argument("--network", choices=[NETWORK], default=NETWORK, help="there is no other: this is not money")
-    parser.add_argument("--ready-file", type=Path, help="where to write the control socket's path once everything listens")
     options = parser.parse_args(arguments)
     trio.run(serve, options)
     return 0

@@ -6,8 +6,8 @@ import base64
 import hashlib
 from typing import Final
 
-from nostrain.devnet.simnet.chain import FEE_SAT, RESERVED_BLOCKS, Chain, Output, Refused, Transaction
-from nostrain.devnet.simnet.nodes import Network, Node
+from nostrain.devnet.simnet.chain import FEE_SAT, RESERVED_BLOCKS, Output, Refused, Transaction
+from nostrain.devnet.simnet.methods import NodeMethods
 from nostrain.devnet.simnet.onchain import sats
 from nostrain.devnet.simnet.params import ReserveInputs, SendPsbt, SignPsbt, SpliceOut, TxId, TxPrepare
 from nostrain.devnet.simnet.rpc import INVALID_PARAMS, Json, Method, RpcFailure
@@ -17,16 +17,8 @@ SPLICE_INVALID_AMOUNT: Final = 362
 FAILED: Final = -1
 
 
-class SpendingMethods:
+class SpendingMethods(NodeMethods):
     """On one node."""
-
-    def __init__(self, network: Network, node: Node) -> None:
-        self.network, self.node = network, node
-
-    @property
-    def chain(self) -> Chain:
-        """The network's."""
-        return self.network.chain
 
     def table(self) -> dict[str, Method]:
         """The methods by name."""

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import trio
 
-from nostrain.devnet.simnet.nodes import Network, Node
+from nostrain.devnet.simnet.methods import NodeMethods
 from nostrain.devnet.simnet.params import Wait
 from nostrain.devnet.simnet.rpc import INVALID_PARAMS, Json, Method, RpcFailure
 
@@ -17,11 +17,8 @@ SUBSYSTEMS: Final = ("invoices", "sendpays")
 INDEXES: Final = ("created", "updated", "deleted")
 
 
-class WaitMethods:
+class WaitMethods(NodeMethods):
     """On one node."""
-
-    def __init__(self, network: Network, node: Node) -> None:
-        self.node = node
 
     def table(self) -> dict[str, Method]:
         """The method by name."""
