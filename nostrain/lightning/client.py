@@ -9,10 +9,10 @@ from typing import Final
 import msgspec
 import trio
 
-from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
+from nostrain.errors import LocalProtocolError, Unavailable
 from nostrain.lightning import channels, holds, offers, payments, wallet, withdrawals
 from nostrain.lightning.node import Balances, ClnNode, channel_funds, peer_funds
-from nostrain.lightning.replies import BlockHeightReply, GetInfo, InvoiceReply, ListInvoices
+from nostrain.lightning.replies import GetInfo, InvoiceReply, ListInvoices
 from nostrain.lightning.rpc import ClnError, Rpc
 from nostrain.ports.lightning import (
     ChannelOrder,
@@ -83,15 +83,6 @@ class ClnLightning:
         coins = await wallet.coins(self._node) if self._coins else ()
         height, there = await self._node.height(), await self._node.channels()
         return NodeFunds(height, syncing, peer_funds(there), info.id, coins, channel_funds(there) if self._coins else ())
-
-    async def wait_block(self, height: BlockHeight, timeout_s: int = 60) -> BlockHeight:
-        """The height once it is at least `height`. Raises Unavailable, also when that takes longer than `timeout_s`."""
-        params = {"blockheight": height, "timeout": timeout_s}
-        try:
-            reply = await self._node.rpc.call("waitblockheight", params, BlockHeightReply, timeout_s=timeout_s + self._node.timeout_s)
-        except (ClnError, OutcomeUnknown) as error:
-            raise Unavailable(str(error)) from error
-        return reply.blockheight
 
     async def balances(self) -> Balances:
         """What the channels hold now. Raises Unavailable."""

@@ -17,7 +17,7 @@ from coincurve import PublicKeyXOnly
 
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.protocol.event import Draft, Event, Filter
-from nostrain.units import EventId, Pubkey, UnixTime, is_hex32
+from nostrain.units import EventId, Pubkey, is_hex32
 
 MAX_EVENT_BYTES: Final = 65_536
 MAX_TAGS: Final = 2_000
@@ -159,56 +159,6 @@ def filter_object(wanted: Filter) -> dict[str, Any]:
     fields.update({f"#{name}": values for name, values in wanted.tags})
     bounds = {"since": wanted.since, "until": wanted.until, "limit": wanted.limit}
     return fields | {name: bound for name, bound in bounds.items() if bound is not None}
-
-
-class _WireFilter(msgspec.Struct, forbid_unknown_fields=True):
-    ids: tuple[EventId, ...] | None = None
-    authors: tuple[Pubkey, ...] | None = None
-    kinds: tuple[int, ...] | None = None
-    since: UnixTime | None = None
-    until: UnixTime | None = None
-    limit: int | None = None
-
-
-def parse_filter_untrusted(data: bytes | str) -> Filter:
-    """A NIP-01 filter from JSON text.
-
-    A member that we do not understand is refused, as ignoring it would select too much; so is an empty list, which selects nothing.
-
-    Raises RemoteProtocolError.
-    """
-    try:
-        members = msgspec.json.decode(data, type=dict[str, Any])
-        tags = {name[1:]: members.pop(name) for name in list(members) if name.startswith("#")}
-        wire = msgspec.convert(members, _WireFilter)
-        by_tag = msgspec.convert(tags, dict[str, tuple[str, ...]])
-        _check_filter(wire, by_tag)
-    except _Reason as reason:
-        raise RemoteProtocolError("filter", str(reason)) from reason
-    except (ValueError, RecursionError) as error:
-        raise RemoteProtocolError("filter", short_reason(error)) from error
-    return Filter(
-        ids=wire.ids or (),
-        authors=wire.authors or (),
-        kinds=wire.kinds or (),
-        tags=tuple(by_tag.items()),
-        since=wire.since,
-        until=wire.until,
-        limit=wire.limit,
-    )
-
-
-def _check_filter(wire: _WireFilter, by_tag: dict[str, tuple[str, ...]]) -> None:
-    if () in (wire.ids, wire.authors, wire.kinds, *by_tag.values()):
-        raise _Reason("an empty list selects nothing")
-    if not all(is_hex32(value) for value in (*(wire.ids or ()), *(wire.authors or ()))):
-        raise _Reason("ids and authors are 64 lowercase hex digits")
-    if not all(0 <= kind <= MAX_KIND for kind in wire.kinds or ()):
-        raise _Reason(f"kind is not between 0 and {MAX_KIND}")
-    if not all(len(name) == 1 and name.isascii() and name.isalpha() for name in by_tag):
-        raise _Reason("only single-letter tags are indexed")
-    if not all(0 <= bound <= MAX_TIME for bound in (wire.since, wire.until, wire.limit) if bound is not None):
-        raise _Reason("since, until or limit is out of range")
 
 
 def matches(wanted: Filter, event: Event) -> bool:

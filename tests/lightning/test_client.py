@@ -15,7 +15,7 @@ from nostrain.ports.lightning import HoldState, HoldUpdate
 from nostrain.units import BlockHeight, Digest, Msat, UnixTime
 from nostrain.wire.bolt11 import Bolt11, encode_bolt11
 from tests.lightning.holds import AMOUNT, HASH, PREIMAGE, Call
-from tests.lightning.scripted_node import INFO, NODE_ID, ScriptedNode, fail, say, send
+from tests.lightning.scripted_node import INFO, NODE_ID, ScriptedNode, fail, say
 from tests.simnet.conftest import PATIENCE_S
 
 KEY = PrivateKey(b"\x02" * 32)
@@ -185,11 +185,3 @@ async def test_an_invoice_that_the_node_will_not_make_is_not_available(node: Scr
     for _ in range(3):
         with pytest.raises(Unavailable, match="invoice"):
             await ClnLightning(node.path).invoice("x", AMOUNT, "", 60)
-
-
-async def test_a_height_that_does_not_come_is_not_waited_for_for_ever(node: ScriptedNode) -> None:
-    node.script("waitblockheight", fail(2000, "Timed out."), send())
-    for _ in range(2):
-        with pytest.raises(Unavailable):
-            await ClnLightning(node.path).wait_block(BlockHeight(9), timeout_s=1)
-    assert node.params("waitblockheight") == {"blockheight": 9, "timeout": 1}

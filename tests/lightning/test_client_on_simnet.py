@@ -7,7 +7,7 @@ import trio
 
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
 from nostrain.ports.lightning import HoldState, PayResult
-from nostrain.units import BlockHeight, Digest, Msat
+from nostrain.units import Digest, Msat
 from nostrain.wire.bolt11 import parse_bolt11_untrusted
 from tests.lightning.holds import AMOUNT, HASH, PREIMAGE, Call, accepted, client
 from tests.simnet.conftest import PATIENCE_S, World
@@ -86,7 +86,6 @@ async def test_a_request_that_was_lost_is_sent_again_and_a_failed_part_is_not(wo
         ("settleholdinvoice", lambda node: node.settle(PREIMAGE)),
         ("cancelholdinvoice", lambda node: node.cancel(HASH)),
         ("invoice", lambda node: node.invoice("x", AMOUNT, "", 60)),
-        ("waitblockheight", lambda node: node.wait_block(BlockHeight(1))),
         ("listpeerchannels", lambda node: node.balances()),
     ],
 )

@@ -14,8 +14,9 @@ from coincurve import PrivateKey, PublicKeyXOnly
 
 from nostrain.errors import Unavailable
 from nostrain.protocol.event import Draft, Event, Filter
+from nostrain.testing.filters import parse_filter
 from nostrain.units import EventId, Pubkey, UnixTime
-from nostrain.wire.event import encode_event, event_id, matches, parse_filter_untrusted
+from nostrain.wire.event import encode_event, event_id, matches
 
 
 class PlainSigner:
@@ -106,7 +107,7 @@ class ScriptedRelay:
             return
         match message:
             case ["REQ", name, wanted]:
-                self.on_req(wire, name, parse_filter_untrusted(json.dumps(wanted)))
+                self.on_req(wire, name, parse_filter(wanted))
             case ["EVENT", event]:
                 self.on_event(wire, event)
             case ["CLOSE", name]:

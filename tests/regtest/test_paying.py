@@ -169,10 +169,3 @@ async def test_a_node_on_another_network_is_refused(real: NetworkProcess) -> Non
     with pytest.raises(ConfigError, match="is on 'regtest'"):
         await pay(node, made)
     assert await sent(real, "payer", made.payment_hash) == []
-
-
-async def test_the_client_waits_for_a_block(real: NetworkProcess) -> None:
-    node = ClnLightning(real.socket("payer"))
-    height = await node.block_height()
-    await real.control("mine", blocks=1)
-    assert await node.wait_block(height + 1) == await node.block_height() == height + 1

@@ -18,8 +18,9 @@ import trio
 from nostrain.errors import Unavailable
 from nostrain.nostr.transport import Connect
 from nostrain.protocol.event import Event, Filter
+from nostrain.testing.filters import parse_filter
 from nostrain.units import EventId, Pubkey, UnixTime
-from nostrain.wire.event import encode_event, matches, parse_event_untrusted, parse_filter_untrusted
+from nostrain.wire.event import encode_event, matches, parse_event_untrusted
 
 RELAYS: Final = 5
 CAP: Final = 300
@@ -138,7 +139,7 @@ class Relay:
     def _handle(self, wire: Wire, text: str) -> None:
         match json.loads(text):
             case ["REQ", str(name), wanted]:
-                wire.subscriptions[name] = parse_filter_untrusted(json.dumps(wanted))
+                wire.subscriptions[name] = parse_filter(wanted)
                 for event_id in self._found(wire.subscriptions[name]):
                     self._show(wire, name, event_id)
                 self._tell(wire, f'["EOSE","{name}"]')

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from nostrain.lightning.client import ClnLightning
-from nostrain.units import BlockHeight
+from tests.regtest.networks import ask
 
 PATIENCE_S = 10
 COMMAND = (sys.executable, "-m", "nostrain.devnet.simnet")
@@ -43,7 +43,8 @@ async def test_blocks_come_by_the_clock(tmp_path: Path) -> None:
     try:
         node = ClnLightning(tmp_path / "b" / "lightning-rpc")
         height = await node.block_height()
-        assert await node.wait_block(BlockHeight(height + 3)) >= height + 3
+        waited = await ask(tmp_path / "b" / "lightning-rpc", "waitblockheight", {"blockheight": height + 3})
+        assert waited["blockheight"] >= height + 3
         (channel,) = (await node.balances()).channels
         assert channel.max_accepted_htlcs == 483
     finally:
