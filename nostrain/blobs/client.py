@@ -114,8 +114,8 @@ class BlossomClient:
         servers that want money come last, and one of them is paid. When nobody has it, the servers that `author` lists are asked (BUD-03).
 
         Two calls for one blob share one download. Raises RemoteProtocolError when every one of `urls` is unusable, refuses, or serves
-        something else or more than `max_size` bytes; Unavailable when that is not known after `attempts` rounds; StorageFull. Nothing is
-        left behind by any of them, nor by cancellation.
+        something else or more than `max_size` bytes; Unavailable when that is not known after `attempts` rounds; StorageFull. What came
+        until then, or until a cancellation, is kept for a while, and the next call goes on from there, also after a restart (`parts`).
         """
         if not is_hex32(digest):
             raise RemoteProtocolError("blob", "its name is not a SHA-256 in lowercase hex")

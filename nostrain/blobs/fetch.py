@@ -61,7 +61,9 @@ class Hunt:
 
     async def run(self) -> Path:
         """The blob's file in the store. Raises as `BlossomClient.get`."""
-        async with self._means.store.incoming(self._max_size) as incoming:
+        async with self._means.store.incoming(self._max_size, resume=self._digest) as incoming:
+            if incoming.size and await incoming.so_far() == self._digest and (path := await self._commit(incoming, None)):
+                return path
             gathering = Gathering(Download(self._means.http, self._digest, incoming, self._means.tuning), self._means.scores)
             for attempt in range(self._means.tuning.attempts):
                 if attempt:
@@ -163,6 +165,7 @@ class Hunt:
             if sender is not None:
                 self._means.scores.lied(sender.server)
                 self._drop(sender, RemoteProtocolError("blob", error.reason, whose=sender.url.host))
+            await incoming.restart()
             return None
         path = self._means.store.path(self._digest)
         assert path is not None

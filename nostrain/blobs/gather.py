@@ -26,9 +26,12 @@ Fault = RemoteProtocolError | Unavailable
 
 
 class Part(NamedTuple):
-    """What `source` sent of a file: from where the part before it ends, to `end`; `digest` is the SHA-256 of everything up to there."""
+    """What `source` sent of a file: from where the part before it ends, to `end`; `digest` is the SHA-256 of everything up to there.
 
-    source: Source
+    The source is None for what an earlier call left: nobody is blamed for it.
+    """
+
+    source: Source | None
     end: int
     digest: Digest
 
@@ -63,6 +66,8 @@ class Gathering:
         Raises Disagrees when sources contradict each other, StorageFull. Cancellation leaves nothing of use in the file.
         """
         tries: Counter[Source] = Counter()
+        if self._incoming.size and not self.parts:
+            self.parts.append(Part(None, self._incoming.size, await self._incoming.so_far()))
         while waiting:
             leader = await self._leg(waiting)
             if leader is None:

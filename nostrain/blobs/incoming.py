@@ -58,17 +58,21 @@ def fsync_folder(folder: Path) -> None:
 
 
 class Incoming:
-    """A temporary file and the SHA-256 of what was written to it. Made by `BlobStore.incoming`, which also removes it."""
+    """A temporary file and the SHA-256 of what was written to it. Made by `BlobStore.incoming`, which also removes it.
 
-    def __init__(self, path: Path, limit: int, check_room: Callable[[int], None]) -> None:
+    `keep`: it may exist already, and is worth keeping when it is closed without having been committed.
+    """
+
+    def __init__(self, path: Path, limit: int, check_room: Callable[[int], None], *, keep: bool = False) -> None:
         self.path = path
         self.limit = limit
+        self.keep = keep
         self.size = 0
         self.restarts = 0
         self._expected = 0
         self._check_room = check_room
         with no_room():
-            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            self._fd = os.open(path, os.O_RDWR | os.O_CREAT | (0 if keep else os.O_EXCL), 0o600)
         self._hash = hashlib.sha256()
         self._buffer = bytearray()
 
@@ -105,6 +109,10 @@ class Incoming:
         await trio.to_thread.run_sync(self._flush)
         return Digest(self._hash.copy().hexdigest())
 
+    async def resume(self) -> None:
+        """Take up what the file holds, or forget it if that is more than `limit` or cannot be read. Raises StorageFull."""
+        await trio.to_thread.run_sync(self._resume)
+
     async def restart(self) -> None:
         """Forget everything written so far."""
         self._buffer.clear()
@@ -121,17 +129,32 @@ class Incoming:
         return Digest(self._hash.hexdigest())
 
     def close(self) -> None:
-        """Close the descriptor and remove the temporary file, unless it was renamed into place. Idempotent."""
+        """Close the descriptor and remove the temporary file, unless it was renamed into place or a later call can begin with it. Idempotent."""
         if self._fd >= 0:
+            self.keep = self.keep and os.fstat(self._fd).st_size >= STEP
             os.close(self._fd)
             self._fd = -1
-        self.path.unlink(missing_ok=True)
+        if not self.keep:
+            self.path.unlink(missing_ok=True)
 
     def _flush(self) -> None:
         data, self._buffer = self._buffer, bytearray()
         with no_room():
             write_all(self._fd, data)
         self._hash.update(data)
+
+    def _resume(self) -> None:
+        size = os.fstat(self._fd).st_size
+        try:
+            while size <= self.limit and (step := os.read(self._fd, STEP)):
+                self._hash.update(step)
+                self.size += len(step)
+        except OSError:
+            size = self.limit + 1
+        if size > self.limit:
+            self._hash = hashlib.sha256()
+            self.size = 0
+            self._truncate()
 
     def _truncate(self) -> None:
         os.lseek(self._fd, 0, os.SEEK_SET)

@@ -6,9 +6,6 @@ a crash at any point leaves a file without an owner at worst, never a wrong or h
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import os
 import shutil
 import threading
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Collection, Sequence
@@ -20,16 +17,15 @@ from typing import Final, TypeVar
 
 import trio
 
-from nostrain.blobs.incoming import STEP, Incoming, StorageFull, fsync_folder, no_room, write_all
+from nostrain.blobs.incoming import Incoming, StorageFull, fsync_folder, no_room
 from nostrain.blobs.index import Stored, Upload, UploadIndex, found
+from nostrain.blobs.linking import link_or_copy
+from nostrain.blobs.parts import PartLimits, Parts
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.ports.clock import Clock
 from nostrain.units import Digest, Pubkey, UnixTime, is_hex32
 
 T = TypeVar("T")
-
-_UNLINKABLE: Final = frozenset({errno.EXDEV, errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP})
-"""Why a hard link cannot be made: another file system, one without links or one that protects them, too many links."""
 
 _BATCH: Final = 64
 """Blobs that are removed in one go: nothing else can be done in the index meanwhile."""
@@ -45,8 +41,11 @@ class DigestMismatch(RemoteProtocolError):
 class BlobStore:
     """Content-addressed files under one folder."""
 
-    def __init__(self, root: Path, clock: Clock, *, reserve: int = 64 << 20) -> None:
-        """Open or create the store and remove what a crash left half-written. Blocking. `reserve`: bytes of free disk never used."""
+    def __init__(self, root: Path, clock: Clock, *, reserve: int = 64 << 20, parts: PartLimits | None = None) -> None:
+        """Open or create the store and remove what a crash left half-written, but for `parts` of downloads. Blocking.
+
+        `reserve`: bytes of free disk never used.
+        """
         self._root = root
         self._tmp = root / "tmp"
         self._clock = clock
@@ -58,6 +57,7 @@ class BlobStore:
         self._tmp.mkdir(parents=True, exist_ok=True)
         for leftover in self._tmp.iterdir():
             leftover.unlink()
+        self._parts = Parts(root / "parts", clock, parts or PartLimits())
         self._index = UploadIndex(root / "index.sqlite")
 
     def close(self) -> None:
@@ -70,15 +70,29 @@ class BlobStore:
         return path if path.is_file() else None
 
     @asynccontextmanager
-    async def incoming(self, limit: int) -> AsyncIterator[Incoming]:
-        """A new file of at most `limit` bytes; removed on exit unless committed. Raises StorageFull."""
-        incoming = Incoming(self._temporary(), limit, self._check_room)
-        self._arriving.add(incoming)
+    async def incoming(self, limit: int, resume: Digest | None = None) -> AsyncIterator[Incoming]:
+        """A new file of at most `limit` bytes; removed on exit unless committed. Raises StorageFull.
+
+        With `resume` it begins with what came of that blob before, if anything did, and what it has in the end is kept for the next time, unless
+        the disk is full.
+        """
+        part = None if resume is None else self._parts.take(resume)
         try:
-            yield incoming
+            incoming = Incoming(part or self._temporary(), limit, self._check_room, keep=part is not None)
+            self._arriving.add(incoming)
+            try:
+                if part is not None:
+                    await incoming.resume()
+                yield incoming
+            except StorageFull:
+                incoming.keep = False
+                raise
+            finally:
+                self._arriving.discard(incoming)
+                incoming.close()
         finally:
-            self._arriving.discard(incoming)
-            incoming.close()
+            if part is not None and resume is not None:
+                self._parts.give_back(resume)
 
     async def commit(self, incoming: Incoming, digest: Digest, owner: Pubkey = LOCAL) -> bool:
         """Make the file the blob `digest`, stored by `owner`; whether it is new here. Raises DigestMismatch, StorageFull."""
@@ -167,9 +181,8 @@ class BlobStore:
         return await self._alone(lambda: self._index.correct(found(self._root)))
 
     def lack(self, wanted: int) -> int:
-        """Bytes that have to be freed on the disk for `wanted` more than what was promised to others; negative: none."""
-        promised = sum(incoming.outstanding for incoming in tuple(self._arriving))
-        return wanted - (shutil.disk_usage(self._tmp).free - promised - self.reserve)
+        """Bytes that have to be freed on the disk for `wanted` more than what was promised to others, when parts have gone; negative: none."""
+        return self._short_of(wanted) - self._parts.idle_bytes()
 
     async def _alone(self, work: Callable[[], T]) -> T:
         def locked() -> T:
@@ -184,9 +197,16 @@ class BlobStore:
         return self._root / digest[:2] / digest
 
     def _check_room(self, wanted: int) -> None:
-        lack = self.lack(wanted)
+        lack = self._short_of(wanted)
+        if lack > 0:
+            self._parts.make_way(lack)
+            lack = self._short_of(wanted)
         if lack > 0:
             raise StorageFull(f"{wanted} bytes wanted, {max(0, wanted - lack)} free for blobs")
+
+    def _short_of(self, wanted: int) -> int:
+        promised = sum(incoming.outstanding for incoming in tuple(self._arriving))
+        return wanted - (shutil.disk_usage(self._tmp).free - promised - self.reserve)
 
     def _temporary(self) -> Path:
         return self._tmp / f"{next(self._counter)}.part"
@@ -226,29 +246,13 @@ class BlobStore:
         temporary = self._temporary()
         try:
             with no_room():
-                found = self._link_or_copy(source, temporary)
-            if found != digest:
-                raise LocalProtocolError(f"{source} has the SHA-256 {found}, not {digest}")
+                sha256 = link_or_copy(source, temporary, self._check_room)
+            if sha256 != digest:
+                raise LocalProtocolError(f"{source} has the SHA-256 {sha256}, not {digest}")
             self._install(temporary, digest, LOCAL)
         finally:
             temporary.unlink(missing_ok=True)
         return place
-
-    def _link_or_copy(self, source: Path, temporary: Path) -> str:
-        """Put `source` at `temporary`, durably; its digest."""
-        status = source.stat()
-        if not status.st_mode & 0o222:
-            try:
-                os.link(source, temporary)
-            except OSError as error:
-                if error.errno not in _UNLINKABLE:
-                    raise
-            else:
-                with temporary.open("rb") as file:
-                    os.fsync(file.fileno())
-                    return hashlib.file_digest(file, "sha256").hexdigest()
-        self._check_room(status.st_size)
-        return _copy(source, temporary)
 
     def _claim(self, digest: Digest, owner: Pubkey) -> Upload | None:
         try:
@@ -280,14 +284,3 @@ class BlobStore:
         for blob in gone:
             self._place(blob.digest).unlink(missing_ok=True)
         return gone
-
-
-def _copy(source: Path, target: Path) -> str:
-    """Copy, hash and fsync; the digest."""
-    digest = hashlib.sha256()
-    with source.open("rb") as reader, target.open("xb", buffering=0) as writer:
-        while step := reader.read(STEP):
-            write_all(writer.fileno(), step)
-            digest.update(step)
-        os.fsync(writer.fileno())
-    return digest.hexdigest()

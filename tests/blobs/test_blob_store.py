@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from nostrain.blobs import incoming as incoming_module
-from nostrain.blobs import store as store_module
+from nostrain.blobs import linking as linking_module
 from nostrain.blobs.incoming import STEP, StorageFull
 from nostrain.blobs.store import LOCAL, BlobStore, DigestMismatch
 from nostrain.errors import ConfigError, LocalProtocolError, RemoteProtocolError
@@ -217,7 +217,7 @@ async def test_a_disk_that_fills_up_under_an_adoption(
 
     source = tmp_path / "work.bin"
     source.write_bytes(DATA)
-    for module in (incoming_module, store_module):
+    for module in (incoming_module, linking_module):
         monkeypatch.setattr(module, "write_all", full)
     with pytest.raises(StorageFull):
         await store.adopt(source, DIGEST)

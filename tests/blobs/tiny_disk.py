@@ -22,7 +22,7 @@ BLOB = SIZE // 5
 async def main() -> dict[str, Any]:
     """Upload until it is refused, look at what is there, delete one blob, upload again."""
     server = Server(DISK)
-    server.store.lack = lambda wanted: -wanted  # type: ignore[method-assign]  # a write shall fail, not the look at what is free
+    server.store._short_of = lambda wanted: -wanted  # type: ignore[method-assign]  # a write shall fail, not the look at what is free
     blobs: dict[str, bytes] = {}
     while True:
         data = os.urandom(BLOB)
