@@ -216,7 +216,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """[coordinator.run]: the run that a coordinator publishes when its journal has none. `relays`: where its participants meet, empty for the daemon's own. `text` is a folder, empty for the standard library.
 
     `dataset` is a folder that `nostrain-ctl data build` made; `text`, `shard_bytes` and `validation_bytes` then say nothing.
-    With `curators`, one of these keys must have signed it. `init` is a folder with a pretrained checkpoint, to begin with instead of `model`.
+    With `curators`, one of these keys must have signed it. `delay` 1: a round's deltas are trained while those of the round before are scored. `init` is a folder with a pretrained checkpoint, to begin with instead of `model`.
     """
 
     name: Annotated[str, Meta(min_length=1, max_length=64)]
@@ -235,6 +235,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     validators: tuple[Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")], ...] = ()
     shard_bytes: Annotated[int, Meta(ge=4096)] = 512 * 1024
     validation_bytes: Annotated[int, Meta(ge=4096)] = 256 * 1024
+    delay: Annotated[int, Meta(ge=0, le=1)] = 0
     outer: OuterConfig = OuterConfig()
     timing: TimingConfig = TimingConfig()
     settlement: SettlementConfig = SettlementConfig()

@@ -5,6 +5,8 @@ from __future__ import annotations
 from math import isqrt
 from typing import Final
 
+import msgspec
+
 from nostrain.core.timing import SAFETY_BLOCKS, blocks_in, held_s
 from nostrain.protocol.limits import (
     MAX_BLOB_BYTES,
@@ -64,6 +66,8 @@ def _model(manifest: RunManifest) -> str | None:
 
 def _training(manifest: RunManifest) -> str | None:
     training, codec = manifest.training, manifest.codec
+    if manifest.delay not in (msgspec.UNSET, 0, 1):
+        return f"a delay of {manifest.delay} rounds"
     tokens = training.inner_steps * training.batch_size * training.sequence_length
     if min(training.inner_steps, training.batch_size, training.sequence_length) < 1 or tokens > 1 << 32:
         return f"{tokens} tokens a round"

@@ -5,9 +5,10 @@ What is given up is fetched again when a round needs it. A node that serves the 
 
 from __future__ import annotations
 
+from nostrain.core.ahead_rows import Ahead
 from nostrain.core.effects import Evict, Fetch
 from nostrain.core.rows import Cache, Duty, Outstanding, Replica, Round, Submission
-from nostrain.core.tables import DutyState, SubmissionState
+from nostrain.core.tables import AheadState, DutyState, SubmissionState
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.dataset import DatasetManifest
 from nostrain.units import Digest
@@ -60,6 +61,10 @@ def in_use(tx: Transaction) -> set[Digest]:
         mine = tx.need(key, Submission)
         if mine.shard is not None and mine.state in (SubmissionState.PREPARING, SubmissionState.TRAINING):
             named.add(mine.shard)
+    for key in tx.keys("ahead/"):
+        ahead = tx.need(key, Ahead)
+        if ahead.state in (AheadState.PREPARING, AheadState.TRAINING):
+            named.add(ahead.shard)
     for key in tx.keys("duty/"):
         duty = tx.need(key, Duty)
         if duty.state in (DutyState.ANNOUNCED, DutyState.ACKNOWLEDGED, DutyState.EVALUATING):

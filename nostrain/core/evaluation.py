@@ -8,15 +8,15 @@ import msgspec
 
 from nostrain.core.cache import leaving
 from nostrain.core.effects import Compute, Fetch
+from nostrain.core.rounds.assigned import assigned, assigned_shard, taken_shards
 from nostrain.core.rounds.scoring import MAX_REASON, pinned
 from nostrain.core.rows import Duty, Replica, Round, Run
 from nostrain.core.run import located
 from nostrain.core.tables import DutyState, ReplicaState, advance
 from nostrain.core.timing import fetch_by
 from nostrain.core.transaction import Transaction
-from nostrain.protocol.assignment import assignment, shard_index, window_seed
 from nostrain.protocol.dataset import DatasetManifest
-from nostrain.protocol.digests import evaluation_seed, ranked
+from nostrain.protocol.digests import evaluation_seed
 from nostrain.protocol.jobs import Candidate, EvaluateJob, EvaluateResult
 from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Score, Verdict
@@ -102,25 +102,9 @@ def shards_needed(round_: Round, duty: Duty, dataset: DatasetManifest, revealed:
     return assigned + [shard for shard in unassigned_shards(round_, duty, dataset) if shard not in assigned]
 
 
-def assigned_shard(round_: Round, dataset: DatasetManifest, worker: Pubkey) -> BlobRef:
-    """The shard that the worker's slot was assigned in this round."""
-    return dataset.shards[shard_index(basis(round_), slot_of(round_, worker), len(dataset.shards))]
-
-
-def basis(round_: Round) -> Digest:
-    """What the round's assignments follow from."""
-    return assignment(round_.announcement.state_id, round_.attempt)
-
-
-def slot_of(round_: Round, worker: Pubkey) -> int:
-    """The worker's slot: its rank among the listed."""
-    return ranked(round_.announcement.state_id, round_.announcement.workers).index(worker)
-
-
 def unassigned_shards(round_: Round, duty: Duty, dataset: DatasetManifest) -> list[BlobRef]:
     """Shards that nobody was assigned, in an order drawn from our seed; any shards when all are assigned."""
-    count = len(dataset.shards)
-    taken = {shard_index(basis(round_), slot, count) for slot in range(len(round_.announcement.workers))}
+    count, taken = len(dataset.shards), taken_shards(round_, dataset)
     free = [index for index in range(count) if index not in taken] or list(range(count))
     seed = bytes.fromhex(seed_of(round_, duty))
     order = sorted(free, key=lambda index: sha256(seed + index.to_bytes(4, "big")).digest())
@@ -142,7 +126,7 @@ def evaluate_job(tx: Transaction, run: Run, round_: Round, duty: Duty, revealed:
             worker=worker,
             delta=duty.paths[round_.reveals[worker].blob.sha256],
             shard=duty.paths[assigned_shard(round_, replica.dataset, worker).sha256],
-            window_seed=window_seed(basis(round_), slot_of(round_, worker)),
+            window_seed=assigned(round_, replica.dataset, worker).seed,
         )
         for worker in revealed
     )

@@ -39,6 +39,7 @@ class RunPlan(msgspec.Struct, frozen=True):
     training: TrainingSpec = TrainingSpec()
     curations: tuple[Event, ...] = ()
     outer: OuterSpec = OuterSpec()
+    delay: int = 0
 
 
 class Identity(msgspec.Struct, frozen=True, tag="identity"):

@@ -6,7 +6,7 @@ from typing import Final, assert_never
 
 import msgspec
 
-from nostrain.core import cache, coordinator, enrolment, epoch_duty, outbox, preparation, replica, retention, validator, worker
+from nostrain.core import ahead, cache, coordinator, enrolment, epoch_duty, outbox, preparation, replica, retention, validator, worker
 from nostrain.core.effects import Effect, Outcome
 from nostrain.core.escrow import offers, payee, payer, share, ticket
 from nostrain.core.fraud import disputes
@@ -158,6 +158,8 @@ def finish(tx: Transaction, effect_id: str, outcome: Outcome) -> None:
             enrolment.done(tx, outcome)
         case "work":
             worker.done(tx, owner, effect.name, outcome)
+        case "ahead":
+            ahead.done(tx, owner, outcome)
         case "duty":
             validator.done(tx, owner, effect.name, outcome)
         case "epoch":
@@ -201,6 +203,7 @@ def settle(tx: Transaction) -> None:
             validator,
             epoch_duty,
             payee,
+            ahead,
             worker,
             disputes,
             outbox,

@@ -76,6 +76,7 @@ def built(plan: RunPlan, result: BuildRunResult) -> RunManifest:
         settlement=plan.settlement,
         max_delta_bytes=max(LEAST_DELTA_BYTES, parameter_count(result.model) // 16),
         curations=plan.curations,
+        delay=plan.delay or msgspec.UNSET,
     )
     needed = blocks_in(held_s(manifest)) + EXTRA_BLOCKS
     settlement = msgspec.structs.replace(plan.settlement, min_final_cltv=max(plan.settlement.min_final_cltv, needed))

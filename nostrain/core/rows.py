@@ -7,6 +7,7 @@ from typing import Literal
 
 import msgspec
 
+from nostrain.core.ahead_rows import Ahead
 from nostrain.core.effects import Effect
 from nostrain.core.escrow.rows import Dues, OwnOffer, Payee, Payer, Share, Split, Tickets
 from nostrain.core.fraud.dispute_rows import Complaint, Heard, Suspicion
@@ -42,7 +43,8 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     """Row `run`: the run that we follow. `head` is the last element of the chain that is closed, the manifest or a result; `state_id` its state.
 
     `announcements` (by parent) and `results` (by announcement) go back as far as the rounds that are kept. `faulty` names those who
-    contradicted themselves or were proved to cheat, and how; `accusers` counts refuted disputes by author. `attempt` counts the rounds that came to nothing since the state was reached. `distrusted` says with what the coordinator tried to cheat
+    contradicted themselves or were proved to cheat, and how; `accusers` counts refuted disputes by author. `attempt` counts the rounds that came to nothing since the state was reached; `before` is the state that
+    the last closed round opened on. `distrusted` says with what the coordinator tried to cheat
     us or, as was proved to us, others: we work for it no more.
     """
 
@@ -53,6 +55,7 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     state_id: Digest
     round: int = 0
     attempt: int = 0
+    before: Digest | None = None
     enrolled: Mapping[Pubkey, tuple[EventId, UnixTime, Enrolment]] = {}
     announcements: Mapping[EventId, EventId] = {}
     results: Mapping[EventId, EventId] = {}
@@ -77,12 +80,13 @@ class Round(msgspec.Struct, frozen=True, tag="round"):
     """Row `round/<announcement id>`: what has been said in a round, first word of each author.
 
     Commitments and attestations are kept by event id, thermometers by the digest of their TLV: someone who says two things must not split our
-    view from that of others who heard the other one first (docs/adr/0015).
+    view from that of others who heard the other one first (docs/adr/0015). `base`: the state that is trained from, in a delayed run.
     """
 
     id: EventId
     announcement: Announcement
     attempt: int = 0
+    base: Digest | None = None
     oracles: Mapping[Pubkey, Mapping[Digest, OracleItem]] = {}
     commitments: Mapping[EventId, tuple[Pubkey, UnixTime, Commitment]] = {}
     receipt: tuple[EventId, Receipt] | None = None
@@ -244,6 +248,7 @@ Row = (
     | WorkerMemory
     | Cache
     | Submission
+    | Ahead
     | Duty
     | EpochDuty
     | Lead

@@ -136,7 +136,8 @@ def fold_announcement(tx: Transaction, message: Message, announcement: Announcem
         raise Orphan(announcement.parent)
     check_announcement(run, message, announcement)
     check_epoch(tx, run, message, announcement)
-    tx.put(f"round/{message.id}", Round(id=message.id, announcement=announcement, attempt=run.attempt))
+    base = (run.before or run.state_id) if run.manifest.delayed else None
+    tx.put(f"round/{message.id}", Round(id=message.id, announcement=announcement, attempt=run.attempt, base=base))
     tx.put("run", msgspec.structs.replace(run, announcements=with_item(run.announcements, announcement.parent, message.id)))
     tx.note("info", "rounds_opened", f"round {announcement.round} open on state {announcement.state_id[:8]}")
 

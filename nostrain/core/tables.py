@@ -34,6 +34,15 @@ class SubmissionState(Enum):
     REFUSED = "refused"
 
 
+class AheadState(Enum):
+    """A worker's training for one round of a delayed run, which begins before the round is announced."""
+
+    PREPARING = "preparing"
+    TRAINING = "training"
+    TRAINED = "trained"
+    FAILED = "failed"
+
+
 class DutyState(Enum):
     """A validator's work in a round."""
 
@@ -149,7 +158,7 @@ class ReplicaState(Enum):
 R, S, D, E, L = RoundPhase, SubmissionState, DutyState, EpochState, LeadState
 P, Y, H, C = PayerState, PayeeState, ShareState, ReplicaState
 U, K = SuspicionState, ComplaintState
-N, W = OpeningState, WithdrawalState
+N, W, A = OpeningState, WithdrawalState, AheadState
 
 ROUND: Final[Mapping[Enum, frozenset[Enum]]] = {
     R.OPEN: frozenset({R.RECEIPTED, R.ABORTED}),
@@ -169,6 +178,12 @@ SUBMISSION: Final[Mapping[Enum, frozenset[Enum]]] = {
     S.REVEALED: frozenset({S.ACCEPTED, S.REFUSED}),
     S.ACCEPTED: frozenset(),
     S.REFUSED: frozenset(),
+}
+AHEAD: Final[Mapping[Enum, frozenset[Enum]]] = {
+    A.PREPARING: frozenset({A.TRAINING, A.FAILED}),
+    A.TRAINING: frozenset({A.TRAINED, A.FAILED}),
+    A.TRAINED: frozenset(),
+    A.FAILED: frozenset(),
 }
 DUTY: Final[Mapping[Enum, frozenset[Enum]]] = {
     D.ANNOUNCING: frozenset({D.ANNOUNCED, D.SILENT}),
@@ -253,6 +268,7 @@ COMPLAINT: Final[Mapping[Enum, frozenset[Enum]]] = {
 MACHINES: Final[Mapping[str, Mapping[Enum, frozenset[Enum]]]] = {
     "round": ROUND,
     "submission": SUBMISSION,
+    "ahead": AHEAD,
     "duty": DUTY,
     "epoch": EPOCH,
     "lead": LEAD,

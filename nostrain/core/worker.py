@@ -1,27 +1,32 @@
-"""What a worker decides: train on the open round, commit, and show the bytes only after enough validators acknowledged the receipt."""
+"""What a worker decides: train on the open round, commit, and show the bytes only after enough validators acknowledged the receipt.
+
+In a delayed run the training is not the submission's own: it has begun before (`core.ahead`), and the submission takes what comes of it.
+"""
 
 from __future__ import annotations
 
 import msgspec
 
+from nostrain.core import ahead, training
+from nostrain.core.ahead_rows import Ahead
 from nostrain.core.cache import leaving, used
 from nostrain.core.effects import Compute, Computed, Draw, Drawn, Failed, Fetch, Fetched, Outcome, TicketBought, Upload, Uploaded
 from nostrain.core.escrow import patience, ticket
 from nostrain.core.escrow.payee import locked
+from nostrain.core.rounds.assigned import assigned
 from nostrain.core.rounds.epoch import opens
 from nostrain.core.rounds.scoring import pinned
 from nostrain.core.rows import Replica, Round, Run, Submission
 from nostrain.core.run import located
-from nostrain.core.tables import ReplicaState, SubmissionState, advance
+from nostrain.core.tables import AheadState, ReplicaState, SubmissionState, advance
 from nostrain.core.transaction import Transaction
 from nostrain.core.treasury.liquidity import able
 from nostrain.errors import IllegalTransition
-from nostrain.protocol.assignment import assignment, shard_index, window_seed
-from nostrain.protocol.digests import commitment_digest, ranked
-from nostrain.protocol.jobs import TrainJob, TrainResult
-from nostrain.protocol.limits import MAX_TOKENS_PER_S
+from nostrain.protocol.digests import commitment_digest
+from nostrain.protocol.jobs import TrainResult
 from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Commitment, Reveal
+from nostrain.units import Digest
 
 S = SubmissionState
 ENDED = (S.ACCEPTED, S.REFUSED)
@@ -40,8 +45,8 @@ def decide(tx: Transaction) -> None:
 
 
 def begin(tx: Transaction, run: Run) -> None:
-    """A new row for the open round if it lists us, our replica stands on its state, there is time left, our node can settle it, and nobody
-    tried to cheat us.
+    """A new row for the open round if it lists us, our replica stands on its state (in a delayed run: we have the state to train from), there is
+    time left, our node can settle it, and nobody tried to cheat us.
 
     (A coordinator whose offers are false would otherwise live on the fees of those who refuse them round after round.)
     """
@@ -52,7 +57,7 @@ def begin(tx: Transaction, run: Run) -> None:
         return
     if not able(tx, run, leads=False, locked=not opens(run, round_)):
         return
-    ready = replica.state is ReplicaState.READY and replica.confirming is None and replica.state_id == round_.announcement.state_id
+    ready = ahead.within_reach(tx, round_) if run.manifest.delayed else stands(replica, round_)
     # Once an epoch is open, no more escrows are: who has none would work for nothing.
     ready = ready and (opens(run, round_) or locked(tx, run, round_))
     if ready and tx.me.pubkey in round_.announcement.workers and tx.now <= round_.announcement.deadlines.commit_by:
@@ -62,6 +67,11 @@ def begin(tx: Transaction, run: Run) -> None:
             f"work/{round_.id}",
             msgspec.structs.replace(mine, state=S.REFUSED, reason="let pass: earlier tickets bought no lock") if passed else mine,
         )
+
+
+def stands(replica: Replica, round_: Round) -> bool:
+    """Whether we have computed the state that the round opens on ourselves, and said so."""
+    return replica.state is ReplicaState.READY and replica.confirming is None and replica.state_id == round_.announcement.state_id
 
 
 def step(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
@@ -76,9 +86,11 @@ def step(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
         close(tx, round_, mine)
     elif mine.state in (S.PREPARING, S.TRAINING, S.TRAINED) and (tx.now > deadlines.commit_by or round_.receipt is not None):
         refuse(tx, mine, "late: the receipt was due before the delta was ready")
+    elif run.manifest.delayed and mine.state in (S.PREPARING, S.TRAINING):
+        take(tx, round_, mine)
     elif mine.state is S.PREPARING:
         prepare(tx, run, round_, mine)
-    elif mine.state is S.TRAINED and locked(tx, run, round_):
+    elif mine.state is S.TRAINED and locked(tx, run, round_) and stands(tx.need("replica", Replica), round_):
         commit(tx, run, round_, mine)
     elif mine.state is S.COMMITTED and round_.receipt is not None:
         if tx.me.pubkey not in pinned(round_):
@@ -105,10 +117,8 @@ def prepare(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
     key = f"work/{round_.id}"
     replica = tx.need("replica", Replica)
     assert replica.dataset is not None and replica.checkpoint is not None  # noqa: PT018 - begin asked for a ready replica
-    announcement = round_.announcement
-    slot = ranked(announcement.state_id, announcement.workers).index(tx.me.pubkey)
-    basis = assignment(announcement.state_id, round_.attempt)
-    shard = replica.dataset.shards[shard_index(basis, slot, len(replica.dataset.shards))]
+    work = assigned(round_, replica.dataset, tx.me.pubkey)
+    shard = replica.dataset.shards[work.shard]
     if mine.salt is None:
         tx.emit(Draw(owner=key, name="salt", size=32))
     if mine.shard is None:
@@ -118,20 +128,16 @@ def prepare(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
         tx.emit(Fetch(owner=key, name="shard", blob=located(run, shard), whose="the dataset", author=run.coordinator, must=True))
     if mine.salt is None or mine.shard_path is None:
         return
-    memory = tx.memory
-    stem = f"{tx.me.work_dir}/{announcement.round:05d}-{round_.id[:16]}"
-    job = TrainJob(
-        model=run.manifest.model,
-        training=run.manifest.training,
-        codec=run.manifest.codec,
+    job = training.train_job(
+        tx,
+        run,
+        replica.dataset,
+        round_.announcement.round,
+        Digest(round_.id),
         checkpoint=replica.checkpoint,
         shard=mine.shard_path,
-        seed=window_seed(basis, slot),
-        steps_done=(announcement.round - 1) * run.manifest.training.inner_steps,
-        state_in=memory.state_path,
-        delta_out=f"{stem}.delta",
-        state_out=f"{stem}.state",
-        dtype=replica.dataset.dtype,
+        seed=work.seed,
+        state_in=tx.memory.state_path,
     )
     save(
         tx,
@@ -140,6 +146,24 @@ def prepare(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
         ),
     )
     tx.emit(Compute(owner=key, name="train", job=job))
+
+
+def take(tx: Transaction, round_: Round, mine: Submission) -> None:
+    """Salt, durable, and the delta that is trained, or still training, for this round of a delayed run."""
+    key = f"work/{round_.id}"
+    row = tx.get(ahead.key_of(round_.announcement.round), Ahead)
+    if row is None or row.state is AheadState.FAILED:
+        refuse(tx, mine, f"train: {row.reason}" if row is not None else "train: what was trained for this round is not there")
+        return
+    if mine.salt is None:
+        tx.emit(Draw(owner=key, name="salt", size=32))
+    if row.state is not AheadState.PREPARING:
+        mine = msgspec.structs.replace(mine, state=advance("submission", mine.state, S.TRAINING))
+    if row.delta is not None:
+        mine = msgspec.structs.replace(mine, delta=row.delta, delta_path=row.delta_path, state_out=row.state_out)
+    if mine.delta is not None and mine.salt is not None:
+        mine = msgspec.structs.replace(mine, state=advance("submission", mine.state, S.TRAINED))
+    save(tx, mine)
 
 
 def commit(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
@@ -152,6 +176,7 @@ def commit(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
         round=round_.announcement.round,
         commitment=digest,
         state_id=round_.announcement.state_id,
+        trained_from=round_.base or msgspec.UNSET,
     )
     tx.say(f"{round_.id}/commitment", body)
     save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.COMMITTED)))
@@ -217,14 +242,7 @@ def done(tx: Transaction, key: str, name: str, outcome: Outcome) -> None:
                 used(tx, replica.dataset, mine.shard)
         case Computed(result=TrainResult(delta=delta) as trained):
             save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.TRAINED), delta=delta))
-            memory, speed = tx.memory, trained.tokens * 1000 // max(1, trained.train_ms)
-            tx.put("worker", msgspec.structs.replace(memory, tokens_per_s=min(speed, MAX_TOKENS_PER_S)))
-            losses = f"loss {trained.loss_first_nanonats / 1e9:.3f} → {trained.loss_last_nanonats / 1e9:.3f}"
-            tx.note(
-                "info",
-                "trainings",
-                f"trained {trained.tokens} tokens in {trained.train_ms / 1000:.1f} s, {losses}, delta {delta.size} bytes",
-            )
+            training.remember(tx, trained)
         case TicketBought():
             save(tx, ticket.bought(tx, mine, outcome))
         case Uploaded(urls=urls):

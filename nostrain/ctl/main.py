@@ -60,6 +60,7 @@ main.add_command(data)
     help="That network: simulated, or bitcoind and a lightningd for each participant, from PATH, on a regtest chain.",
 )
 @click.option("--epoch-rounds", type=click.IntRange(1, 8), default=1, show_default=True, help="Rounds that are escrowed and paid together.")
+@click.option("--delay", type=click.IntRange(0, 1), default=0, show_default=True, help="1: train while the round before is scored.")
 @click.option("--engines", default="pytorch", show_default=True, metavar="NAME,…", help=ENGINES)
 @click.option("--cheaters", default="", metavar="NAME,…", help=CHEATERS)
 @click.option("--keep", type=FOLDER, default=None, help="Empty folder to keep everything in: configs, logs, journals, checkpoints.")
@@ -78,6 +79,7 @@ def devnet(
     paid: bool,
     lightning: str,
     epoch_rounds: int,
+    delay: int,
     engines: str,
     cheaters: str,
     keep: Path | None,
@@ -107,6 +109,7 @@ def devnet(
         paid=paid,
         lightning=cast("LightningKind", lightning),
         epoch_rounds=epoch_rounds,
+        delay=delay,
         engines=kinds,
         cheaters=cheats,
     )

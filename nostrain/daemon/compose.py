@@ -238,6 +238,7 @@ def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path, *, 
         relays=run.relays or told(config),
         work_dir=str(work_dir),
         outer=run.outer.spec(),
+        delay=run.delay,
         timing=run.timing.spec(),
         settlement=run.settlement.spec(servers[0] if servers else "", config.lightning.network),
     )

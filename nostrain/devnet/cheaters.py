@@ -115,11 +115,10 @@ class CopyDigest:
         """As `perform`."""
         match effect:
             case Compute(job=TrainJob() as job):
-                announcement = EventId(effect.owner.removeprefix("work/"))
-                self._copied[announcement] = await first_of_another(ports, Commitment, kinds.COMMITMENT, announcement)
                 return await hand_in(job, self._forge(job, ports.entropy.draw(32)), ports)
-            case Sign(body=Commitment(announcement=announcement) as body) if announcement in self._copied:
-                victim = self._copied[announcement].body
+            case Sign(body=Commitment(announcement=announcement) as body):
+                copied = await first_of_another(ports, Commitment, kinds.COMMITMENT, announcement)
+                self._copied[announcement], victim = copied, copied.body
                 assert isinstance(victim, Commitment)
                 effect = msgspec.structs.replace(effect, body=msgspec.structs.replace(body, commitment=victim.commitment))
             case Upload(owner=owner) if (announcement := EventId(owner.removeprefix("work/"))) in self._copied:

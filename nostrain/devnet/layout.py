@@ -54,6 +54,8 @@ class Options:
     """What it is paid over: the simnet, or real nodes on regtest."""
     epoch_rounds: int = 1
     """How many rounds are escrowed and paid together."""
+    delay: int = 0
+    """1: deltas are trained while those of the round before are scored."""
     timing: TimingSpec | None = None
     """Deadlines of the run's phases, when not the defaults."""
     stall_s: float | None = None
@@ -235,6 +237,7 @@ def config_text(participant: Participant, options: Options, relays: Sequence[str
             f"min_workers = {options.workers}",
             f"min_validators = {options.validators}",
             f"threshold = {threshold(options)}",
+            f"delay = {options.delay}",
         ]
         if options.paid:
             lines += ["", "[coordinator.run.settlement]", 'mode = "hold"', f"pool_sat = {pool_msat(options) // SAT}"]

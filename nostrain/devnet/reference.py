@@ -35,7 +35,7 @@ def spec(observer: Observer, folders: Sequence[Path], work_dir: Path) -> dict[st
     rounds = []
     for number, watched in sorted(observer.rounds.items()):
         announcement, result = watched.round.announcement, watched.round.result
-        if result is None or not result[1].accepted:
+        if result is None or (not result[1].accepted and not run.manifest.delayed):
             continue
         rounds.append(
             {
@@ -44,6 +44,7 @@ def spec(observer: Observer, folders: Sequence[Path], work_dir: Path) -> dict[st
                 "accepted": [item.worker for item in result[1].accepted],
                 "committed": len(pinned(watched.round)),
                 "attempt": watched.round.attempt,
+                "trained": sorted({author for author, _, _ in watched.round.commitments.values()}),
             }
         )
     engines = {pubkey: enrolment.engine for pubkey, (_, _, enrolment) in run.enrolled.items() if enrolment.engine in DEVICES}

@@ -2,7 +2,8 @@
 
 `python -m nostrain.learning.reference SPEC.json OUT.json` reads a `ReferenceSpec` and writes a list of `RoundState`. It knows nothing of relays, keys or
 phases: every worker trains, the accepted deltas are applied in the order given. A worker whose delta was not accepted keeps the private
-state of the round before.
+state of the round before. In a delayed run (docs/adr/0048) it goes on from the private state of every delta that it committed to, and from that
+of the last one that was accepted when it committed to none.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -19,7 +21,7 @@ from nostrain.hashes import sha256_hex
 from nostrain.learning.beside import EngineBeside
 from nostrain.learning.blas import prepare_process
 from nostrain.learning.dispatch import run_job
-from nostrain.protocol.assignment import assignment, shard_index, window_seed
+from nostrain.protocol.assignment import assigned_ahead, assigned_slot
 from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.digests import initial_state_id
 from nostrain.protocol.engines import EngineKind
@@ -29,13 +31,17 @@ from nostrain.units import Digest, Pubkey
 
 
 class RoundSpec(msgspec.Struct, frozen=True):
-    """Who took part in a round: `workers` by slot, the `accepted` in the order of aggregation, R = `committed`, after `attempt` empty rounds."""
+    """Who took part in a round: `workers` by slot, the `accepted` in the order of aggregation, R = `committed`, after `attempt` empty rounds.
+
+    `trained`: who committed to a delta. A delayed run needs it, and its empty rounds too.
+    """
 
     round: int
     workers: tuple[Pubkey, ...]
     accepted: tuple[Pubkey, ...]
     committed: int
     attempt: int = 0
+    trained: tuple[Pubkey, ...] = ()
 
 
 class ReferenceSpec(msgspec.Struct, frozen=True):
@@ -58,6 +64,14 @@ class RoundState(msgspec.Struct, frozen=True):
     checkpoint: BlobRef
 
 
+@dataclass(frozen=True)
+class Stand:
+    """A state that the loop has reached, and its file."""
+
+    state_id: Digest
+    checkpoint: str
+
+
 RunJob = Callable[[Job], JobResult]
 
 
@@ -77,58 +91,69 @@ def repeat_run(spec: ReferenceSpec) -> list[RoundState]:
 
 
 def _repeat(spec: ReferenceSpec, engines: Mapping[Pubkey, RunJob]) -> list[RoundState]:
-    state_id = initial_state_id(spec.manifest.root)
-    checkpoint = checked_blob(spec.blobs, spec.manifest.checkpoint.sha256)
-    states: dict[Pubkey, str] = {}
+    delayed = spec.manifest.delayed
+    here = Stand(initial_state_id(spec.manifest.root), checked_blob(spec.blobs, spec.manifest.checkpoint.sha256))
+    before = here
+    used: dict[Pubkey, str] = {}
+    latest: dict[Pubkey, str] = {}
     history = []
     for turn in spec.rounds:
         folder = Path(spec.work_dir) / f"round-{turn.round:05d}"
         folder.mkdir(parents=True, exist_ok=True)
         made = {}
-        for slot, worker in enumerate(turn.workers):
-            result = engines[worker](_train_job(spec, turn, slot, state_id, checkpoint, states.get(worker), folder))
+        for worker in turn.workers:
+            state_in = latest.get(worker, used.get(worker))
+            result = engines[worker](_train_job(spec, turn, worker, here, before, state_in, folder))
             assert isinstance(result, TrainResult)
-            made[worker] = (result, str(folder / f"{slot}.state"))
-        chosen = tuple((made[worker][0].delta.sha256, str(folder / f"{turn.workers.index(worker)}.delta")) for worker in turn.accepted)
-        after = _aggregate(spec, turn, state_id, checkpoint, chosen, folder)
-        states |= {worker: made[worker][1] for worker in turn.accepted}
-        state_id, checkpoint = after.state_id, str(folder / "model.safetensors")
-        history.append(after)
+            made[worker] = (result.delta.sha256, str(_file(folder, turn, worker, "delta")))
+        used |= {worker: str(_file(folder, turn, worker, "state")) for worker in turn.accepted}
+        latest = {worker: str(_file(folder, turn, worker, "state")) for worker in turn.trained if worker in made} if delayed else {}
+        before = here
+        if turn.accepted:
+            after = _aggregate(spec, turn, here, tuple(made[worker] for worker in turn.accepted), folder)
+            here = Stand(after.state_id, str(folder / "model.safetensors"))
+            history.append(after)
     return history
 
 
+def _file(folder: Path, turn: RoundSpec, worker: Pubkey, kind: str) -> Path:
+    """What a worker's training wrote."""
+    return folder / f"{turn.workers.index(worker)}.{kind}"
+
+
 def _train_job(
-    spec: ReferenceSpec, turn: RoundSpec, slot: int, state_id: Digest, checkpoint: str, state_in: str | None, folder: Path
+    spec: ReferenceSpec, turn: RoundSpec, worker: Pubkey, here: Stand, before: Stand, state_in: str | None, folder: Path
 ) -> TrainJob:
-    manifest = spec.manifest
-    basis = assignment(state_id, turn.attempt)
-    shard = spec.dataset.shards[shard_index(basis, slot, len(spec.dataset.shards))]
+    """A worker's training on the state `here`, or, in a delayed run, on the one `before`."""
+    manifest, base, shards = spec.manifest, before if spec.manifest.delayed else here, len(spec.dataset.shards)
+    if manifest.delayed:
+        work = assigned_ahead(base.state_id, turn.round, worker, shards)
+    else:
+        work = assigned_slot(here.state_id, turn.attempt, turn.workers.index(worker), shards)
     return TrainJob(
         model=manifest.model,
         training=manifest.training,
         codec=manifest.codec,
-        checkpoint=checkpoint,
-        shard=checked_blob(spec.blobs, shard.sha256),
-        seed=window_seed(basis, slot),
+        checkpoint=base.checkpoint,
+        shard=checked_blob(spec.blobs, spec.dataset.shards[work.shard].sha256),
+        seed=work.seed,
         steps_done=(turn.round - 1) * manifest.training.inner_steps,
         state_in=state_in,
-        delta_out=str(folder / f"{slot}.delta"),
-        state_out=str(folder / f"{slot}.state"),
+        delta_out=str(_file(folder, turn, worker, "delta")),
+        state_out=str(_file(folder, turn, worker, "state")),
         dtype=spec.dataset.dtype,
     )
 
 
-def _aggregate(
-    spec: ReferenceSpec, turn: RoundSpec, state_id: Digest, checkpoint: str, deltas: tuple[tuple[Digest, str], ...], folder: Path
-) -> RoundState:
+def _aggregate(spec: ReferenceSpec, turn: RoundSpec, here: Stand, deltas: tuple[tuple[Digest, str], ...], folder: Path) -> RoundState:
     manifest = spec.manifest
     result = run_job(
         AggregateJob(
             model=manifest.model,
             codec=manifest.codec,
             outer=manifest.outer,
-            state_id=state_id,
-            checkpoint=checkpoint,
+            state_id=here.state_id,
+            checkpoint=here.checkpoint,
             deltas=deltas,
             committed=turn.committed,
             checkpoint_out=str(folder / "model.safetensors"),

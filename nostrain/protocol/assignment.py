@@ -1,12 +1,57 @@
-"""Who trains on what: shard and windows follow from the state's identity and the worker's slot, so everyone can recompute them (design section 12).
+"""Who trains on what in a round: everyone can recompute it, and nobody could choose it (design section 12).
 
-The slot of a worker is its rank among the announcement's enrolled; the caller knows it.
+Usually shard and windows follow from the identity of the state that the round opens on and from the worker's slot, its rank among the announced.
+In a delayed run (docs/adr/0048) training begins before there is an announcement: they follow from the state that is trained from, the number
+of the round, and the worker's key.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 from nostrain.hashes import tagged_hash
-from nostrain.units import Digest
+from nostrain.protocol.digests import ranked
+from nostrain.units import Digest, Pubkey
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """The index of a worker's shard, and the seed (hex, 32 bytes) of its windows on it."""
+
+    shard: int
+    seed: str
+
+
+@dataclass(frozen=True)
+class RoundTerms:
+    """What the work of a round follows from. `attempt`: how many rounds in a row used no work on its state. `base`: in a delayed run the state that is trained from; None in any other."""
+
+    number: int
+    state_id: Digest
+    workers: Sequence[Pubkey]
+    attempt: int = 0
+    base: Digest | None = None
+
+
+def assigned(terms: RoundTerms, worker: Pubkey, shards: int) -> Assigned:
+    """What a listed worker trains on, of a dataset with `shards` ≥ 1."""
+    if terms.base is not None:
+        return assigned_ahead(terms.base, terms.number, worker, shards)
+    return assigned_slot(terms.state_id, terms.attempt, ranked(terms.state_id, terms.workers).index(worker), shards)
+
+
+def assigned_slot(state_id: Digest, attempt: int, slot: int, shards: int) -> Assigned:
+    """What the worker in `slot` trains on, on a state that `attempt` rounds in a row have used no work on."""
+    basis = assignment(state_id, attempt)
+    return Assigned(shard_index(basis, slot, shards), window_seed(basis, slot))
+
+
+def assigned_ahead(base: Digest, number: int, worker: Pubkey, shards: int) -> Assigned:
+    """What a worker trains on for round `number` of a delayed run, from state `base`, whether that round is announced already or not."""
+    seed = tagged_hash("nostrain/ahead", bytes.fromhex(base), number.to_bytes(4, "big"), bytes.fromhex(worker))
+    shard = int.from_bytes(tagged_hash("nostrain/shards", seed)[:8], "big") % shards
+    return Assigned(shard, tagged_hash("nostrain/windows", seed).hex())
 
 
 def assignment(state_id: Digest, attempt: int) -> Digest:

@@ -170,7 +170,8 @@ class SettlementSpec(msgspec.Struct, frozen=True):
 class RunManifest(msgspec.Struct, frozen=True, tag_field="type", tag="run"):
     """Content of kind 8650. `d` tag: the run id. Immutable: everything later refers to this event's id. `relays`: where participants meet.
 
-    `curations` are the signed events of those who stand for the dataset (`wire.curation`).
+    `curations` are the signed events of those who stand for the dataset (`wire.curation`). `delay`: how many states a delta is applied after the
+    one that it was trained from (design section 12), 0 or 1; a run without delay need not say it.
     """
 
     name: str
@@ -192,7 +193,13 @@ class RunManifest(msgspec.Struct, frozen=True, tag_field="type", tag="run"):
     settlement: SettlementSpec = SettlementSpec()
     max_delta_bytes: int = 1 << 20
     curations: tuple[Event, ...] = ()
+    delay: int | msgspec.UnsetType = msgspec.UNSET
     v: int = 1
+
+    @property
+    def delayed(self) -> bool:
+        """Whether a round's deltas are trained from the state before, while that round's are scored (docs/adr/0048)."""
+        return self.delay == 1
 
     @property
     def level_msat(self) -> Msat:

@@ -50,10 +50,11 @@ _SHARDS: Final = 12
 
 
 class Checkpoint(msgspec.Struct, frozen=True, tag="nostrain-stub-checkpoint"):
-    """The model after `steps` outer steps, in state `state` (hex32)."""
+    """The model after `steps` outer steps, in state `state` (hex32); `before` is the digest of the file that the last one was taken from."""
 
     state: str
     steps: int
+    before: str = ""
 
 
 class Delta(msgspec.Struct, frozen=True, tag="nostrain-stub-delta"):
@@ -145,9 +146,11 @@ class StubEngine:
         delta = _read(candidate.delta, Delta)
         if isinstance(delta, str):
             return CandidateScore(candidate.worker, error=delta)
-        worth = self._quality.get(candidate.worker, 1.0) if delta.checkpoint == _digest(job.checkpoint) else 0.0
+        as_assigned, at = delta.seed == candidate.window_seed, _need(job.checkpoint, Checkpoint)
+        # On the windows that it was assigned a delta of the state before is what a delayed run asks for; anything else from there is stale.
+        fresh = delta.checkpoint == _digest(job.checkpoint) or (as_assigned and delta.checkpoint == at.before)
+        worth = self._quality.get(candidate.worker, 1.0) if fresh else 0.0
         gain = int(GAIN * worth) + int(_spread(job.seed, candidate.worker, int(GAIN * _NOISE)) * worth)
-        as_assigned = delta.seed == candidate.window_seed
         return CandidateScore(
             candidate.worker,
             weight=_WEIGHT,
@@ -216,7 +219,7 @@ def _aggregate(job: AggregateJob) -> AggregateResult:
             return AggregateResult(None, None, None, error=f"delta {digest}: {delta}")
     weights = (_WEIGHT,) * len(job.deltas)
     state = next_state_id(job.state_id, [digest for digest, _ in job.deltas], weights, job.outer, job.committed)
-    after = Checkpoint(state=state, steps=checkpoint.steps + 1)
+    after = Checkpoint(state=state, steps=checkpoint.steps + 1, before=_digest(job.checkpoint))
     return AggregateResult(state, _root(after), _write(Path(job.checkpoint_out), after), weights, aggregate_ms=1)
 
 

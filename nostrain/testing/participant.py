@@ -158,6 +158,7 @@ class Participant:
             work_dir=str(work_dir),
             scoring=plan.scoring,
             timing=plan.timing,
+            delay=plan.delay,
             settlement=SettlementSpec(
                 mode=mode,
                 pool_msat=Msat(plan.level_msat * len(plan.scoring.levels_ppm) * plan.slots),

@@ -82,6 +82,7 @@ class Plan:
     train_s: float = TRAIN_S
     relays: tuple[str, ...] = ()
     cache_bytes: int = 0
+    delay: int = 0
 
 
 class Simulation:

@@ -25,6 +25,9 @@ MAX_WORDS: Final = 256
 MAX_INTEGER: Final = 1 << 62
 MAX_TIME: Final = 1 << 40
 
+ABSENT: Final = (type(None), msgspec.UnsetType)
+"""What stands for nothing: a `null`, and a field that is left out."""
+
 Check = Callable[[Any, str], None]
 
 
@@ -42,7 +45,7 @@ def for_type(kind: Any) -> Check:
     if kind in (Msat, UnixTime, BlockHeight):
         return natural
     if origin in (typing.Union, types.UnionType):
-        return one_of(tuple(for_type(option) for option in get_args(kind) if option is not type(None)), get_args(kind))
+        return one_of(tuple(for_type(option) for option in get_args(kind) if option not in ABSENT), get_args(kind))
     if origin is tuple:
         return items(get_args(kind))
     if isinstance(kind, type) and issubclass(kind, BlobRef):
@@ -123,7 +126,7 @@ def one_of(checks: tuple[Check, ...], kinds: tuple[Any, ...]) -> Check:
     """An optional value, or one of several structs."""
 
     def union(value: Any, path: str) -> None:
-        if value is None:
+        if isinstance(value, ABSENT):
             return
         if isinstance(value, msgspec.Struct):
             for_type(type(value))(value, path)

@@ -56,6 +56,7 @@ def test_each_machine_ends_where_it_is_said_to_end() -> None:
     assert final == {
         "round": {"AGGREGATED", "ABORTED"},
         "submission": {"ACCEPTED", "REFUSED"},
+        "ahead": {"TRAINED", "FAILED"},
         "duty": {"ATTESTED", "SILENT"},
         "epoch": {"ATTESTED", "SILENT"},
         "lead": {"CLOSED"},

@@ -32,6 +32,7 @@ def fold_result(tx: Transaction, run: Run, round_: Round, message: Message, body
         run,
         head=message.id,
         state_id=body.state_id,
+        before=round_.announcement.state_id,
         round=body.round,
         attempt=0 if body.accepted else run.attempt + 1,
         results=with_item(run.results, round_.id, message.id),

@@ -103,12 +103,15 @@ def fold_round(tx: Transaction, message: Message, body: RoundBody) -> None:
 
 
 def fold_commitment(round_: Round, message: Message, body: Commitment) -> Round:
-    """A commitment in time and on the announced state."""
+    """A commitment in time and on the announced state; in a delayed run, and only there, it says what it was trained from too."""
     worker(round_, message)
     if message.created_at > round_.announcement.deadlines.commit_by:
         raise RemoteProtocolError("commitment", "after the deadline", whose=message.author[:8])
     if body.state_id != round_.announcement.state_id:
         raise RemoteProtocolError("commitment", f"trained from state {body.state_id[:8]}, not the announced one", whose=message.author[:8])
+    if (body.trained_from or None) != round_.base:
+        told = f"trained from {body.trained_from or 'no other state'}, this round trains from {round_.base or 'the announced one'}"
+        raise RemoteProtocolError("commitment", told, whose=message.author[:8])
     mine = sum(author == message.author for author, _, _ in round_.commitments.values())
     if message.id not in round_.commitments and mine >= MAX_ALTERNATIVES:
         raise RemoteProtocolError("commitment", f"more than {MAX_ALTERNATIVES} in one round", whose=message.author[:8])

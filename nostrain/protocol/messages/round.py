@@ -101,13 +101,17 @@ class OracleAnnouncements(msgspec.Struct, frozen=True, tag_field="type", tag="or
 
 
 class Commitment(msgspec.Struct, frozen=True, tag_field="type", tag="commitment"):
-    """Kind 8652: binds author, round, salt and blob before anything is shown (`protocol.digests.commitment_digest`)."""
+    """Kind 8652: binds author, round, salt and blob before anything is shown (`protocol.digests.commitment_digest`).
+
+    `state_id` is the announced state, which the delta is scored on and applied to; `trained_from`, said in delayed runs only, the one before.
+    """
 
     run: EventId
     announcement: EventId
     round: int
     commitment: Digest
     state_id: Digest
+    trained_from: Digest | msgspec.UnsetType = msgspec.UNSET
     v: int = 1
 
 
