@@ -1,0 +1,81 @@
+"""The reference loop of a delayed run against the jobs, one by one: trained from the state before, applied to the one that is there."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from nostrain.learning.dispatch import run_job
+from nostrain.learning.reference import ReferenceSpec, RoundSpec, RoundState, repeat_run
+from nostrain.protocol.assignment import assigned_ahead
+from nostrain.protocol.dataset import DatasetManifest
+from nostrain.protocol.jobs import AggregateJob, AggregateResult, TrainJob, TrainResult
+from nostrain.units import Digest, Pubkey
+from tests.learning.conftest import CODEC, MODEL, OUTER, TRAINING, SmallRun
+
+ONE, OTHER = (Pubkey(letter * 64) for letter in "ab")
+
+
+class ByHand:
+    """The files of a run that is made here."""
+
+    def __init__(self, run: SmallRun, folder: Path) -> None:
+        self.run, self.folder = run, folder
+
+    def train(self, number: int, worker: Pubkey, base: Digest, checkpoint: str, state_in: str | None) -> str:
+        """Path of the delta; beside it lies the private state."""
+        work = assigned_ahead(base, number, worker, len(self.run.shards))
+        stem = self.folder / f"{number}-{worker[0]}"
+        job = TrainJob(
+            model=MODEL,
+            training=TRAINING,
+            codec=CODEC,
+            checkpoint=checkpoint,
+            shard=self.run.shards[work.shard],
+            seed=work.seed,
+            steps_done=(number - 1) * TRAINING.inner_steps,
+            state_in=state_in,
+            delta_out=f"{stem}.delta",
+            state_out=f"{stem}.state",
+        )
+        result = run_job(job)
+        assert isinstance(result, TrainResult)
+        return result.delta.sha256
+
+    def state_of(self, number: int, worker: Pubkey) -> str:
+        """The private state that a training left."""
+        return str(self.folder / f"{number}-{worker[0]}.state")
+
+    def apply(self, number: int, state_id: Digest, checkpoint: str, deltas: dict[Pubkey, str], committed: int) -> tuple[Digest, str]:
+        """The next state and its file."""
+        chosen = tuple((Digest(digest), str(self.folder / f"{number}-{worker[0]}.delta")) for worker, digest in deltas.items())
+        out = str(self.folder / f"after-{number}")
+        result = run_job(AggregateJob(MODEL, CODEC, OUTER, state_id, checkpoint, chosen, committed, out))
+        assert isinstance(result, AggregateResult)
+        assert result.state_id is not None
+        return result.state_id, out
+
+
+def test_the_reference_loop_of_a_delayed_run(small_run: SmallRun, tmp_path: Path) -> None:
+    """Round 2 comes to nothing, though one has committed; the other commits to nothing in it, and goes on from what was used."""
+    dataset = msgspec.json.decode(Path(small_run.paths[small_run.result.dataset.sha256]).read_bytes(), type=DatasetManifest)
+    manifest = msgspec.structs.replace(small_run.manifest(rounds=3), delay=1)
+    both = (ONE, OTHER)
+    turns = (
+        RoundSpec(1, both, both, 2, trained=both),
+        RoundSpec(2, both, (), 1, trained=(ONE,)),
+        RoundSpec(3, both, (OTHER, ONE), 2, attempt=1, trained=both),
+    )
+    found = repeat_run(ReferenceSpec(manifest, dataset, small_run.paths, turns, str(tmp_path / "work")))
+
+    hand = ByHand(small_run, tmp_path)
+    start, first = small_run.state_id, small_run.checkpoint
+    one = {worker: hand.train(1, worker, start, first, None) for worker in both}
+    second, at_second = hand.apply(1, start, first, one, 2)
+    hand.train(2, ONE, start, first, hand.state_of(1, ONE))
+    states = {ONE: hand.state_of(2, ONE), OTHER: hand.state_of(1, OTHER)}
+    three = {worker: hand.train(3, worker, second, at_second, states[worker]) for worker in (OTHER, ONE)}
+    third, _ = hand.apply(3, second, at_second, three, 2)
+    assert [(state.round, state.state_id) for state in found] == [(1, second), (3, third)]
+    assert all(isinstance(state, RoundState) for state in found)
