@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Literal
 
 import msgspec
@@ -11,6 +11,7 @@ from nostrain.core.ahead_rows import Ahead
 from nostrain.core.effects import Effect
 from nostrain.core.escrow.rows import Dues, OwnOffer, Payee, Payer, Share, Split, Tickets
 from nostrain.core.fraud.dispute_rows import Complaint, Heard, Suspicion
+from nostrain.core.groups import grouped
 from nostrain.core.identity import Identity
 from nostrain.core.tables import DutyState, EpochState, LeadState, ReplicaState, SubmissionState
 from nostrain.core.treasury.liquidity_rows import LightningNode
@@ -43,9 +44,9 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     """Row `run`: the run that we follow. `head` is the last element of the chain that is closed, the manifest or a result; `state_id` its state.
 
     `announcements` (by parent) and `results` (by announcement) go back as far as the rounds that are kept. `faulty` names those who
-    contradicted themselves or were proved to cheat, and how; `accusers` counts refuted disputes by author. `attempt` counts the rounds that came to nothing since the state was reached; `before` is the state that
-    the last closed round opened on. `distrusted` says with what the coordinator tried to cheat
-    us or, as was proved to us, others: we work for it no more.
+    contradicted themselves or were proved to cheat, and how; `accusers` counts refuted disputes by author. `attempt` counts the rounds that came to
+    nothing since the state was reached; `before` is the state that the last closed round opened on. `distrusted` says with what the coordinator
+    tried to cheat us or, as was proved to us, others: we work for it no more.
     """
 
     id: EventId
@@ -287,16 +288,3 @@ class NodeState(msgspec.Struct, frozen=True):
     def __post_init__(self) -> None:
         if self.rows and not self.groups:
             msgspec.structs.force_setattr(self, "groups", grouped(self.rows))
-
-
-def group_of(key: str) -> str:
-    """The group that a row key belongs to."""
-    return key.partition("/")[0]
-
-
-def grouped(keys: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """The sorted keys of each group."""
-    groups: dict[str, list[str]] = {}
-    for key in sorted(keys):
-        groups.setdefault(group_of(key), []).append(key)
-    return {group: tuple(members) for group, members in groups.items()}

@@ -8,8 +8,9 @@ from typing import Literal, TypeVar
 import msgspec
 
 from nostrain.core.effects import Effect
+from nostrain.core.groups import group_of
 from nostrain.core.identity import Identity
-from nostrain.core.rows import NodeState, Outbox, Outstanding, Round, Row, Run, WorkerMemory, group_of
+from nostrain.core.rows import NodeState, Outbox, Outstanding, Round, Row, Run, WorkerMemory
 from nostrain.errors import LocalProtocolError
 from nostrain.protocol.ledger import EntryKind, LedgerEntry
 from nostrain.protocol.messages import Body

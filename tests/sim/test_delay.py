@@ -16,9 +16,8 @@ from nostrain.core.rows import Submission
 from nostrain.ports.lightning import HoldState
 from nostrain.protocol.manifest import ScoringSpec
 from nostrain.protocol.messages import Announcement, Commitment, Receipt
-from nostrain.testing.journal import When
 from nostrain.testing.simulation import Plan, Simulation
-from nostrain.testing.steps import at_commit
+from nostrain.testing.steps import When, at_commit
 from nostrain.units import Ppm
 from tests.sim.world import accepted_names, check_all, results, rows_of, simulate, to_the_end
 
