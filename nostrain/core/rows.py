@@ -37,7 +37,7 @@ from nostrain.protocol.messages import (
     Verdict,
     VerdictHash,
 )
-from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey, UnixTime
+from nostrain.units import BlockHeight, Digest, EventId, Pubkey, UnixTime
 
 
 class Run(msgspec.Struct, frozen=True, tag="run"):
@@ -156,7 +156,6 @@ class Submission(msgspec.Struct, frozen=True, tag="submission"):
     state_out: str | None = None
     urls: tuple[str, ...] = ()
     reason: str | None = None
-    paid_in: Msat = Msat(0)
 
 
 class Duty(msgspec.Struct, frozen=True, tag="duty"):

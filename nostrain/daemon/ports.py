@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -20,7 +20,6 @@ from nostrain.ports.signer import Oracle, Signer
 from nostrain.ports.tickets import TicketBuyer
 
 T = TypeVar("T")
-Offload = Callable[[Callable[[], T]], Awaitable[T]]
 
 
 async def in_thread(call: Callable[[], T]) -> T:

@@ -17,7 +17,6 @@ from pyln.proto.wire import LightningConnection, decryptWithAD, encryptWithAD, h
 
 from nostrain.errors import Unavailable
 
-MAX_MESSAGE: Final = 65535
 ROTATE_AFTER: Final = 1000
 """Uses of a key: each message takes two, its length and its text."""
 _TAG: Final = 16

@@ -40,11 +40,6 @@ class Step:
     agreement_ppm: int = 0
     trim: int = 0
 
-    @classmethod
-    def of_weights(cls, weights: Sequence[int]) -> Step:
-        """Every delta has one weight everywhere."""
-        return cls(np.tile(np.array(weights, np.int64), (len(weights) + 1, 1)), True)
-
 
 def plan_step(caps: Sequence[int], outer: OuterSpec, committed: int) -> Step:
     """The step of deltas with the norm caps c_i `caps`; `committed` is R, the number of pinned commitments.

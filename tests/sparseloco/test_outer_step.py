@@ -32,6 +32,11 @@ def delta_of(seed: int, scale: float = 1e-3) -> Delta:
     return decode_untrusted(encode(TENSORS, CODEC, random_values(seed, scale)), TENSORS, CODEC)
 
 
+def of_weights(weights: list[int]) -> Step:
+    """Every delta has one weight everywhere."""
+    return Step(np.tile(np.array(weights, np.int64), (len(weights) + 1, 1)), True)
+
+
 def to_float32(exact: Fraction) -> np.float32:
     """Nearest float32, ties to even, by integer arithmetic alone (normal numbers)."""
     if exact == 0:
@@ -78,7 +83,7 @@ def test_blocks_and_the_memory_of_the_result_do_not_matter(compiled: bool) -> No
     for delta, weight in zip(deltas, weights, strict=True):
         total[delta.indices] += delta.units * weight
     expected = canonical_zero(flat - np.ldexp(total.astype(np.float32), -52))
-    step = Step.of_weights(weights)
+    step = of_weights(weights)
     for threads in (1, 3):
         assert outer_step(flat, deltas, step, compiled=compiled, threads=threads).tobytes() == expected.tobytes()
         parts = list(step_blocks(flat, deltas, step, compiled=compiled, threads=threads))
@@ -102,7 +107,7 @@ def test_order_does_not_matter(order: list[int]) -> None:
 
 def test_one_delta_alone_is_the_sparse_step() -> None:
     flat, delta = random_values(1, 0.05), delta_of(2)
-    after = outer_step(flat, [delta], Step.of_weights([30_000]))
+    after = outer_step(flat, [delta], of_weights([30_000]))
     assert after[delta.indices].tobytes() == sparse_step(flat, delta, 30_000).tobytes()
     untouched = np.setdiff1d(np.arange(SIZE), delta.indices)
     assert (after[untouched] == flat[untouched]).all()
@@ -114,7 +119,7 @@ def test_subnormals_and_negative_zero_become_zero() -> None:
     assert clean.tobytes() == np.array([0, 0, 0, 2.0**-126, 1], np.float32).tobytes()
     assert flat[1] != 0
     nothing = Delta(np.array([0], np.int64), np.array([0], np.int64), 5)
-    assert outer_step(flat, [nothing], Step.of_weights([WEIGHT_ONE])).tobytes() == clean.tobytes()
+    assert outer_step(flat, [nothing], of_weights([WEIGHT_ONE])).tobytes() == clean.tobytes()
 
 
 def test_largest_possible_sums_do_not_overflow() -> None:
