@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 import msgspec
 
 from nostrain.audit.proof import MAX_BYTES, Proof, check_proof, encode_proof, find_proofs, parse_proof_untrusted
 from nostrain.audit.report import judged
+from nostrain.ctl.options import show_json
 from nostrain.errors import ConfigError, RemoteProtocolError
 from nostrain.protocol.event import Event
-from nostrain.units import EventId, is_hex32
+from nostrain.units import EventId
 from nostrain.wire.event import parse_event_untrusted
+from nostrain.wire.nip19_run import parse_run_untrusted
+
+EXIT_PROVED: Final = 3
+"""Of the command, when anything is proved: neither done without a finding (0) nor not done (1)."""
 
 
 class _Found(msgspec.Struct, frozen=True):
@@ -52,7 +58,7 @@ def audit(path: Path | None, out: Path | None = None, *, relays: Sequence[str] =
         found = [
             _Found(proof.kind, proof.accused, shown[line], tuple(event.id for event in proof.events)) for line, proof in _decoded(shown)
         ]
-        click.echo(msgspec.json.encode({"events": len(events), "proofs": found, "disputes": disputes}).decode())
+        show_json({"events": len(events), "proofs": found, "disputes": disputes})
     else:
         for text in shown.values():
             click.echo(text)
@@ -79,10 +85,10 @@ def _fetch(relays: Sequence[str], run: str) -> list[Event]:
 
     from nostrain.devnet.stranger import read_run
 
-    if not is_hex32(run):
-        raise click.ClickException("name the run with --run, by the id of its manifest (64 hex digits): nostrain-ctl status shows it")
     try:
-        return trio.run(read_run, relays, EventId(run))
+        return trio.run(read_run, relays, parse_run_untrusted(run).run)
+    except RemoteProtocolError as error:
+        raise click.ClickException(f"--run: {error}; nostrain-ctl status --json and run list show ids") from None
     except ConfigError as error:
         raise click.ClickException(str(error)) from None
 

@@ -27,7 +27,7 @@ def call(path: Path, request: Request) -> Answer:
         answer = parse_answer_untrusted(data)
     except OSError as error:
         raise click.ClickException(
-            f"no daemon answers on {path}: {error.strerror or error}. Is nostraind running? See --control."
+            f"no daemon answers on {path}: {error.strerror or error}. Is nostraind running? --control (or NOSTRAIN_CONTROL) names its socket."
         ) from None
     except RemoteProtocolError as error:
         raise click.ClickException(str(error)) from None

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from nostrain.ctl.options import FOLDER, as_json, show_json
+
 if TYPE_CHECKING:
     from nostrain.protocol.dataset import DatasetManifest
     from nostrain.protocol.event import Event
     from nostrain.protocol.manifest import BlobRef
     from nostrain.units import Digest
 
-FOLDER = click.Path(path_type=Path, file_okay=False)
 BYTES = "bytes"
 
 
@@ -25,7 +26,7 @@ def data() -> None:
     """Make, check and sign datasets."""
 
 
-@data.command()
+@data.command(short_help="Tokenize files into shards.")
 @click.argument("inputs", nargs=-1, required=True, type=click.Path(exists=True, path_type=Path))
 @click.option("--out", required=True, type=FOLDER, help="Empty folder to make the dataset in.")
 @click.option("--tokenizer", default=BYTES, show_default=True, metavar="FILE", help="A tokenizer.json (Hugging Face tokenizers), or bytes.")
@@ -35,7 +36,7 @@ def data() -> None:
 @click.option("--validation-tokens", type=click.IntRange(1), default=1 << 18, show_default=True, help="Tokens held out.")
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True, help="Fixes the shuffle and what is held out.")
 @click.option("--strict", is_flag=True, help="Stop at the first bad row instead of leaving it out.")
-@click.option("--json", "as_json", is_flag=True, help="Print what was built as JSON.")
+@as_json("what was built")
 def build(
     inputs: tuple[Path, ...],
     out: Path,
@@ -86,11 +87,12 @@ def build(
     )
 
 
-@data.command()
+@data.command(short_help="Sign a dataset as its curator.")
 @click.argument("folder", type=FOLDER)
 @click.option("--key", required=True, type=FOLDER, help="Folder with root.key, as a daemon's data folder is; made if there is none.")
 @click.option("--name", default="", help="What to call the dataset, for people.")
-def sign(folder: Path, key: Path, name: str) -> None:
+@as_json("the signed event")
+def sign(folder: Path, key: Path, name: str, as_json: bool) -> None:
     """Sign a dataset as its curator: whoever trusts you joins runs on it. What you sign is the digest of its manifest."""
     import time
 
@@ -111,29 +113,31 @@ def sign(folder: Path, key: Path, name: str) -> None:
     if event.pubkey not in {known.pubkey for known in curations(folder, digest)}:
         with (folder / CURATIONS_FILE).open("ab") as file:
             file.write(done.stdout)
-    click.echo(f"dataset {digest} is signed by {npub(event.pubkey)}")
+    click.echo(done.stdout.strip() if as_json else f"dataset {digest} is signed by {npub(event.pubkey)}")
 
 
-@data.command()
+@data.command(short_help="Check a dataset's files and signatures.")
 @click.argument("folder", type=FOLDER)
 @click.option("--curator", default="", metavar="NPUB", help="Fail unless this key signed the dataset.")
-def verify(folder: Path, curator: str) -> None:
+@as_json("digest, sizes and signers")
+def verify(folder: Path, curator: str, as_json: bool) -> None:
     """Check every file of a dataset against the digests in its manifest, and who signed it. Exit code 1 when something is wrong."""
     from nostrain.wire.nip19 import npub
 
     manifest, digest = read(folder)
     wrong = [line for line in (fault(folder / name, blob) for name, blob in files(manifest)) if line is not None]
     for line in wrong:
-        click.echo(line)
+        click.echo(line, err=True)
     if wrong:
         raise click.ClickException(f"{folder}: not the dataset {digest}")
-    text = sum(shard.text_bytes for shard in manifest.shards)
-    click.echo(
-        f"dataset {digest}: {len(manifest.shards)} shards, {sum(shard.tokens for shard in manifest.shards):,} tokens, {text:,} bytes of text"
-    )
     signed = [npub(event.pubkey) for event in curations(folder, digest)]
-    for who in signed:
-        click.echo(f"signed by {who}")
+    tokens, text = sum(shard.tokens for shard in manifest.shards), sum(shard.text_bytes for shard in manifest.shards)
+    if as_json:
+        show_json({"dataset": digest, "shards": len(manifest.shards), "tokens": tokens, "text_bytes": text, "signed_by": signed})
+    else:
+        click.echo(f"dataset {digest}: {len(manifest.shards)} shards, {tokens:,} tokens, {text:,} bytes of text")
+        for who in signed:
+            click.echo(f"signed by {who}")
     if curator and curator not in signed:
         raise click.ClickException(f"{folder}: not signed by {curator}")
 

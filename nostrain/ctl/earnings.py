@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Final
 
 import click
-import msgspec
 
 from nostrain.ctl.client import call
 from nostrain.ctl.money import sat, table
+from nostrain.ctl.options import show_json
 from nostrain.ctl.render import printable
 from nostrain.protocol.ledger import LedgerEntry
 from nostrain.wire.control import Earnings, Request, RoundEarnings
@@ -31,8 +31,10 @@ def show_earnings(control: Path, *, as_json: bool, as_csv: bool) -> None:
             click.echo(csv_line(csv_fields(seq, entry)), nl=False)
         return
     found = call(control, Request("earnings")).earnings
-    if found is not None:
-        click.echo(msgspec.json.encode(found) if as_json else earnings_text(found))
+    if found is not None and as_json:
+        show_json(found)
+    elif found is not None:
+        click.echo(earnings_text(found))
 
 
 def ledger(control: Path) -> Iterator[tuple[int, LedgerEntry]]:

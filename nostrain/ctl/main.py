@@ -10,38 +10,36 @@ import click
 
 import nostrain
 from nostrain.ctl.data import data
+from nostrain.ctl.options import CONTROL, FOLDER, as_json, relays, show_json
 
 if TYPE_CHECKING:
     from nostrain.devnet.layout import LightningKind
 
-SOCKET = click.option(
-    "--control",
-    "control",
-    type=click.Path(path_type=Path),
-    envvar="NOSTRAIN_CONTROL",
-    default=Path("control.sock"),
-    show_default=True,
-    help="Control socket of the daemon (control.sock in its data folder).",
-)
-JSON = click.option("--json", "as_json", is_flag=True, help="Print the daemon's answer as JSON, amounts in msat.")
-FOLDER = click.Path(path_type=Path, file_okay=False)
+JSON = as_json("the daemon's answer")
 CHEATERS = (
     "Make some of the last participants cheat, and see what it earns them: noise, copy-digest, copy-previous, twin (two workers), no-reveal, "
     "bad-payer, silent-validator."
 )
+EXIT_CODES = """
+Exit codes: 0 it is done, 1 it is not and standard error says why, 2 wrong command line, 3 `audit` found proofs, 130 `devnet` was interrupted.
+"""
 ENGINES = "What the workers and validators train and score with, in turn: pytorch, mlx."
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, epilog=EXIT_CODES)
 @click.version_option(nostrain.__version__)
 def main() -> None:
-    """Speak to a nostrain daemon, or run a whole network on this machine."""
+    """Speak to a nostrain daemon, find training runs, make datasets, or run a whole network on this machine.
+
+    `nostrain-ctl devnet --rounds 2` shows everything at work and needs no daemon. A daemon is asked through the control socket in its data folder:
+    name it once with NOSTRAIN_CONTROL, or in each command with --control. Tables are in sat, JSON is in msat.
+    """
 
 
 main.add_command(data)
 
 
-@main.command()
+@main.command(short_help="Train on this machine, as separate processes on loopback.")
 @click.option("--rounds", type=click.IntRange(1, 1000), default=8, show_default=True, help="Rounds to train.")
 @click.option("--workers", type=click.IntRange(1, 16), default=4, show_default=True, help="Daemons that train.")
 @click.option("--validators", type=click.IntRange(1, 8), default=3, show_default=True, help="Daemons that score; a majority decides.")
@@ -64,7 +62,13 @@ main.add_command(data)
 @click.option("--engines", default="pytorch", show_default=True, metavar="NAME,…", help=ENGINES)
 @click.option("--cheaters", default="", metavar="NAME,…", help=CHEATERS)
 @click.option("--keep", type=FOLDER, default=None, help="Empty folder to keep everything in: configs, logs, journals, checkpoints.")
-@click.option("--json", "json_path", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write the report here.")
+@click.option(
+    "--json",
+    "json_path",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="Write the report here as JSON, amounts in msat.",
+)
 @click.option("--reference", is_flag=True, help="Afterwards repeat the run in one process and compare every digest.")
 def devnet(
     rounds: int,
@@ -117,7 +121,7 @@ def devnet(
 
 
 @main.command()
-@SOCKET
+@CONTROL
 @JSON
 def status(control: Path, as_json: bool) -> None:
     """What the daemon is doing now."""
@@ -135,15 +139,13 @@ def run() -> None:
     """Find training runs on relays."""
 
 
-RELAYS = click.option(
-    "--relay", "relays", multiple=True, metavar="URL", help="Ask this relay; may be given more than once.  [default: those of the daemon]"
-)
+RELAYS = relays("Ask this relay instead of the daemon's")
 
 
 @run.command("list")
-@SOCKET
+@CONTROL
 @RELAYS
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list, amounts in msat.")
+@as_json("a list of them")
 def run_list(control: Path, relays: tuple[str, ...], as_json: bool) -> None:
     """Which runs there are: model, pay, coordinator, where they stand."""
     from nostrain.ctl.runs import list_runs
@@ -151,12 +153,12 @@ def run_list(control: Path, relays: tuple[str, ...], as_json: bool) -> None:
     list_runs(relays, control, as_json=as_json)
 
 
-@run.command("show")
+@run.command("show", short_help="Everything that relays say of one run.")
 @click.argument("run")
-@SOCKET
+@CONTROL
 @RELAYS
 @click.option("--listen", type=click.FloatRange(0, 300), default=5.0, show_default=True, help="Seconds to listen for who is online.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON object, amounts in msat.")
+@as_json("everything")
 def run_show(run: str, control: Path, relays: tuple[str, ...], listen: float, as_json: bool) -> None:
     """Everything that relays say of RUN: the id of its manifest, an nevent or an naddr."""
     from nostrain.ctl.runs import show_run
@@ -164,20 +166,25 @@ def run_show(run: str, control: Path, relays: tuple[str, ...], listen: float, as
     show_run(run, relays, control, listen, as_json=as_json)
 
 
-@main.group(invoke_without_command=True)
-@SOCKET
+@main.group(invoke_without_command=True, short_help="What the Lightning node can spend and receive.")
+@CONTROL
 @JSON
 @click.pass_context
 def wallet(context: click.Context, control: Path, as_json: bool) -> None:
     """What the daemon's Lightning node can spend and receive, and what is held."""
+    from click.core import ParameterSource
+
     from nostrain.ctl.money import show_wallet
 
-    if context.invoked_subcommand is None:
+    command = context.invoked_subcommand
+    if command is None:
         show_wallet(control, as_json=as_json)
+    elif any(context.get_parameter_source(name) is ParameterSource.COMMANDLINE for name in ("control", "as_json")):
+        raise click.UsageError(f"write the options of `{command}` behind it: nostrain-ctl wallet {command} …")
 
 
 @wallet.command()
-@SOCKET
+@CONTROL
 @click.option("--workers", type=click.IntRange(1, 100_000), help="Workers to pay.  [default: the manifest's slots]")
 @click.option("--rounds", type=click.IntRange(1, 1_000_000), help="Full rounds to pay before a channel is refilled.  [default: all]")
 @JSON
@@ -188,20 +195,21 @@ def plan(control: Path, workers: int | None, rounds: int | None, as_json: bool) 
     show_plan(control, workers or 0, rounds or 0, as_json=as_json)
 
 
-@wallet.command()
+@wallet.command(short_help="How to make the rune that this daemon needs.")
 @click.option("--config", type=click.Path(path_type=Path, exists=True, dir_okay=False), required=True, help="The daemon's TOML file.")
 @click.option("--max-payment-sat", type=click.IntRange(1), help="The most that one payment may be, without routing fees.  [default: any]")
-def rune(config: Path, max_payment_sat: int | None) -> None:
+@as_json("what the rune is for and its restrictions")
+def rune(config: Path, max_payment_sat: int | None, as_json: bool) -> None:
     """How to make a rune that allows what this daemon needs of its Lightning node, and nothing else."""
     from nostrain.ctl.rune import show_rune
 
-    show_rune(config, max_payment_sat)
+    show_rune(config, max_payment_sat, as_json=as_json)
 
 
-@main.command()
-@SOCKET
+@main.command(short_help="What each round brought and what it cost.")
+@CONTROL
 @JSON
-@click.option("--csv", "as_csv", is_flag=True, help="Print the whole ledger as CSV, a line for each amount, for bookkeeping.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print the whole ledger as CSV for bookkeeping: a line for each amount, in msat.")
 def earnings(control: Path, as_json: bool, as_csv: bool) -> None:
     """What each round brought and what it cost, and the sums since the journal began."""
     from nostrain.ctl.earnings import show_earnings
@@ -212,7 +220,7 @@ def earnings(control: Path, as_json: bool, as_csv: bool) -> None:
 
 
 @main.command()
-@SOCKET
+@CONTROL
 def metrics(control: Path) -> None:
     """Counters of the daemon, in Prometheus' text format."""
     from nostrain.ctl.client import call
@@ -222,29 +230,36 @@ def metrics(control: Path) -> None:
 
 
 @main.command()
-@SOCKET
-def stop(control: Path) -> None:
+@CONTROL
+@JSON
+def stop(control: Path, as_json: bool) -> None:
     """Ask the daemon to end."""
     from nostrain.ctl.client import call
     from nostrain.wire.control import Request
 
-    call(control, Request("stop"))
-    click.echo("stopping")
+    answer = call(control, Request("stop"))
+    if as_json:
+        show_json({"stopping": answer.stopping})
+    else:
+        click.echo("stopping")
 
 
-@main.command()
+@main.command(short_help="Say what events prove, and against whom.")
 @click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--relay", "relays", multiple=True, metavar="URL", help="Read a run from this relay; may be given more than once.")
-@click.option("--run", default="", metavar="ID", help="The run to read: the id of its manifest.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object: proofs, and disputes with their verdicts.")
+@relays("Read a run from this relay")
+@click.option("--run", default="", metavar="RUN", help="The run to read: the id of its manifest, an nevent or an naddr.")
+@as_json("proofs, and disputes with their verdicts,")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write the proofs here, one JSON line each.")
 def audit(file: Path | None, relays: tuple[str, ...], run: str, as_json: bool, out: Path | None) -> None:
     """Say what events prove against whom, and which disputes stand: those in FILE (events and proofs as JSON lines), those of a run on relays.
 
-    Exit code 1 when anything is proved.
+    Exit code 3 when anything is proved, 0 when nothing is.
     """
+    from nostrain.ctl.audit import EXIT_PROVED
     from nostrain.ctl.audit import audit as search
 
     if file is None and not relays:
         raise click.UsageError("name a FILE, or a --relay and a --run")
-    sys.exit(1 if search(file, out, relays=relays, run=run, as_json=as_json) else 0)
+    if bool(relays) != bool(run):
+        raise click.UsageError("--relay and --run go together: which run to read, and from where")
+    sys.exit(EXIT_PROVED if search(file, out, relays=relays, run=run, as_json=as_json) else 0)

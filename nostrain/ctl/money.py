@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final
 
 import click
-import msgspec
 
 from nostrain.ctl.client import call
+from nostrain.ctl.options import show_json
 from nostrain.ctl.render import printable
 from nostrain.wire.control import ChannelPlan, Request, Wallet, WalletChannel
 
@@ -19,15 +19,19 @@ NOTHING: Final = "-"
 def show_wallet(control: Path, *, as_json: bool = False) -> None:
     """Ask and print. Raises click.ClickException."""
     found = call(control, Request("wallet")).wallet
-    if found is not None:
-        click.echo(msgspec.json.encode(found) if as_json else wallet_text(found))
+    if found is not None and as_json:
+        show_json(found)
+    elif found is not None:
+        click.echo(wallet_text(found))
 
 
 def show_plan(control: Path, workers: int, rounds: int, *, as_json: bool = False) -> None:
     """Ask and print. Raises click.ClickException."""
     found = call(control, Request("plan", workers=workers, rounds=rounds)).plan
-    if found is not None:
-        click.echo(msgspec.json.encode(found) if as_json else plan_text(found))
+    if found is not None and as_json:
+        show_json(found)
+    elif found is not None:
+        click.echo(plan_text(found))
 
 
 def wallet_text(wallet: Wallet) -> str:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import click
-import msgspec
 
+from nostrain.ctl.options import show_json
 from nostrain.wire.control import Status
 from nostrain.wire.nip19 import npub
 
@@ -12,7 +12,7 @@ from nostrain.wire.nip19 import npub
 def show_status(status: Status, *, as_json: bool = False) -> None:
     """One fact a line; names that strangers chose are kept from commanding the terminal. JSON escapes them."""
     if as_json:
-        click.echo(msgspec.json.encode(status))
+        show_json(status)
         return
     run = status.run
     lines = [

@@ -10,19 +10,23 @@ import msgspec
 
 from nostrain.config.load import load_config
 from nostrain.config.schema import DaemonConfig, PricesConfig
+from nostrain.ctl.options import show_json
 from nostrain.errors import ConfigError
 from nostrain.lightning.rights import Use, restrictions
 
 
-def show_rune(config: Path, max_payment_sat: int | None) -> None:
+def show_rune(config: Path, max_payment_sat: int | None, *, as_json: bool = False) -> None:
     """Print the command that makes the rune. Raises click.ClickException."""
     try:
         uses = uses_of(load_config(config))
     except ConfigError as error:
         raise click.ClickException(str(error)) from error
-    made = msgspec.json.encode(restrictions(uses, max_payment_sat)).decode()
-    click.echo(f"# to {', '.join(use.value for use in Use if use in uses)}")
-    click.echo(f"lightning-cli createrune restrictions={shlex.quote(made)}")
+    made, aims = restrictions(uses, max_payment_sat), [use.value for use in Use if use in uses]
+    if as_json:
+        show_json({"uses": aims, "restrictions": made})
+        return
+    click.echo(f"# to {', '.join(aims)}")
+    click.echo(f"lightning-cli createrune restrictions={shlex.quote(msgspec.json.encode(made).decode())}")
 
 
 def uses_of(config: DaemonConfig) -> set[Use]:

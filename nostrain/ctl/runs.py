@@ -11,6 +11,7 @@ import click
 import msgspec
 
 from nostrain.ctl.client import call
+from nostrain.ctl.options import show_json
 from nostrain.ctl.render import printable
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.discovery import RunAddress
@@ -37,7 +38,7 @@ def list_runs(relays: Sequence[str], control: Path, *, as_json: bool) -> None:
 
     found = trio.run(find_runs, asked(relays, control), UnixTime(int(time.time())))
     if as_json:
-        click.echo(msgspec.json.encode([as_object(run) for run in found]))
+        show_json([as_object(run) for run in found])
         return
     for run in found:
         click.echo(f"{printable(run.manifest.name)}  {run.id}")
@@ -62,7 +63,7 @@ def show_run(run: str, relays: Sequence[str], control: Path, listen_s: float, *,
         hint = "; the relays that it names are asked if they are public, others with --relay" if address.relays else ""
         raise click.ClickException(f"no relay that was asked has the run {address.run}{hint}")
     if as_json:
-        click.echo(msgspec.json.encode(as_object(found)))
+        show_json(as_object(found))
         return
     for label, text in details(found):
         click.echo(f"{label:>12}  {printable(text)}")
@@ -75,7 +76,10 @@ def asked(relays: Sequence[str], control: Path) -> tuple[str, ...]:
             return tuple(dict.fromkeys(relay_url_untrusted(url) for url in relays))
         except RemoteProtocolError as error:
             raise click.ClickException(f"{error}. Write wss://host, or ws://host:port") from None
-    status = call(control, Request("status")).status
+    try:
+        status = call(control, Request("status")).status
+    except click.ClickException as error:
+        raise click.ClickException(f"{error.message} Or name relays: --relay wss://host") from None
     if status is None or not status.relays_connected:
         raise click.ClickException("the daemon is connected to no relay; name one with --relay")
     return status.relays_connected

@@ -71,9 +71,9 @@ def test_refused_lines_are_named_and_the_rest_is_read(tmp_path: Path) -> None:
     assert lines[-1].endswith("6 lines refused: 1 proofs")
 
 
-def test_the_command_exits_with_1_when_something_is_proved(tmp_path: Path) -> None:
+def test_the_command_exits_with_3_when_something_is_proved_and_with_1_when_it_cannot_read(tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
-    for lines, code in ((LINES, 1), (LINES[:5], 0)):
+    for lines, code in ((LINES, 3), (LINES[:5], 0)):
         file.write_bytes(b"\n".join(lines))
         assert CliRunner().invoke(main, ["audit", str(file)]).exit_code == code
     assert CliRunner().invoke(main, ["audit", str(tmp_path / "none")]).exit_code == 1
@@ -109,7 +109,7 @@ def test_the_report_for_programs(tmp_path: Path) -> None:
     path = tmp_path / "events.jsonl"
     path.write_bytes(b"\n".join(encode_event(event) for event in (*PUBLIC, ROUND.contradiction, ROUND.claims["dispute"])))
     ran = CliRunner().invoke(main, ["audit", str(path), "--json"])
-    assert ran.exit_code == 1
+    assert ran.exit_code == 3
     found = json.loads(ran.stdout)
     assert found["events"] == len(PUBLIC) + 2
     (proof,), (dispute,) = found["proofs"], found["disputes"]
@@ -119,7 +119,8 @@ def test_the_report_for_programs(tmp_path: Path) -> None:
 
 
 def test_there_must_be_something_to_read() -> None:
-    assert CliRunner().invoke(main, ["audit"]).exit_code == 2
+    for incomplete in ([], ["--relay", "ws://127.0.0.1:1"], ["--run", "1" * 64], [__file__, "--run", "1" * 64]):
+        assert CliRunner().invoke(main, ["audit", *incomplete]).exit_code == 2
     ran = CliRunner().invoke(main, ["audit", "--relay", "ws://127.0.0.1:1", "--run", "mine"])
     assert ran.exit_code == 1
     assert "64 hex digits" in ran.output

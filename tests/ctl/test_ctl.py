@@ -66,7 +66,7 @@ def test_help_loads_none_of_the_heavy_modules() -> None:
     assert not loaded & {"trio", "numpy", "torch", "rich", "msgspec", "httpx", "nostr_sdk", "coincurve", "asyncio"}
 
 
-def answered(path: Path, answer: bytes, command: str) -> Result:
+def answered(path: Path, answer: bytes, command: str, *options: str) -> Result:
     """`command` against a daemon that says `answer`, whatever it is asked."""
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(path))
@@ -84,7 +84,7 @@ def answered(path: Path, answer: bytes, command: str) -> Result:
         thread = threading.Thread(target=serve)
         thread.start()
         try:
-            return CliRunner().invoke(main, [command, "--control", str(path)])
+            return CliRunner().invoke(main, [command, "--control", str(path), *options])
         finally:
             thread.join()
 
@@ -183,6 +183,7 @@ def test_a_run_cannot_command_the_terminal_by_its_name(tmp_path: Path) -> None:
 def test_metrics_and_stop_pass_through(tmp_path: Path) -> None:
     assert answered(tmp_path / "s", line(Answer(metrics="a 1\nb 2\n")), "metrics").stdout == "a 1\nb 2\n"
     assert answered(tmp_path / "t", line(Answer(stopping=True)), "stop").stdout == "stopping\n"
+    assert answered(tmp_path / "u", line(Answer(stopping=True)), "stop", "--json").stdout == '{"stopping":true}\n'
 
 
 def test_the_socket_can_be_named_in_the_environment(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from nostrain.ctl.main import main
+from nostrain.wire.nip19 import npub
 
 
 def run(*arguments: str) -> Result:
@@ -69,6 +70,10 @@ def test_a_curator_signs_and_anybody_verifies(text: Path, tmp_path: Path) -> Non
     assert run("sign", str(out), "--key", str(key)).exit_code == 0
     assert len((out / "curations.jsonl").read_text().splitlines()) == 1, "one word of each"
     assert run("verify", str(out), "--curator", who).exit_code == 0
+    event = json.loads(run("sign", str(out), "--key", str(key), "--json").output)
+    assert npub(event["pubkey"]) == who
+    checked = json.loads(run("verify", str(out), "--json").output)
+    assert (checked["signed_by"], checked["shards"]) == ([who], len(list(out.glob("shard-*.bin"))))
     stranger = run("verify", str(out), "--curator", "npub1" + "q" * 58)
     assert stranger.exit_code == 1
     assert "not signed by" in stranger.output

@@ -39,3 +39,6 @@ def test_the_command_has_the_restrictions_of_the_roles(tmp_path: Path, roles: st
     command = shlex.split(shown.output.splitlines()[-1])
     assert command[:2] == ["lightning-cli", "createrune"]
     assert json.loads(command[2].removeprefix("restrictions=")) == restrictions(ASKED | uses, 50)
+    for_programs = CliRunner().invoke(main, ["wallet", "rune", "--config", str(path), "--max-payment-sat", "50", "--json"])
+    found = json.loads(for_programs.output)
+    assert found == {"uses": [use.value for use in Use if use in ASKED | uses], "restrictions": restrictions(ASKED | uses, 50)}

@@ -13,8 +13,10 @@ from nostrain.audit.dispute import find_dispute
 from nostrain.ctl.main import main
 from nostrain.devnet import stranger
 from nostrain.nostr.pool import open_pool
+from nostrain.protocol.discovery import RunAddress
 from nostrain.protocol.event import Event
 from nostrain.wire.messages import read_message_untrusted
+from nostrain.wire.nip19_run import nevent
 from tests.audit.fraud_world import PUBLIC, ROUND, flipped, made, only
 from tests.contracts.test_relays import RelayProcess
 from tests.docs.examples import COORDINATOR, START, WORKERS
@@ -36,11 +38,11 @@ def test_a_relay_shows_what_a_dispute_rests_on(tmp_path: Path, monkeypatch: pyte
     try:
         # The victim publishes its private messages as they are: they are signed by whoever is accused.
         trio.run(publish, relay.url, (*PUBLIC, *fraud, said))
-        ran = CliRunner().invoke(main, ["audit", "--relay", relay.url, "--run", ROUND.run, "--json"])
+        ran = CliRunner().invoke(main, ["audit", "--relay", relay.url, "--run", nevent(RunAddress(ROUND.run)), "--json"])
         nothing = CliRunner().invoke(main, ["audit", "--relay", relay.url, "--run", read_message_untrusted(said).id])
     finally:
         assert relay.stop() == 0
-    assert ran.exit_code == 1, ran.output
+    assert ran.exit_code == 3, ran.output
     report = json.loads(ran.stdout)
     assert [(one["dispute"], one["verdict"]) for one in report["disputes"]] == [(said.id, "proven")]
     assert [(one["kind"], one["accused"]) for one in report["proofs"]] == [("false_offer", COORDINATOR.pubkey)]
