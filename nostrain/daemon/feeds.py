@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
 from nostrain.core.inputs import HoldChanged
+from nostrain.core.rounds.named import Wanted, wanted
 from nostrain.core.rows import Run
 from nostrain.daemon.node_feed import node_feed
 from nostrain.daemon.runtime import Runtime
@@ -19,12 +20,15 @@ from nostrain.wire import kinds
 log = logging.getLogger("nostrain.feeds")
 
 RETRY_S = 5.0
+ASK_S = 10.0
+"""What is merely out of order has come by then."""
 
 
 async def run_feeds(runtime: Runtime) -> None:
     """Run every feed that the ports allow, until cancelled."""
     async with trio.open_nursery() as nursery:
         nursery.start_soon(relay_feed, runtime)
+        nursery.start_soon(missing_feed, runtime)
         if runtime.ports.mail is not None:
             nursery.start_soon(mail_feed, runtime)
         if runtime.ports.lightning is not None:
@@ -44,18 +48,45 @@ async def relay_feed(runtime: Runtime) -> None:
         tags=(("t", ("nostrain",)),),
     )
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(follow, runtime, manifests)
+        nursery.start_soon(follow, runtime, [manifests])
         while (run := runtime.state.rows.get("run")) is None:
             await runtime.changed.wait()
         nursery.cancel_scope.cancel()
     assert isinstance(run, Run)
     runtime.ports.relays.meet(run.manifest.relays)
-    await follow(runtime, Filter(kinds=kinds.PUBLIC, tags=(("d", (run.id,)),)))
+    await follow(runtime, [Filter(kinds=kinds.PUBLIC, tags=(("d", (run.id,)),))])
 
 
-async def follow(runtime: Runtime, wanted: Filter) -> None:
-    """Hand every event that matches to the node."""
-    async with runtime.ports.relays.subscribe([wanted]) as events:
+async def missing_feed(runtime: Runtime) -> None:
+    """What the coordinator's statements name and we do not have, because it was never shown to us or we had no room for it: asked for by id."""
+    asked, scope = Wanted(), trio.CancelScope()
+    async with trio.open_nursery() as nursery:
+        while True:
+            changed, missing = runtime.changed, wanted(runtime.state)
+            if missing != asked:
+                scope.cancel()
+                asked, scope = missing, trio.CancelScope()
+                nursery.start_soon(ask, runtime, missing, scope)
+            await changed.wait()
+            await trio.sleep(ASK_S)
+
+
+async def ask(runtime: Runtime, missing: Wanted, scope: trio.CancelScope) -> None:
+    """Hand in what is missing, whenever it comes, until `scope` is cancelled."""
+    filters = [Filter(ids=missing.ids)] if missing.ids else []
+    if missing.thermometers:
+        filters.append(Filter(kinds=(kinds.ORACLE_ANNOUNCEMENTS,), tags=(("e", missing.thermometers),)))
+    with scope:
+        if filters:
+            log.info(
+                "asking for %d events that are missing, and the thermometers of %d rounds", len(missing.ids), len(missing.thermometers)
+            )
+            await follow(runtime, filters)
+
+
+async def follow(runtime: Runtime, filters: Sequence[Filter]) -> None:
+    """Hand every event that matches one of them to the node."""
+    async with runtime.ports.relays.subscribe(filters) as events:
         async for event in events:
             await runtime.receive(event)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from nostrain.core.rounds.named import check_room
 from nostrain.core.rounds.result import fold_confirmation, fold_result
 from nostrain.core.rounds.scoring import pinned
 from nostrain.core.rounds.speakers import MAX_ALTERNATIVES, first, need_receipt, validator, worker
@@ -72,9 +73,9 @@ def fold_round(tx: Transaction, message: Message, body: RoundBody) -> None:
         raise RemoteProtocolError("message", f"says round {body.round} of an announcement of round {round_.announcement.round}")
     match body:
         case OracleAnnouncements():
-            after = fold_oracles(run, round_, message, body)
+            after = fold_oracles(tx, run, round_, message, body)
         case Commitment():
-            after = fold_commitment(round_, message, body)
+            after = fold_commitment(tx, run, round_, message, body)
         case Receipt():
             after = fold_receipt(tx, run, round_, message, body)
         case Acknowledgement():
@@ -86,7 +87,7 @@ def fold_round(tx: Transaction, message: Message, body: RoundBody) -> None:
         case Verdict():
             after = fold_verdict(round_, message, body)
         case Attestation():
-            after = fold_attestation(round_, message, body)
+            after = fold_attestation(tx, run, round_, message, body)
         case EpochAttestation():
             after = fold_epoch_attestation(run, round_, message, body)
         case Confirmation():
@@ -102,7 +103,7 @@ def fold_round(tx: Transaction, message: Message, body: RoundBody) -> None:
         discredit(tx, message.author, "it attested twice")
 
 
-def fold_commitment(round_: Round, message: Message, body: Commitment) -> Round:
+def fold_commitment(tx: Transaction, run: Run, round_: Round, message: Message, body: Commitment) -> Round:
     """A commitment in time and on the announced state; in a delayed run, and only there, it says what it was trained from too."""
     worker(round_, message)
     if message.created_at > round_.announcement.deadlines.commit_by:
@@ -112,9 +113,9 @@ def fold_commitment(round_: Round, message: Message, body: Commitment) -> Round:
     if (body.trained_from or None) != round_.base:
         told = f"trained from {body.trained_from or 'no other state'}, this round trains from {round_.base or 'the announced one'}"
         raise RemoteProtocolError("commitment", told, whose=message.author[:8])
-    mine = sum(author == message.author for author, _, _ in round_.commitments.values())
-    if message.id not in round_.commitments and mine >= MAX_ALTERNATIVES:
-        raise RemoteProtocolError("commitment", f"more than {MAX_ALTERNATIVES} in one round", whose=message.author[:8])
+    if message.id not in round_.commitments:
+        mine = sum(author == message.author for author, _, _ in round_.commitments.values())
+        check_room(tx, run, round_, message, mine, MAX_ALTERNATIVES)
     said = with_item(round_.commitments, message.id, (message.author, message.created_at, body))
     return msgspec.structs.replace(round_, commitments=said)
 

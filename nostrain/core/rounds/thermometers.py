@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from typing import Final
 
 import msgspec
 
 from nostrain.core.rounds.epoch import opens, together
+from nostrain.core.rounds.named import check_room, relied_on
 from nostrain.core.rounds.scoring import pinned
 from nostrain.core.rounds.speakers import MAX_ALTERNATIVES, need_receipt, validator
 from nostrain.core.rows import Round, Run
@@ -29,23 +30,32 @@ from nostrain.protocol.messages import (
 from nostrain.units import Digest, EventId, Pubkey
 
 MAX_ATTESTATIONS: Final = 4
-"""Attestation events of one validator, which are large: a result does not depend on any single validator's."""
+"""Attestation events of one validator that are kept, which are large; and as many again if they are cited."""
 
 
-def fold_oracles(run: Run, round_: Round, message: Message, body: OracleAnnouncements) -> Round:
+def fold_oracles(tx: Transaction, run: Run, round_: Round, message: Message, body: OracleAnnouncements) -> Round:
     """Thermometers of one validator; several events may carry them.
 
-    One that announces an event twice contradicts itself: both are kept, since an offer may be bound to either.
+    One that announces an event twice contradicts itself: both are kept, since an offer may be bound to either. Of more than anyone keeps, those
+    are left out that nobody relies on.
     """
     entry = validator(round_, message)
     known = dict(round_.oracles.get(message.author, {}))
+    named: Container[Digest | tuple[str, ...]] | None = None
+    left_out = False
     for item in body.items:
         problem = thermometer_problem(run, round_, entry, item)
-        if item.digest not in known and sum(other.event_id == item.event_id for other in known.values()) >= MAX_ALTERNATIVES:
-            problem = "announces one event too often"
         if problem is not None:
             raise RemoteProtocolError("oracle announcement", problem, whose=message.author[:8])
+        kept = sum(other.event_id == item.event_id for other in known.values())
+        if kept >= MAX_ALTERNATIVES and item.digest not in known:
+            named = relied_on(tx, run, round_) if named is None else named
+            if kept >= 2 * MAX_ALTERNATIVES or (item.digest not in named and item.nonces not in named):
+                left_out = True
+                continue
         known[item.digest] = item
+    if left_out and len(known) == len(round_.oracles.get(message.author, {})):
+        raise RemoteProtocolError("oracle announcement", "announces one event too often", whose=message.author[:8])
     return msgspec.structs.replace(round_, oracles=with_item(round_.oracles, message.author, known))
 
 
@@ -90,7 +100,7 @@ def check_items(round_: Round, message: Message, items: Sequence[AttestationItem
             raise Orphan(word_key(round_.id, OracleAnnouncements, message.author))
 
 
-def fold_attestation(round_: Round, message: Message, body: Attestation) -> Round:
+def fold_attestation(tx: Transaction, run: Run, round_: Round, message: Message, body: Attestation) -> Round:
     """The levels of one round: exactly those of the pinned workers."""
     whose = message.author[:8]
     validator(round_, message)
@@ -98,9 +108,9 @@ def fold_attestation(round_: Round, message: Message, body: Attestation) -> Roun
     check_items(round_, message, body.items, oracle_event_id)
     if tuple(item.payee for item in body.items) != pinned(round_):
         raise RemoteProtocolError("attestation", "does not cover exactly the pinned workers", whose=whose)
-    mine = sum(author == message.author for author, _ in round_.attestations.values())
-    if message.id not in round_.attestations and mine >= MAX_ATTESTATIONS:
-        raise RemoteProtocolError("attestation", f"more than {MAX_ATTESTATIONS} in one round", whose=whose)
+    if message.id not in round_.attestations:
+        mine = sum(author == message.author for author, _ in round_.attestations.values())
+        check_room(tx, run, round_, message, mine, MAX_ATTESTATIONS)
     return msgspec.structs.replace(round_, attestations=with_item(round_.attestations, message.id, (message.author, body)))
 
 
