@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from nostrain.config.own_money import check_channels, check_lightning
 from nostrain.config.runs import joined_run
-from nostrain.config.schema import BlobsConfig, DaemonConfig, EngineConfig, PricesConfig, RunConfig, SettlementConfig
+from nostrain.config.schema import ANY, BlobsConfig, DaemonConfig, EngineConfig, PricesConfig, RunConfig, SettlementConfig
 from nostrain.errors import ConfigError
 from nostrain.protocol.engines import DEVICES
 from nostrain.protocol.limits import MAX_RELAYS
@@ -140,11 +140,27 @@ def _check_engine(engine: EngineConfig) -> None:
                 raise ConfigError(f"engine.{name}", getattr(engine, name), "mlx has no such option", "Leave it out")
 
 
+def _check_validators(run: RunConfig) -> None:
+    key, named = "coordinator.run.validators", set(run.validators)
+    if ANY in named:
+        if named != {ANY}:
+            raise ConfigError(key, list(run.validators), f"{ANY} beside keys", f"Name keys, or write {ANY} alone")
+    elif not named and run.settlement.mode != "none":
+        reason = "validators decide what this run pays, and none are named: whoever enrols could be one"
+        raise ConfigError(
+            key, [], reason, f'Name the public keys of at least {run.min_validators}; ["{ANY}"] where no stranger reaches the relays'
+        )
+    elif named and len(named) < run.min_validators:
+        reason = f"{len(named)} named, {run.min_validators} have to enrol"
+        raise ConfigError(key, list(run.validators), reason, "No round could ever begin; name more, or lower min_validators")
+
+
 def _check_run(run: RunConfig) -> None:
     key = "coordinator.run"
     if run.threshold > run.min_validators:
         reason = f"more than min_validators = {run.min_validators}"
         raise ConfigError(f"{key}.threshold", run.threshold, reason, "No round could ever be attested; lower it")
+    _check_validators(run)
     if run.text and run.dataset:
         raise ConfigError(f"{key}.dataset", run.dataset, "a run learns from one of text and dataset", "Drop one of them")
     if run.curators and not run.dataset:

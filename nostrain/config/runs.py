@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from nostrain.config.schema import DaemonConfig
+from nostrain.config.schema import ANY, DaemonConfig
 from nostrain.errors import ConfigError, RemoteProtocolError
 from nostrain.protocol.discovery import RunAddress
 from nostrain.units import EventId, Pubkey, is_hex32
-
-ANY = "any"
 
 
 def joined_run(config: DaemonConfig) -> RunAddress | None:

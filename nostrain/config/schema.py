@@ -20,6 +20,9 @@ Role = Literal["coordinator", "worker", "validator", "blobs"]
 Network = Literal["bitcoin", "testnet", "signet", "regtest"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+ANY: Final = "any"
+"""Any run, or any validator: whoever comes."""
+
 Seconds = Annotated[int, Meta(ge=1, le=86_400)]
 Positive = Annotated[int, Meta(ge=1)]
 MAX_SAT: Final = 1 << 40
@@ -232,7 +235,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     min_validators: Annotated[int, Meta(ge=1, le=MAX_VALIDATORS)] = 3
     threshold: Annotated[int, Meta(ge=1, le=MAX_VALIDATORS)] = 2
     relays: tuple[str, ...] = ()
-    validators: tuple[Annotated[str, Meta(pattern=r"^[0-9a-f]{64}$")], ...] = ()
+    validators: tuple[Annotated[str, Meta(pattern=rf"^([0-9a-f]{{64}}|{ANY})$")], ...] = ()
     shard_bytes: Annotated[int, Meta(ge=4096)] = 512 * 1024
     validation_bytes: Annotated[int, Meta(ge=4096)] = 256 * 1024
     delay: Annotated[int, Meta(ge=0, le=1)] = 0

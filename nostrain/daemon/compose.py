@@ -18,7 +18,7 @@ from nostrain.blobs.download import connections
 from nostrain.blobs.housekeeping import Housekeeping
 from nostrain.blobs.tuning import Tuning
 from nostrain.config.runs import joined_run
-from nostrain.config.schema import DaemonConfig, EngineConfig, PriceConfig
+from nostrain.config.schema import ANY, DaemonConfig, EngineConfig, PriceConfig
 from nostrain.core.bounds import manifest_problem
 from nostrain.core.identity import Identity, RunPlan
 from nostrain.core.rows import NodeState, Run
@@ -225,7 +225,7 @@ def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path, *, 
         min_workers=run.min_workers,
         min_validators=run.min_validators,
         threshold=run.threshold,
-        validators=tuple(Pubkey(key) for key in run.validators),
+        validators=tuple(Pubkey(key) for key in run.validators if key != ANY),
         text=run.text or None,
         dataset=str(Path(run.dataset).absolute()) if run.dataset else None,
         curations=curations,

@@ -184,9 +184,10 @@ def lay_out(root: Path, options: Options, relays: Sequence[str]) -> list[Partici
         folder = root / name
         folder.mkdir(parents=True, exist_ok=True)
         secret = open_root(folder, lambda size, name=name: devnet_secret(options.seed, name)[:size])  # type: ignore[misc]
-        participant = Participant(name, role, folder, NostrSigner(secret).pubkey, cheats.get(name))
-        participant.config.write_text(config_text(participant, options, relays, blobs))
-        participants.append(participant)
+        participants.append(Participant(name, role, folder, NostrSigner(secret).pubkey, cheats.get(name)))
+    validators = [one.pubkey for one in participants if one.role == "validator"]
+    for participant in participants:
+        participant.config.write_text(config_text(participant, options, relays, blobs, validators))
     return participants
 
 
@@ -200,8 +201,8 @@ def quoted(value: str | Sequence[str]) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def config_text(participant: Participant, options: Options, relays: Sequence[str], blobs: str) -> str:
-    """The participant's whole configuration file."""
+def config_text(participant: Participant, options: Options, relays: Sequence[str], blobs: str, validators: Sequence[Pubkey]) -> str:
+    """The participant's whole configuration file. `validators` are those of the run, whom the coordinator is told."""
     roles = ["coordinator", "blobs"] if participant.role == "coordinator" else [participant.role]
     lines = [
         f"name = {quoted(participant.name)}",
@@ -238,6 +239,7 @@ def config_text(participant: Participant, options: Options, relays: Sequence[str
             f"min_validators = {options.validators}",
             f"threshold = {threshold(options)}",
             f"delay = {options.delay}",
+            f"validators = {quoted(validators)}",
         ]
         if options.paid:
             lines += ["", "[coordinator.run.settlement]", 'mode = "hold"', f"pool_sat = {pool_msat(options) // SAT}"]

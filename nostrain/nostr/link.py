@@ -47,6 +47,8 @@ class Link:
         self.url = member.url
         self.owing = trio.Event()
         """Set when the archive has something for this relay, and when it is connected."""
+        self.connections = 0
+        """How often the relay was connected."""
         self._connection: Connection | None = None
         self._connected = trio.Event()
 
@@ -85,6 +87,7 @@ class Link:
         async with self._connect(self.url) as transport:
             self._read_clock(transport.date)
             self._connection = Connection(self._member, transport)
+            self.connections += 1
             self._connected.set()
             self.owing.set()
             log.info("relay %s: connected", self.url)

@@ -71,12 +71,12 @@ class RelayPool:
         Cancelling it is safe: the event may or may not be on relays, and sending it again is harmless.
         """
         refusals: dict[str, str] = {}
-        taken: set[str] = set()
+        taken: dict[str, int] = {}
 
         async def send_to(link: Link) -> None:
             refusal = await link.deliver(event)
             if refusal is None:
-                taken.add(link.url)
+                taken[link.url] = link.connections
             else:
                 refusals[link.url] = refusal
             if len(taken) >= self._quorum or not self._possible(refusals):
@@ -87,7 +87,8 @@ class RelayPool:
             for link in self._links:
                 nursery.start_soon(send_to, link)
         if len(taken) >= self._quorum:
-            self._keep(event, [link for link in self._links if link.url not in taken and link.url not in refusals])
+            # A relay that was away since it took the event may have forgotten it, and was asked what it has lost before we knew of the quorum.
+            self._keep(event, [one for one in self._links if taken.get(one.url) != one.connections and one.url not in refusals])
             return
         reasons = "; ".join(f"{url}: {reason}" for url, reason in refusals.items())
         if not self._possible(refusals):

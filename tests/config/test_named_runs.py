@@ -12,16 +12,39 @@ from nostrain.errors import ConfigError
 from nostrain.protocol.discovery import RunAddress
 from nostrain.units import EventId, Pubkey
 from nostrain.wire.nip19_run import nevent
-from tests.config.files import COORDINATOR, WORKER, refused, write
+from tests.config.files import COORDINATOR, WORKER, paid, refused, write
 
 
 def test_the_only_validators_can_be_named(tmp_path: Path) -> None:
-    text = COORDINATOR.replace("min_validators = 3", f'min_validators = 3\nvalidators = ["{"ab" * 32}"]')
+    text = COORDINATOR.replace("min_validators = 3\nthreshold = 2", f'min_validators = 1\nthreshold = 1\nvalidators = ["{"ab" * 32}"]')
     config = load_config(write(tmp_path, text))
     assert config.coordinator is not None
     assert config.coordinator.run.validators == ("ab" * 32,)
     with pytest.raises(ConfigError, match="validators"):
         load_config(write(tmp_path, text.replace("ab" * 32, "npub1")))
+
+
+THREE = ",".join(f"{n:064x}" for n in range(3))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        ((*paid(6400), "coordinator.run.validators=[]"), "whoever enrols could be one"),
+        ((*paid(6400), f"coordinator.run.validators=any,{THREE}"), "any beside keys"),
+        ((*paid(6400), f"coordinator.run.validators={'ab' * 32},{'cd' * 32}"), "2 named, 3 have to enrol"),
+        ((f"coordinator.run.validators={'ab' * 32},{'ab' * 32},{'ab' * 32}",), "1 named, 3 have to enrol"),
+    ],
+)
+def test_a_run_that_pays_says_who_its_validators_are(tmp_path: Path, overrides: tuple[str, ...], reason: str) -> None:
+    error = refused(write(tmp_path, COORDINATOR), overrides)
+    assert error.key == "coordinator.run.validators"
+    assert reason in error.reason
+
+
+@pytest.mark.parametrize("overrides", [(), paid(6400), (*paid(6400), f"coordinator.run.validators={THREE}")])
+def test_a_run_that_does_not_pay_may_leave_it_open_and_one_that_does_says_so(tmp_path: Path, overrides: tuple[str, ...]) -> None:
+    assert load_config(write(tmp_path, COORDINATOR), overrides).coordinator is not None
 
 
 NPUB, HEX = (
@@ -31,7 +54,10 @@ NPUB, HEX = (
 
 
 def test_public_keys_may_be_npubs(tmp_path: Path) -> None:
-    config = load_config(write(tmp_path, COORDINATOR), [f"coordinator.run.validators={NPUB},{'ab' * 32}", f"join.coordinator={NPUB}"])
+    config = load_config(
+        write(tmp_path, COORDINATOR),
+        [f"coordinator.run.validators={NPUB},{'ab' * 32}", "coordinator.run.min_validators=2", f"join.coordinator={NPUB}"],
+    )
     assert config.join.coordinator == HEX
     assert config.coordinator is not None
     assert config.coordinator.run.validators == (HEX, "ab" * 32)

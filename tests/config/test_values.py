@@ -69,7 +69,7 @@ def test_what_mlx_does_not_have_is_refused(tmp_path: Path, option: str) -> None:
         (("roles=blobs",), "roles"),
         (("roles=coordinator", "blobs.servers=[]"), "blobs.servers"),
         (("coordinator.run.threshold=4",), "coordinator.run.threshold"),
-        (("coordinator.run.settlement.mode=hold",), "coordinator.run.settlement.pool_sat"),
+        (("coordinator.run.settlement.mode=hold", "coordinator.run.validators=any"), "coordinator.run.settlement.pool_sat"),
         (("coordinator.run.settlement.pool_sat=5",), "coordinator.run.settlement.mode"),
         (("coordinator.run.settlement.slots=5",), "coordinator.run.settlement.mode"),
         (paid(6400, slots=0), "coordinator.run.settlement.slots"),

@@ -109,7 +109,7 @@ def test_a_port_in_use(tmp_path: Path) -> None:
 
 
 def test_a_run_that_pays_and_no_lightning_node(tmp_path: Path) -> None:
-    text = LEAD + '[coordinator.run.settlement]\nmode = "hold"\npool_sat = 6400\nslots = 4\n'
+    text = LEAD + 'validators = ["any"]\n[coordinator.run.settlement]\nmode = "hold"\npool_sat = 6400\nslots = 4\n'
     refused(start(configure(tmp_path, text)), "coordinator.run.settlement.mode", "needs a Lightning node", "lightning.socket")
 
 

@@ -46,6 +46,27 @@ async def test_a_relay_that_comes_back_with_nothing_is_given_everything_again_at
         assert len(relay.published()) == 500
 
 
+async def test_a_relay_that_forgets_what_it_took_before_there_was_a_quorum_is_given_it_again(autojump_clock: MockClock) -> None:
+    relays = {name: Stocked() for name in ("a", "b", "c")}
+    event = note()
+    for relay in relays.values():
+        relay.made = [event]
+    relays["b"].down = relays["c"].down = True
+    async with (
+        open_pool([f"ws://{name}" for name in relays], rng=random.Random(7), connect=dial(**relays)) as pool,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(pool.publish, event)
+        await trio.sleep(1)
+        assert relays["a"].events == [event]
+        relays["a"].events.clear()
+        relays["a"].wire.drop()
+        await trio.sleep(1)
+        relays["b"].down = relays["c"].down = False
+        await trio.sleep(100)
+        assert relays["a"].events == relays["b"].events == relays["c"].events == [event]
+
+
 async def test_a_relay_that_has_everything_is_asked_once_when_it_comes_back(autojump_clock: MockClock) -> None:
     relay = Stocked()
     relay.made = [note(str(i), created_at=1_000 + i) for i in range(250)]
