@@ -25,8 +25,9 @@ NEWCOMERS: Final = 4
 def listed(tx: Transaction, run: Run) -> tuple[tuple[Pubkey, ...], tuple[ValidatorEntry, ...]]:
     """Whom the next round lists: everyone who enrolled, was not absent lately and neither contradicted itself nor was proved to cheat.
 
-    If there are more than fit, they take turns (`in_turn`). If all were absent, nobody is left out: they only hear of it from a round that does
-    not list them. No more are listed than can be paid now.
+    If there are more workers than fit, they take turns (`in_turn`). If all were absent, nobody is left out: they only hear of it from a round that
+    does not list them. No more are listed than can be paid now. Of more validators than fit, those of the last round come first, then those of whom
+    we heard first: keys can be ground, arrivals cannot.
     """
     last = tx.get(f"round/{list(run.results)[-1]}", Round) if run.results else None
     incumbent = {entry.pubkey for entry in last.announcement.validators} if last is not None else set()
@@ -34,7 +35,7 @@ def listed(tx: Transaction, run: Run) -> tuple[tuple[Pubkey, ...], tuple[Validat
     workers = [key for key in workers if run.missed.get(key, 0) < MAX_MISSED] or workers
     trusted = tx.me.plan.validators if tx.me.plan is not None else ()
     entries: dict[Pubkey, ValidatorEntry] = {}
-    for key, (_, _, said) in sorted(run.enrolled.items(), key=lambda item: (item[0] not in incumbent, item[0])):
+    for key, (_, _, said) in sorted(run.enrolled.items(), key=lambda item: item[0] not in incumbent):
         chosen = said.role == "validator" and key not in run.faulty and (not trusted or key in trusted)
         if chosen and said.chain_length >= last_of(run.manifest, run.round + 1) and said.oracle not in entries:
             assert said.oracle is not None and said.endorsement is not None and said.chain_end is not None  # noqa: PT018 - fold_enrolment
