@@ -116,6 +116,13 @@ class Link:
                     self._member.once(hindrance, f"it says {hindrance}: what we publish may be refused there")
             await trio.sleep(INFORMATION_S)
 
+    async def _connection_there(self) -> Connection:
+        """The connection, once there is one: it may be lost again before who waited for it runs."""
+        while True:
+            await self._connected.wait()
+            if self._connection is not None:
+                return self._connection
+
     def watch(self, subscription: Subscription) -> None:
         """Follow `subscription` here, through all connections."""
         for index in range(len(subscription.filters)):
@@ -138,7 +145,7 @@ class Link:
         """
         backoff = self._backoff()
         while True:
-            await self._connected.wait()
+            connection = await self._connection_there()
             limits, now = self._member.limits, self._member.relay_time()
             if (refusal := limits.refuses(event, now)) is not None:
                 self._member.counts["not taken there"] += 1
@@ -147,8 +154,6 @@ class Link:
             if limits.early(event, now):
                 await trio.sleep(backoff.next())
                 continue
-            connection = self._connection
-            assert connection is not None  # set and cleared together with the event
             try:
                 ok = await connection.publish(event)
                 match judge(ok.accepted, ok.reason):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from nostrain.errors import RemoteProtocolError, Unavailable
 from nostrain.nostr.watch import Settings
@@ -105,3 +105,15 @@ async def test_publishing_the_same_event_twice_at_once(autojump_clock: MockClock
         nursery.start_soon(relays.publish, note())
         nursery.start_soon(relays.publish, note())
     assert relay.dials == 1
+
+
+async def test_a_connection_that_is_lost_while_something_is_about_to_be_sent_harms_nobody(autojump_clock: MockClock) -> None:
+    relay = ScriptedRelay()
+    async with pool(a=relay) as relays, trio.open_nursery() as nursery:
+        await wait_all_tasks_blocked()
+        relay.wire.drop()
+        for n in range(30):  # one of them begins in the very step of trio in which the connection is given up
+            nursery.start_soon(relays.publish, note(str(n)))
+            await trio.lowlevel.checkpoint()
+    assert relay.dials == 2
+    assert len(set(relay.published())) == 30
