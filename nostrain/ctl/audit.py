@@ -12,7 +12,7 @@ import msgspec
 from nostrain.audit.proof import MAX_BYTES, Proof, check_proof, encode_proof, find_proofs, parse_proof_untrusted
 from nostrain.audit.report import judged
 from nostrain.ctl.options import show_json
-from nostrain.errors import ConfigError, RemoteProtocolError
+from nostrain.errors import ConfigError, RemoteProtocolError, Unavailable
 from nostrain.protocol.event import Event
 from nostrain.units import EventId
 from nostrain.wire.event import parse_event_untrusted
@@ -89,7 +89,7 @@ def _fetch(relays: Sequence[str], run: str) -> list[Event]:
         return trio.run(read_run, relays, parse_run_untrusted(run).run)
     except RemoteProtocolError as error:
         raise click.ClickException(f"--run: {error}; nostrain-ctl status --json and run list show ids") from None
-    except ConfigError as error:
+    except (ConfigError, Unavailable) as error:
         raise click.ClickException(str(error)) from None
 
 

@@ -13,7 +13,7 @@ import msgspec
 from nostrain.ctl.client import call
 from nostrain.ctl.options import show_json
 from nostrain.ctl.render import printable
-from nostrain.errors import RemoteProtocolError
+from nostrain.errors import RemoteProtocolError, Unavailable
 from nostrain.protocol.discovery import RunAddress
 from nostrain.protocol.footprint import as_memory, needed_bytes
 from nostrain.protocol.manifest import SAT, RunManifest
@@ -31,12 +31,15 @@ UNITS: Final = ((86_400, "d"), (3_600, "h"), (60, "min"), (1, "s"))
 
 
 def list_runs(relays: Sequence[str], control: Path, *, as_json: bool) -> None:
-    """A block of lines for each run. Ends the command with one line when there is no relay to ask."""
+    """A block of lines for each run. Ends the command with one line when there is no relay to ask, or none can be reached."""
     import trio
 
     from nostrain.devnet.finder import find_runs
 
-    found = trio.run(find_runs, asked(relays, control), UnixTime(int(time.time())))
+    try:
+        found = trio.run(find_runs, asked(relays, control), UnixTime(int(time.time())))
+    except Unavailable as error:
+        raise click.ClickException(str(error)) from None
     if as_json:
         show_json([as_object(run) for run in found])
         return

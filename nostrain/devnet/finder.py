@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from nostrain.core.bounds import manifest_problem
-from nostrain.errors import RemoteProtocolError
+from nostrain.errors import RemoteProtocolError, Unavailable
 from nostrain.http.outbound import public_stream
 from nostrain.nostr.pool import RelayPool, open_pool
 from nostrain.nostr.transport import Connect, open_websocket, websockets
@@ -63,12 +63,14 @@ async def find_runs(relays: Sequence[str], now: UnixTime, *, connect: Connect = 
     """The runs that the relays show, the most recently active first; what is dated in the future comes last.
 
     Each relay is read by itself and within its own bounds: one that floods us hides nothing of what the others have.
-    `relays` are URLs that `wire.relay_url` lets pass; `connect` dials one.
+    `relays` are URLs that `wire.relay_url` lets pass; `connect` dials one. Raises Unavailable when none of them can be reached.
     """
     by_relay: dict[str, list[Event]] = {}
     async with trio.open_nursery() as nursery:
         for url in relays:
             nursery.start_soon(_search, url, connect, by_relay)
+    if not by_relay:
+        raise Unavailable(f"{', '.join(relays)}: not reached")
     of_run: dict[str | None, list[Event]] = {}  # every event is looked at for one run only, however many runs there are
     for event in {event.id: event for events in by_relay.values() for event in events}.values():
         of_run.setdefault(event.tag("d"), []).append(event)
@@ -89,7 +91,8 @@ async def _search(url: str, connect: Connect, by_relay: dict[str, list[Event]]) 
         manifests = chosen(understood(events))
         if manifests:
             events += await read(pool, [Filter(kinds=(kinds.RESULT, kinds.ANNOUNCEMENT), tags=(("d", tuple(manifests)),), limit=PAGE)])
-    by_relay[url] = events
+        if events or pool.connected:
+            by_relay[url] = events
 
 
 async def look_at(

@@ -7,6 +7,7 @@ from typing import Final
 
 import trio
 
+from nostrain.errors import Unavailable
 from nostrain.nostr.pool import open_pool
 from nostrain.protocol.event import Event, Filter
 from nostrain.units import EventId
@@ -22,7 +23,7 @@ MAX_EVENTS: Final = 100_000
 async def read_run(relays: Sequence[str], run: EventId) -> list[Event]:
     """Every event of a run, verified, and private ones that were published as evidence.
 
-    Raises ConfigError for what is no relay's URL. Relays that do not answer have nothing.
+    Raises ConfigError for what is no relay's URL, Unavailable when no relay can be reached: that says nothing about the run.
     """
     of_run = (*kinds.PUBLIC, kinds.OFFER, kinds.OPENING, kinds.INVOICES)
     filters = [Filter(ids=(run,)), Filter(kinds=of_run, tags=(("d", (run,)),))]
@@ -34,4 +35,7 @@ async def read_run(relays: Sequence[str], run: EventId) -> list[Event]:
                 found[event.id] = event
             if patience.cancelled_caught:
                 break
+        reached = pool.connected
+    if not found and not reached:
+        raise Unavailable(f"{', '.join(relays)}: not reached")
     return list(found.values())

@@ -22,7 +22,7 @@ def kernels_for(size: int, compiled: bool | None = None) -> ModuleType | None:
         return None
     if find_spec("numba") is None:
         if compiled:
-            raise LocalProtocolError("numba is not installed: pip install 'nostraind[numba]'")
+            raise LocalProtocolError("numba is not installed: nostraind's extra numba brings it")
         return None
     from nostrain.sparseloco import kernels
 

@@ -74,7 +74,7 @@ def _arrow(path: Path) -> Any:
     try:
         import pyarrow
     except ImportError:
-        raise CorpusError(f"{path}: reading it needs pyarrow; install nostraind[data]") from None
+        raise CorpusError(f"{path}: reading it needs pyarrow; nostraind's extra data brings it") from None
     return pyarrow
 
 

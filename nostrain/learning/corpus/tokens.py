@@ -68,7 +68,7 @@ class Subwords:
         try:
             from tokenizers import Tokenizer as File
         except ImportError:
-            raise CorpusError(f"{path}: reading it needs tokenizers; install nostraind[data]") from None
+            raise CorpusError(f"{path}: reading it needs tokenizers; nostraind's extra data brings it") from None
         try:
             self._file = File.from_str(path.read_text("utf-8"))
         except OSError as error:
