@@ -15,7 +15,7 @@ from nostrain.core.transaction import Transaction
 from nostrain.core.waiting import Orphan
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.digests import initial_state_id
-from nostrain.protocol.footprint import as_memory, needed_bytes
+from nostrain.protocol.footprint import as_memory, evaluation_needs, needed_bytes
 from nostrain.protocol.limits import MAX_ENROLLED, MAX_TOKENS_PER_S, MAX_VALIDATORS
 from nostrain.protocol.manifest import BlobRef, RunManifest
 from nostrain.protocol.messages import Announcement, Enrolment, Message
@@ -74,12 +74,15 @@ def fold_manifest(tx: Transaction, message: Message, manifest: RunManifest) -> N
 
 
 def lack_of_memory(tx: Transaction, manifest: RunManifest) -> str | None:
-    """What a worker's machine lacks for this model, even with one window at a time; None when it fits, or when nothing is known of the machine."""
+    """What our machine lacks for this model, even with one window at a time; None when it fits, or when nothing is known of the machine."""
     me = tx.me
-    if "worker" not in me.roles or not me.memory:
-        return None
-    least, _ = needed_bytes(manifest.model, manifest.training, checkpointing=me.checkpointing)
-    return f"needs {as_memory(least)} to train, this machine has {as_memory(me.memory)}" if least > me.memory else None
+    needs = []
+    if "worker" in me.roles:
+        needs.append((needed_bytes(manifest.model, manifest.training, checkpointing=me.checkpointing)[0], "train"))
+    if "validator" in me.roles:
+        needs.append((evaluation_needs(manifest)[0], "evaluate"))
+    lacking = [f"needs {as_memory(least)} to {what}" for least, what in needs if me.memory and least > me.memory]
+    return f"{lacking[0]}, this machine has {as_memory(me.memory)}" if lacking else None
 
 
 def check_manifest(message: Message, manifest: RunManifest) -> None:

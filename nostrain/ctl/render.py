@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from nostrain.ctl.options import show_json
-from nostrain.wire.control import Status
+from nostrain.protocol.footprint import as_memory
+from nostrain.wire.control import MemoryStatus, Status
 from nostrain.wire.nip19 import npub
 
 
@@ -31,6 +32,8 @@ def show_status(status: Status, *, as_json: bool = False) -> None:
     else:
         lines.append(("run", f"{run.name} {run.id[:16]}, round {run.round} of {run.rounds} closed, {run.phase}"))
         lines += [("halted", run.halted)] if run.halted else []
+    if status.memory is not None:
+        lines.append(("memory", memory(status.memory, refused=status.counters.get("runs_too_large", 0) if run is None else 0)))
     lines += [("state", f"{status.state_id[:16]} ({status.replica})")] if status.state_id else []
     lines += [("submission", status.submission)] if status.submission else []
     lines += [("duty", status.duty)] if status.duty else []
@@ -41,6 +44,14 @@ def show_status(status: Status, *, as_json: bool = False) -> None:
     lines += [("", f"{name}: {count}") for name, count in sorted(status.counters.items())]
     for label, text in lines:
         click.echo(f"{label:>12}  {printable(text)}")
+
+
+def memory(found: MemoryStatus, *, refused: int) -> str:
+    """What the engine needs and has; `refused` runs were too large for it."""
+    has = as_memory(found.has) if found.has else "an unknown amount: set engine.memory_mb"
+    if found.least is None or found.most is None:
+        return f"has {has}" + (f"; {refused} runs need more and were not joined, see the log" if refused else "")
+    return f"needs {as_memory(found.least)} with one window at a time, {as_memory(found.most)} for whole batches; has {has}"
 
 
 def printable(text: str) -> str:

@@ -15,7 +15,7 @@ from nostrain.ctl.options import show_json
 from nostrain.ctl.render import printable
 from nostrain.errors import RemoteProtocolError, Unavailable
 from nostrain.protocol.discovery import RunAddress
-from nostrain.protocol.footprint import as_memory, needed_bytes
+from nostrain.protocol.footprint import as_memory, evaluation_in_words, evaluation_needs, needed_bytes, training_in_words
 from nostrain.protocol.manifest import SAT, RunManifest
 from nostrain.protocol.tensors import parameter_count
 from nostrain.units import UnixTime
@@ -135,6 +135,8 @@ def summary(run: FoundRun) -> list[str]:
     """A run in a few lines."""
     people = f"; {run.pointer.workers} workers and {run.pointer.validators} validators enrolled" if run.pointer else ""
     lines = [f"{size(parameter_count(run.manifest.model))} parameters; {pay(run.manifest)}", stands(run) + people]
+    (train, _), (evaluate, _) = needed_bytes(run.manifest.model, run.manifest.training), evaluation_needs(run.manifest)
+    lines.append(f"memory: a worker needs {as_memory(train)} at least, a validator {as_memory(evaluate)}")
     lines.append(f"coordinator {npub(run.coordinator)}")
     return [*lines, f"relays {', '.join(address_of(run).relays or run.found_on)}"]
 
@@ -143,7 +145,6 @@ def details(run: FoundRun) -> list[tuple[str, str]]:
     """A run, one fact a line."""
     manifest = run.manifest
     training, model, timing = manifest.training, manifest.model, manifest.timing
-    least, most = needed_bytes(model, training)
     tokens = training.inner_steps * training.batch_size * training.sequence_length
     longest = timing.commit_s + timing.acknowledge_s + timing.reveal_s + timing.verdict_s + timing.attest_s + 2 * timing.grace_s
     speed = f"; they train {run.tokens_per_s:,} tokens a second, they say" if run.tokens_per_s else ""
@@ -156,7 +157,8 @@ def details(run: FoundRun) -> list[tuple[str, str]]:
             f"{model.architecture}, {size(parameter_count(manifest.model))} parameters: {model.num_hidden_layers} layers of {model.hidden_size}",
         ),
         ("training", f"{training.inner_steps} steps, {tokens:,} tokens a round and worker; a round lasts {longest} s at most"),
-        ("memory", f"{as_memory(least)} to train one window at a time, {as_memory(most)} for whole batches of {training.batch_size}"),
+        ("memory", f"a worker needs {training_in_words(manifest)}"),
+        ("", f"a validator needs {evaluation_in_words(manifest)}"),
         ("pay", pay(manifest)),
         ("trust", f"{manifest.threshold} of at least {manifest.min_validators} validators attest"),
         ("stands", stands(run)),

@@ -20,8 +20,9 @@ from nostrain.engine import EngineProcess
 from nostrain.errors import Unavailable
 from nostrain.lightning.rpc import Rpc
 from nostrain.nostr.pool import RelayPool
+from nostrain.protocol.footprint import evaluation_needs, needed_bytes
 from nostrain.units import Pubkey
-from nostrain.wire.control import ChannelPlan, Earnings, LedgerPage, LightningStatus, RunStatus, Status, Wallet
+from nostrain.wire.control import ChannelPlan, Earnings, LedgerPage, LightningStatus, MemoryStatus, RunStatus, Status, Wallet
 
 PAGE: Final = 1000
 """Entries of the ledger in one answer: some 500 bytes each."""
@@ -63,6 +64,7 @@ class Node:
             blobs_url=self.blobs_url,
             lightning=lightning_status(state) if self.rpc is not None else None,
             online=self.billboard.online() if self.billboard else (),
+            memory=memory_status(state),
         )
 
     async def wallet(self) -> Wallet:
@@ -106,6 +108,17 @@ class Node:
         """Counters of the machines, and of the relay connections under `relay …`."""
         own = dict(self.runtime.counters) if self.runtime else {}
         return own | {f"relay {name}": count for name, count in (self.pool.counts if self.pool else {}).items()}
+
+
+def memory_status(state: NodeState) -> MemoryStatus | None:
+    """What the engine needs and has; None for a role that neither trains nor evaluates."""
+    me, run = state.rows.get("node"), state.rows.get("run")
+    if not isinstance(me, Identity) or not {"worker", "validator"} & set(me.roles):
+        return None
+    if not isinstance(run, Run):
+        return MemoryStatus(me.memory)
+    training = needed_bytes(run.manifest.model, run.manifest.training, checkpointing=me.checkpointing)
+    return MemoryStatus(me.memory, *(training if "worker" in me.roles else evaluation_needs(run.manifest)))
 
 
 def run_status(run: Run, state: NodeState) -> RunStatus:

@@ -18,8 +18,11 @@ from nostrain.core.rounds.round import phase
 from nostrain.core.rounds.scoring import pinned
 from nostrain.core.rows import NodeState, Round, Run
 from nostrain.core.tables import RoundPhase
+from nostrain.devnet.fit import memory_lines
+from nostrain.devnet.layout import Role
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.event import Event
+from nostrain.protocol.manifest import RunManifest
 from nostrain.protocol.messages import Confirmation, Message
 from nostrain.units import Pubkey, UnixTime
 from nostrain.wire.messages import read_message_untrusted
@@ -61,6 +64,8 @@ class Observer:
         self.counters: Counter[str] = Counter()
         self.faults: list[str] = []
         self.events = 0
+        self.roles: tuple[Role, ...] = ()
+        """Of the participants, whose engines share this machine."""
         self.tokens_per_byte = 1.0
         """Of the held-out text; 1 where a token is a byte."""
         self._print = tell
@@ -111,6 +116,9 @@ class Observer:
 
     def _watch(self, message: Message) -> None:
         """Remember rounds, milestones and confirmations."""
+        if isinstance(message.body, RunManifest) and self.run is not None and self.run.id == message.id and self.roles:
+            for line in memory_lines(message.body, self.roles):
+                self._tell(line)
         if isinstance(message.body, Confirmation) and message.body.round == 0:
             self._first(message.author, message.body)
         for key, row in self.state.rows.items():

@@ -139,6 +139,7 @@ async def open_daemons(root: Path, options: Options, tell: Callable[[str], None]
         participants = lay_out(root, options, list(relays.values()))
         silent = frozenset(one.pubkey for one in participants if one.cheat == "silent-validator")
         observer = Observer(tell, {one.pubkey: one.name for one in participants}, silent)
+        observer.roles = tuple(one.role for one in participants)
         devnet = Devnet(root, options, processes, relays, participants, observer)
         devnet.lightning = lightning
         tell(f"{'relay' if len(relays) == 1 else 'relays'} {', '.join(relays.values())}; {len(participants)} daemons in {root}")

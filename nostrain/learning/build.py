@@ -24,7 +24,7 @@ from nostrain.protocol.manifest import BlobRef, ModelSpec
 from nostrain.protocol.tensors import model_tensors
 from nostrain.sparseloco.aggregate import cap_weights, step_blocks
 from nostrain.sparseloco.checkpoint import (
-    load_checkpoint_untrusted,
+    checkpoint_root_untrusted,
     map_checkpoint_untrusted,
     merkle_root,
     stream_checkpoint,
@@ -102,13 +102,13 @@ def open_dataset(folder: Path, least: tuple[int, int]) -> tuple[BlobRef, Dataset
 
 
 def inspect(job: InspectJob) -> InspectResult:
-    """Check a checkpoint file and compute its root; what is wrong with it becomes `error`.
+    """Check a checkpoint file and compute its root, without holding more of it than a few MiB; what is wrong with it becomes `error`.
 
     Raises:
         OSError: the file cannot be read.
     """
     try:
-        return InspectResult(merkle_root(job.tensors, load_checkpoint_untrusted(job.checkpoint, job.tensors)))
+        return InspectResult(checkpoint_root_untrusted(job.checkpoint, job.tensors))
     except RemoteProtocolError as error:
         return InspectResult(None, str(error))
 

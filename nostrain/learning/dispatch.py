@@ -7,7 +7,7 @@ from typing import assert_never
 
 from nostrain.learning import build, evaluate, train
 from nostrain.learning.engines.base import DEFAULT_OPTIONS, THREADS_VARIABLE, EngineOptions
-from nostrain.learning.memory import MicroBatch
+from nostrain.learning.memory import EvaluationBatch, MicroBatch
 from nostrain.learning.resident import ResidentModel
 from nostrain.protocol.jobs import AggregateJob, BuildRunJob, EvaluateJob, InspectJob, Job, JobResult, TrainJob, ValidationJob
 
@@ -17,7 +17,9 @@ class JobRunner:
 
     def __init__(self, options: EngineOptions = DEFAULT_OPTIONS) -> None:
         self._resident = ResidentModel(options)
-        self._micro = MicroBatch(options.micro_batch, options.memory_mb << 20, options.checkpointing)
+        memory = options.memory_mb << 20
+        self._micro = MicroBatch(memory, options.micro_batch, options.checkpointing)
+        self._passes = EvaluationBatch(memory)
 
     def run(self, job: Job) -> JobResult:
         """Run `job` to its end; running it again gives the same files and the same result, times apart.
@@ -37,9 +39,9 @@ class JobRunner:
             case TrainJob():
                 return train.train(job, self._resident, self._micro)
             case EvaluateJob():
-                return evaluate.evaluate(job, self._resident)
+                return evaluate.evaluate(job, self._resident, self._passes)
             case ValidationJob():
-                return evaluate.validate(job, self._resident)
+                return evaluate.validate(job, self._resident, self._passes)
             case _:
                 assert_never(job)
 

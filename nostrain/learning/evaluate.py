@@ -7,7 +7,7 @@ candidate's step is applied to the flat vector by index, measured, and undone bi
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,9 +17,12 @@ from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.learning.data import assigned_sample, cut, known, read_shard, unassigned_windows
 from nostrain.learning.engines.base import Flat, Model, Windows
 from nostrain.learning.files import read_delta_untrusted
+from nostrain.learning.memory import EvaluationBatch
 from nostrain.learning.resident import ResidentModel
 from nostrain.learning.score import batch_losses, largest_overlaps, nanonats, provenance
+from nostrain.protocol.footprint import evaluation_bytes
 from nostrain.protocol.jobs import Candidate, CandidateScore, EvaluateJob, EvaluateResult, ValidationJob, ValidationResult
+from nostrain.protocol.manifest import CodecSpec
 from nostrain.sparseloco.aggregate import cap_weights, sparse_step
 from nostrain.sparseloco.delta import Delta, Indices
 from nostrain.sparseloco.rules import lone_weight
@@ -37,26 +40,30 @@ class _Bench:
     assigned: list[slice]
 
 
-def evaluate(job: EvaluateJob, resident: ResidentModel) -> EvaluateResult:
+def evaluate(job: EvaluateJob, resident: ResidentModel, passes: EvaluationBatch) -> EvaluateResult:
     """Score every candidate, in the order given. A blob that is no delta becomes a score with `error`; it is never raised.
+
+    When memory is too little, all is measured again in passes of half as many windows.
 
     Raises:
         RemoteProtocolError: the checkpoint or a shard is unusable.
         LocalProtocolError: the job does not fit its manifest, or there is no unassigned shard.
+        MemoryError: there is too little memory even for one window at a time.
     """
     begin = time.perf_counter()
     read = [_read_candidate(job, candidate) for candidate in job.candidates]
     valid = [(candidate, delta) for candidate, delta in zip(job.candidates, read, strict=True) if isinstance(delta, Delta)]
     bench = _bench(job, [candidate for candidate, _ in valid])
-    batch = job.scoring.eval_batch
     caps = cap_weights([delta for _, delta in valid])
     weights = [lone_weight(cap, job.outer, job.committed) for cap in caps]
-    with resident.at(job.model, job.checkpoint) as model:
-        flat, before = model.read(), model.window_losses(bench.windows, batch)
-        after = [
-            _losses_with(model, delta.indices, sparse_step(flat, delta, weight), bench.windows, batch)
-            for (_, delta), weight in zip(valid, weights, strict=True)
-        ]
+    steps = [(delta, weight) for (_, delta), weight in zip(valid, weights, strict=True)]
+
+    def needed(windows: int) -> int:
+        return evaluation_bytes(job.model, job.codec, windows * job.training.sequence_length, len(valid))
+
+    before, after = passes.attempt(
+        lambda: passes.size(job.scoring.eval_batch, needed), lambda size: _measured(job, resident, steps, bench.windows, size)
+    )
     finite = [at for at, losses in enumerate(after) if np.isfinite(losses).all()]
     kept = _Bench(bench.windows, bench.unassigned, [bench.assigned[at] for at in finite])
     measured = _scores(job, [valid[at] for at in finite], [caps[at] for at in finite], kept, before, [after[at] for at in finite])
@@ -66,23 +73,43 @@ def evaluate(job: EvaluateJob, resident: ResidentModel) -> EvaluateResult:
         for candidate, delta in zip(job.candidates, read, strict=True)
     )
     tokens = (1 + len(valid)) * len(bench.windows) * job.training.sequence_length
-    return EvaluateResult(batch_losses(before[bench.unassigned], batch), scores, tokens, round((time.perf_counter() - begin) * 1000))
+    return EvaluateResult(
+        batch_losses(before[bench.unassigned], job.scoring.eval_batch), scores, tokens, round((time.perf_counter() - begin) * 1000)
+    )
 
 
-def validate(job: ValidationJob, resident: ResidentModel) -> ValidationResult:
+def validate(job: ValidationJob, resident: ResidentModel, passes: EvaluationBatch) -> ValidationResult:
     """Mean loss on consecutive windows at the start of the held-out shard: as many whole ones as `tokens` allow.
 
     Raises:
         RemoteProtocolError: the checkpoint is unusable or the shard is too short.
+        MemoryError: as `evaluate`.
     """
     shard = read_shard(job.shard, job.dtype)
     count = job.tokens // job.sequence_length
     if count < 1 or len(shard) <= count * job.sequence_length:
         raise RemoteProtocolError("validation shard", f"{len(shard)} tokens are too few for {job.tokens} tokens")
     windows = known(cut(shard, np.arange(count) * job.sequence_length, job.sequence_length), job.model.vocab_size)
-    with resident.at(job.model, job.checkpoint) as model:
-        loss = float(model.window_losses(windows, job.eval_batch).mean())
+
+    def needed(size: int) -> int:
+        return evaluation_bytes(job.model, CodecSpec(), size * job.sequence_length, 0)
+
+    def measure(size: int) -> float:
+        with resident.at(job.model, job.checkpoint) as model:
+            return float(model.window_losses(windows, size).mean())
+
+    loss = passes.attempt(lambda: passes.size(job.eval_batch, needed), measure)
     return ValidationResult(nanonats(loss), count * job.sequence_length)
+
+
+def _measured(
+    job: EvaluateJob, resident: ResidentModel, steps: Sequence[tuple[Delta, int]], windows: Windows, size: int
+) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
+    """Losses before, and with each delta's own step, in passes of `size` windows."""
+    with resident.at(job.model, job.checkpoint) as model:
+        flat, before = model.read(), model.window_losses(windows, size)
+        after = [_losses_with(model, delta.indices, sparse_step(flat, delta, weight), windows, size) for delta, weight in steps]
+    return before, after
 
 
 def _losses_with(model: Model, indices: Indices, values: Flat, windows: Windows, batch: int) -> NDArray[np.float64]:
@@ -156,12 +183,10 @@ def _scores(
     return scores
 
 
-def _earlier(job: EvaluateJob) -> list[Indices]:
-    """Supports of the earlier deltas; one that is no delta never entered a checkpoint and overlaps with nothing."""
-    supports = []
+def _earlier(job: EvaluateJob) -> Iterator[Indices]:
+    """Supports of the earlier deltas, one after the other; one that is no delta never entered a checkpoint and overlaps with nothing."""
     for _, path in job.earlier:
         try:
-            supports.append(read_delta_untrusted(path, job.tensors, job.codec).support())
+            yield read_delta_untrusted(path, job.tensors, job.codec).support()
         except RemoteProtocolError:
             continue
-    return supports

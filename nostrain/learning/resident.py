@@ -66,13 +66,17 @@ class ResidentModel:
         file = FileState.of(checkpoint)  # before it is read: if it is replaced meanwhile, the next job sees another file
         if kept is None or kept.spec != spec:
             kept = None  # freed before the next one is built: two may not fit
-            flat = load_checkpoint_untrusted(checkpoint, model_tensors(spec))
-            kept = _Kept(spec, load_engine(self._options.kind).open_model(spec, flat, self._options), file)
+            kept = _Kept(spec, self._open(spec, checkpoint), file)
         elif kept.file != file:
             kept.model.write(load_checkpoint_untrusted(checkpoint, model_tensors(spec)))
             kept.file = file
         yield kept.model
         self._kept = kept
+
+    def _open(self, spec: ModelSpec, checkpoint: str) -> Model:
+        """The file's values are gone when the model is open: whoever borrows it needs the room."""
+        engine = load_engine(self._options.kind)
+        return engine.open_model(spec, load_checkpoint_untrusted(checkpoint, model_tensors(spec)), self._options)
 
     def advance(self, spec: ModelSpec, before: str, after: str) -> None:
         """The outer step from the file `before` was written to the file `after`: a model that is at the one goes to the other."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import time
 
 import numpy as np
@@ -52,14 +51,7 @@ def train(job: TrainJob, resident: ResidentModel, micro: MicroBatch) -> TrainRes
 
 def _trained(job: TrainJob, windows: Windows, resident: ResidentModel, micro: MicroBatch) -> tuple[list[float], Flat, WorkerState]:
     """Losses, pseudo-gradient (θ before less θ after) and state after the inner steps. Every attempt begins with what is on disk."""
-    while True:
-        size = micro.size(job.model, job.training)
-        try:
-            return _attempt(job, windows, resident, size)
-        except MemoryError:
-            if not micro.halve(size):
-                raise
-        gc.collect()  # the model that failed is in reference cycles with itself, and has to be gone before there is another
+    return micro.attempt(lambda: micro.size(job.model, job.training), lambda size: _attempt(job, windows, resident, size))
 
 
 def _attempt(job: TrainJob, windows: Windows, resident: ResidentModel, size: int) -> tuple[list[float], Flat, WorkerState]:

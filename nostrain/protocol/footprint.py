@@ -1,15 +1,18 @@
-"""How much memory training takes: an estimate in whole bytes, made before a run is joined. Measured against it: docs/engines.md.
+"""How much memory training and evaluation take: an estimate in whole bytes, made before a run is joined. Measured against it: docs/engines.md.
 
-Two moments decide. While it trains, an engine holds six vectors as long as the model (parameters, the state they started from, gradient, AdamW's two
+Two moments decide in training. While it trains, an engine holds six vectors as long as the model (parameters, the state they started from, gradient, AdamW's two
 moments, the residual) and the activations of one micro-batch. While it encodes, gradient and activations are gone, but selecting the largest values takes as
 much as six vectors more.
+
+Three in evaluation: opening the model, which is there three times then (the file's values, those that the framework fills it with, its own); measuring, with
+all deltas of a round decoded and the activations of one batch; the outer step, when the deltas are there, the model, and its next values.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
-from nostrain.protocol.manifest import ModelSpec, TrainingSpec
+from nostrain.protocol.manifest import CodecSpec, ModelSpec, RunManifest, TrainingSpec
 from nostrain.protocol.tensors import parameter_count
 
 FLOAT: Final = 4
@@ -18,6 +21,10 @@ TRAINING_BYTES: Final = 6 * FLOAT
 """A parameter, while it is trained."""
 ENCODING_BYTES: Final = 10 * FLOAT
 """A parameter, while the delta is made."""
+OPENING_BYTES: Final = 3 * FLOAT
+"""A parameter, while the model is opened."""
+DECODED_BYTES: Final = 12
+"""A value of a delta: index and whole number."""
 BASE_BYTES: Final = 400 << 20
 """The process itself: interpreter, framework, libraries."""
 
@@ -31,12 +38,26 @@ def training_bytes(model: ModelSpec, micro_batch: int, sequence_length: int, *, 
 
 def activation_bytes(model: ModelSpec, tokens: int, *, checkpointing: bool = False) -> int:
     """What the backward pass needs of the forward pass: of each layer; with `checkpointing` each layer's input, and one layer three times over."""
-    queries, keys = model.num_attention_heads * model.head_size, model.num_key_value_heads * model.head_size
-    layer = 6 * model.hidden_size + 3 * queries + 3 * keys + 4 * model.intermediate_size
+    layer = layer_width(model)
     layers = model.num_hidden_layers * layer
     if checkpointing:
         layers = min(layers, model.num_hidden_layers * model.hidden_size + 3 * layer)
     return FLOAT * tokens * (layers + 3 * model.vocab_size)
+
+
+def layer_width(model: ModelSpec) -> int:
+    """Values a token that one layer leaves for its backward pass."""
+    queries, keys = model.num_attention_heads * model.head_size, model.num_key_value_heads * model.head_size
+    return 6 * model.hidden_size + 3 * queries + 3 * keys + 4 * model.intermediate_size
+
+
+def evaluation_bytes(model: ModelSpec, codec: CodecSpec, tokens: int, candidates: int) -> int:
+    """Peak memory of an engine that scores `candidates` deltas in batches of `tokens`; an eighth on top is the allocator's."""
+    parameters = parameter_count(model)
+    deltas = candidates * DECODED_BYTES * (parameters * codec.topk // codec.chunk)
+    forward = FLOAT * tokens * (layer_width(model) + 3 * model.vocab_size)
+    opening, stepping = parameters * OPENING_BYTES, parameters * 2 * FLOAT + deltas
+    return BASE_BYTES + max(opening, parameters * FLOAT + deltas + forward, stepping) * 9 // 8
 
 
 def needed_bytes(model: ModelSpec, training: TrainingSpec, *, checkpointing: bool = False) -> tuple[int, int]:
@@ -44,6 +65,25 @@ def needed_bytes(model: ModelSpec, training: TrainingSpec, *, checkpointing: boo
     length = training.sequence_length
     least = training_bytes(model, 1, length, checkpointing=checkpointing)
     return least, training_bytes(model, training.batch_size, length, checkpointing=checkpointing)
+
+
+def evaluation_needs(manifest: RunManifest) -> tuple[int, int]:
+    """The least that a validator of a full round needs, with one window at a time, and what whole batches take."""
+    length, batch = manifest.training.sequence_length, manifest.scoring.eval_batch
+    least, most = (evaluation_bytes(manifest.model, manifest.codec, windows * length, manifest.places) for windows in (1, batch))
+    return least, most
+
+
+def training_in_words(manifest: RunManifest, *, checkpointing: bool = False) -> str:
+    """What a worker needs, for people."""
+    least, most = needed_bytes(manifest.model, manifest.training, checkpointing=checkpointing)
+    return f"{as_memory(least)} to train one window at a time, {as_memory(most)} for whole batches of {manifest.training.batch_size}"
+
+
+def evaluation_in_words(manifest: RunManifest) -> str:
+    """What a validator needs, for people."""
+    least, most = evaluation_needs(manifest)
+    return f"{as_memory(least)} to evaluate one window at a time, {as_memory(most)} for whole batches of {manifest.scoring.eval_batch}"
 
 
 def as_memory(size: int) -> str:

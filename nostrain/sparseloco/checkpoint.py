@@ -25,6 +25,7 @@ from nostrain.sparseloco.layout import tensor_sizes
 from nostrain.units import Digest
 
 _LENGTH_BYTES: Final = 8
+_BLOCK_BYTES: Final = 4 << 20
 
 
 def write_bytes(path: str | os.PathLike[str], *parts: bytes | memoryview) -> BlobRef:
@@ -138,6 +139,28 @@ def map_checkpoint_untrusted(path: str | os.PathLike[str], tensors: Sequence[Ten
     with open(path, "rb") as file:
         _check_untrusted(file, tensors)
         return np.memmap(file, "<f4", "r", offset=file.tell())
+
+
+def checkpoint_root_untrusted(path: str | os.PathLike[str], tensors: Sequence[TensorSpec]) -> Digest:
+    """The Merkle root of a checkpoint that somebody else wrote, read a few MiB at a time, all of which are checked.
+
+    Raises:
+        RemoteProtocolError: the file is not the canonical checkpoint of `tensors`, or a weight is not finite.
+        OSError: the file cannot be read, or shrinks meanwhile.
+    """
+    leaves, missing = _Leaves(tensors), 4 * sum(tensor_sizes(tensors))
+    with open(path, "rb") as file:
+        _check_untrusted(file, tensors)
+        while missing:
+            block = file.read(min(missing, _BLOCK_BYTES))
+            missing -= len(block)
+            if not block or len(block) % 4:
+                raise OSError(f"{path} ended while it was read")
+            if not _all_finite(np.frombuffer(block, "<f4")):
+                raise RemoteProtocolError("checkpoint", "a weight is not finite")
+            leaves.add(memoryview(block))
+    leaves.end()
+    return leaves.root()
 
 
 def _check_untrusted(file: BinaryIO, tensors: Sequence[TensorSpec]) -> None:

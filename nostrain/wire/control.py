@@ -58,6 +58,15 @@ class Online(msgspec.Struct, frozen=True):
     seconds: int
 
 
+class MemoryStatus(msgspec.Struct, frozen=True):
+    """Bytes that the engine may use, 0 if nothing is known; and what the run that is followed takes of a worker or validator, estimated: with one
+    window at a time, and with whole batches."""
+
+    has: int
+    least: int | None = None
+    most: int | None = None
+
+
 class Status(msgspec.Struct, frozen=True):
     """Everything `nostrain-ctl status` shows. `engine_starts` above 1 means that the engine process had to be replaced. `online`: who was heard of
     those that take part in the run."""
@@ -78,6 +87,7 @@ class Status(msgspec.Struct, frozen=True):
     blobs_url: str | None
     lightning: LightningStatus | None = None
     online: tuple[Online, ...] = ()
+    memory: MemoryStatus | None = None
 
 
 class WalletChannel(msgspec.Struct, frozen=True):

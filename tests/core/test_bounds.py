@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
@@ -106,7 +107,18 @@ def test_a_worker_joins_no_run_that_its_machine_cannot_hold() -> None:
     poor = listening(4 << 30)
     assert not poor.has("run")
     assert poor.told("runs_too_large") == ["run example (11111111) needs 6,173 MiB to train, this machine has 4,096 MiB: not joined"]
-    for able in (listening(7 << 30), listening(0), listening(4 << 30, "validator")):
+    for able in (listening(7 << 30), listening(0)):
+        assert able.has("run")
+        assert able.told("runs_too_large") == []
+
+
+def test_a_validator_joins_no_run_that_its_machine_cannot_hold() -> None:
+    poor = listening(1 << 30, "validator")
+    assert not poor.has("run")
+    (told,) = poor.told("runs_too_large")
+    assert re.fullmatch(r"run example \(11111111\) needs [\d,]+ MiB to evaluate, this machine has 1,024 MiB: not joined", told)
+    # Whole batches would take 20 GiB: one window at a time, it can.
+    for able in (listening(4 << 30, "validator"), listening(0, "validator")):
         assert able.has("run")
         assert able.told("runs_too_large") == []
 

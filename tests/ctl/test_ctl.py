@@ -19,7 +19,7 @@ from nostrain.ctl.main import main
 from nostrain.ctl.render import printable
 from nostrain.protocol.limits import MAX_ROUNDS, MAX_VALIDATORS, MAX_WORKERS
 from nostrain.units import Digest, EventId, Pubkey
-from nostrain.wire.control import MAX_LINE, Answer, Request, RunStatus, Status
+from nostrain.wire.control import MAX_LINE, Answer, MemoryStatus, Request, RunStatus, Status
 
 MAX_HELP_CPU_S = 0.150
 
@@ -163,6 +163,11 @@ def test_a_halted_run_says_why(tmp_path: Path) -> None:
         ({"run": None}, "run  none found yet"),
         ({"run": None, "roles": ("blobs",)}, "only serves blobs"),
         ({"relays_connected": ()}, "none connected"),
+        ({"memory": MemoryStatus(16 << 30, 440 << 20, 453 << 20)}, "memory  needs 440 MiB with one window at a time, 453 MiB for whole"),
+        ({"memory": MemoryStatus(16 << 30, 440 << 20, 453 << 20)}, "batches; has 16 GiB"),
+        ({"memory": MemoryStatus(0, 440 << 20, 453 << 20)}, "has an unknown amount: set engine.memory_mb"),
+        ({"run": None, "memory": MemoryStatus(4 << 30)}, "memory  has 4,096 MiB"),
+        ({"run": None, "memory": MemoryStatus(4 << 30), "counters": {"runs_too_large": 2}}, "2 runs need more and were not joined"),
     ],
 )
 def test_what_is_not_there_is_said(tmp_path: Path, changes: dict[str, object], said: str) -> None:

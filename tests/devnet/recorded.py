@@ -38,6 +38,7 @@ class Recording:
         """An observer that has read the first `count` events, but for those at the places in `without`; and what it said."""
         lines: list[str] = []
         observer = Observer(lines.append, self.names)
+        observer.roles = tuple(one.role for one in self.participants)
         for place, event in enumerate(self.events[:count]):
             if place not in without:
                 observer.take(event)

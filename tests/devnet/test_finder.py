@@ -204,6 +204,7 @@ def test_the_list_in_a_terminal(answering: list[object]) -> None:
         "example",
         RUN,
         "parameters",
+        "memory: a worker needs 4",
         "pays 8,000 sat a round to at most 8 workers, ticket 50 sat, on regtest",
         "round 1 of 8",
         "npub1",
@@ -225,7 +226,14 @@ def test_a_run_in_a_terminal_commands_nothing(answering: list[object]) -> None:
     ran = CliRunner().invoke(main, ["run", "show", RUN, "--relay", "wss://a"])
     assert ran.exit_code == 0
     assert "\x1b" not in ran.output
-    for said in ("2 of at least 3 validators", "w (training)", "1 enrolled: v?[2J", "nevent1"):
+    for said in (
+        "2 of at least 3 validators",
+        "w (training)",
+        "1 enrolled: v?[2J",
+        "nevent1",
+        "to train one window",
+        "to evaluate one window",
+    ):
         assert said in ran.output
 
 

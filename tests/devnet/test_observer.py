@@ -38,6 +38,8 @@ def test_one_line_for_each_phase_and_round(recorded: Recording) -> None:
     names = ["open", *PHASES.values()]
     assert phases == {("round", str(number), name): 1 for number in range(1, ROUNDS + 1) for name in names}
     assert sum("holds the first checkpoint" in line for line in lines) == 1 + WORKERS + VALIDATORS
+    assert sum("parameters: a worker needs" in line for line in lines) == 1
+    assert sum(f"all {WORKERS + VALIDATORS} engines need" in line for line in lines) == 1
     assert max(map(len, lines)) < 90
 
 
