@@ -1,8 +1,8 @@
 """The one TOML of a daemon: schema, precedence, messages (design section 10, ConfigError)."""
 
+from nostrain.config.blobs import BlobsConfig
 from nostrain.config.load import load_config
 from nostrain.config.schema import (
-    BlobsConfig,
     CoordinatorConfig,
     DaemonConfig,
     EngineConfig,

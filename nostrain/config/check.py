@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from nostrain.config.blobs import BlobsConfig, PricesConfig
 from nostrain.config.own_money import check_channels, check_lightning
 from nostrain.config.runs import joined_run
-from nostrain.config.schema import ANY, BlobsConfig, DaemonConfig, EngineConfig, PricesConfig, RunConfig, SettlementConfig
+from nostrain.config.schema import ANY, DaemonConfig, EngineConfig, RunConfig, SettlementConfig
 from nostrain.errors import ConfigError
 from nostrain.protocol.engines import DEVICES
 from nostrain.protocol.limits import MAX_RELAYS

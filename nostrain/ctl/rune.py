@@ -8,8 +8,9 @@ from pathlib import Path
 import click
 import msgspec
 
+from nostrain.config.blobs import PricesConfig
 from nostrain.config.load import load_config
-from nostrain.config.schema import DaemonConfig, PricesConfig
+from nostrain.config.schema import DaemonConfig
 from nostrain.ctl.options import show_json
 from nostrain.errors import ConfigError
 from nostrain.lightning.rights import Use, restrictions

@@ -14,7 +14,8 @@ from nostrain.blobs.app import blossom_app
 from nostrain.blobs.housekeeping import Housekeeping, Retention
 from nostrain.blobs.policy import BlobLimits
 from nostrain.blobs.store import LOCAL
-from nostrain.config.schema import BlobsConfig, DaemonConfig, RetentionConfig
+from nostrain.config.blobs import BlobsConfig, RetentionConfig
+from nostrain.config.schema import DaemonConfig
 from nostrain.daemon.clock import SystemClock
 from nostrain.daemon.money import Office
 from nostrain.daemon.uploads import RunStore, RunUploads

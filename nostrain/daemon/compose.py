@@ -17,8 +17,9 @@ from nostrain.blobs.client import BlossomClient
 from nostrain.blobs.download import connections
 from nostrain.blobs.housekeeping import Housekeeping
 from nostrain.blobs.tuning import Tuning
+from nostrain.config.blobs import PriceConfig
 from nostrain.config.runs import joined_run
-from nostrain.config.schema import ANY, DaemonConfig, EngineConfig, PriceConfig
+from nostrain.config.schema import ANY, DaemonConfig, EngineConfig
 from nostrain.core.bounds import manifest_problem
 from nostrain.core.identity import Identity, RunPlan
 from nostrain.core.rows import NodeState, Run

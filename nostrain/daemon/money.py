@@ -9,7 +9,8 @@ from typing import Final, NamedTuple
 import httpx
 import trio
 
-from nostrain.config.schema import DaemonConfig, PriceConfig, PricesConfig
+from nostrain.config.blobs import PriceConfig, PricesConfig
+from nostrain.config.schema import DaemonConfig
 from nostrain.daemon.clock import OsEntropy, SystemClock
 from nostrain.daemon.policies import channel_policy, withdraw_policy
 from nostrain.daemon.tickets import NodeInvoices, NodeTickets, RunTolls

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nostrain.config.schema import BlobsConfig, CoordinatorConfig, DaemonConfig, RunConfig
+from nostrain.config.blobs import BlobsConfig
+from nostrain.config.schema import CoordinatorConfig, DaemonConfig, RunConfig
 from nostrain.daemon.compose import run_plan
 from nostrain.daemon.dataset import curations_of
 from nostrain.errors import ConfigError

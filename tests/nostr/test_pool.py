@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from typing import Any
-
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -12,17 +9,11 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from nostrain.errors import LocalProtocolError
 from nostrain.nostr.pool import RelayPool
 from nostrain.nostr.watch import Settings
-from nostrain.protocol.event import Event, Filter
-from nostrain.wire.event import encode_event
-from tests.nostr.pools import WANTED, pool, take
+from nostrain.protocol.event import Filter
+from tests.nostr.pools import WANTED, as_object, pool, take
 from tests.nostr.scripted_relay import ALICE, ScriptedRelay, Wire, note
 
 
-def as_object(event: Event) -> Any:
-    return json.loads(encode_event(event))
-
-
-# Subscribing
 async def test_history_is_paged_and_everything_arrives_once(autojump_clock: MockClock) -> None:
     stored = [note(str(i), created_at=1_000 + i // 2) for i in range(20)]
     relay = ScriptedRelay(*stored, cap=3)

@@ -13,11 +13,10 @@ from nostrain.errors import ConfigError, RemoteProtocolError
 from nostrain.nostr.pool import open_pool
 from nostrain.protocol.event import Event
 from nostrain.wire.event import parse_event_untrusted
-from tests.nostr.pools import NOW, WANTED, pool, take
+from tests.nostr.pools import START, WANTED, pool, take
 from tests.nostr.scripted_relay import ALICE, ScriptedRelay, Wire, note
 
 
-# Liveness and authentication
 async def test_unanswered_ping_means_reconnect(autojump_clock: MockClock) -> None:
     relay = ScriptedRelay()
     relay.ignores_pings = True
@@ -71,7 +70,7 @@ async def test_authentication_on_challenge_opens_the_relay(autojump_clock: MockC
         await relays.publish(note("mine"))
         assert await take(events, 1) == ["stored"]
     (auth,) = relay.auths
-    assert (auth.kind, auth.pubkey, auth.created_at) == (22242, ALICE.pubkey, NOW)
+    assert (auth.kind, auth.pubkey, auth.created_at) == (22242, ALICE.pubkey, START)
     assert auth.tags == (("relay", "ws://a"), ("challenge", "chal-lenge"))
 
 

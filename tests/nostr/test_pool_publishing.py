@@ -12,7 +12,6 @@ from tests.nostr.pools import pool
 from tests.nostr.scripted_relay import ScriptedRelay, note
 
 
-# Publishing
 async def test_quorum_is_enough_and_a_dead_relay_blocks_nobody(autojump_clock: MockClock) -> None:
     a, b, dead = ScriptedRelay(), ScriptedRelay(), ScriptedRelay()
     dead.silent = True
