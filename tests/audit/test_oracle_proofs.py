@@ -15,7 +15,8 @@ from nostrain.protocol import messages as m
 from nostrain.protocol.event import Event
 from nostrain.wire import dlc
 from nostrain.wire.messages import attestation_item_untrusted, oracle_item_untrusted
-from tests.docs.examples import VALIDATORS, WORKERS, b64
+from tests.docs.examples import VALIDATORS, WORKERS
+from tests.docs.parties import b64
 
 from .fraud_world import PUBLIC, ROUND, attested, relayed
 

@@ -28,7 +28,8 @@ from nostrain.wire import dlc
 from nostrain.wire.messages import draft, oracle_item_untrusted, read_message_untrusted
 from tests.core.actors import EXAMPLES, MESSAGES, ROUND
 from tests.core.onlookers import NOW, Onlooker, event
-from tests.docs.examples import COORDINATOR, ROUNDS, START, VALIDATORS, WORKERS, Party, b64
+from tests.docs.examples import COORDINATOR, ROUNDS, START, VALIDATORS, WORKERS, Party
+from tests.docs.parties import b64
 
 
 def closed(node: Onlooker) -> bool:

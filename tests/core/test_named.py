@@ -20,7 +20,8 @@ from nostrain.wire import dlc
 from nostrain.wire.messages import oracle_item_untrusted, read_message_untrusted
 from tests.core.actors import EXAMPLES, MESSAGES, ROUND, Node
 from tests.core.onlookers import Onlooker, event
-from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS, Party, b64
+from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS, Party
+from tests.docs.parties import b64
 
 LABELS = list(EXAMPLES.events)
 

@@ -8,28 +8,17 @@ the events is made up: the blobs' bytes, the checkpoint's root, the losses, and 
 
 from __future__ import annotations
 
-import base64
 import re
-from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
-
-import msgspec
 
 from nostrain.core.effects import DrawLocks, LocksDrawn, LocksOpened, LockTerms, OpenLocks
 from nostrain.core.rounds.scoring import standings, thermometer
 from nostrain.core.timing import deadlines
-from nostrain.crypto import chain, schnorr
-from nostrain.crypto.oracle import endorsement_message, nonce_scalar, outcome_message
-from nostrain.crypto.points import base_multiply, encode_point
 from nostrain.daemon.runners import locks
-from nostrain.hashes import sha256_hex, tagged_hash
-from nostrain.keys.signer import NostrSigner
-from nostrain.keys.store import RootSecret
+from nostrain.hashes import sha256_hex
 from nostrain.protocol import messages as m
 from nostrain.protocol.digests import (
     commitment_digest,
-    endorsed_text,
     initial_state_id,
     next_state_id,
     oracle_event_id,
@@ -49,100 +38,20 @@ from nostrain.protocol.manifest import (
     TimingSpec,
     TrainingSpec,
 )
-from nostrain.units import Digest, EventId, Msat, Ppm, Pubkey, UnixTime
-from nostrain.wire import dlc
-from nostrain.wire.bolt12_offer import encode_offer
+from nostrain.units import Digest, Msat, Ppm, UnixTime
 from nostrain.wire.discovery import draft_advert, draft_handler, draft_inbox_list, draft_relay_list, draft_server_list
-from nostrain.wire.event import encode_event
-from nostrain.wire.messages import attestation_item_untrusted, draft, oracle_item_untrusted, payout_untrusted
+from tests.docs.page import MARKED, PAGE, SHOWN, rendered
+from tests.docs.parties import BLOBS, COORDINATOR, ROUNDS, START, VALIDATORS, WORKERS, Party, blob
 
-PAGE: Final = Path(__file__).parents[2] / "docs" / "protocol.md"
-START: Final = UnixTime(1_767_225_600)
-BLOBS: Final = "https://blobs.example"
 RELAYS: Final = ("wss://relay.example", "wss://other.example")
 SERVERS: Final = ("https://blobs.example", "https://mirror.example")
 MODEL: Final = ModelSpec(hidden_size=64, intermediate_size=128, num_hidden_layers=1, num_attention_heads=2, num_key_value_heads=2)
-ROUNDS: Final = 8
 CODEC: Final = CodecSpec()
 OUTER: Final = OuterSpec()
 LOSS: Final = 5_545_000_000
 GAINS: Final = (31_000_000, 22_000_000, 8_000_000)
 CAPS: Final = (61_002, 65_536, 65_536)
 """What the validators measure of each worker: gain in nanonats, c_i in 1/65536. The third falls below the first level."""
-
-
-class Party:
-    """A participant with a fixed root secret."""
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.root = RootSecret(tagged_hash("nostrain/example", name.encode()))
-        self.signer = NostrSigner(self.root)
-        self.pubkey: Pubkey = self.signer.pubkey
-        self.oracle = Pubkey(schnorr.public_key(self.root.oracle_key()).hex())
-
-    def says(self, body: m.Body, created_at: int) -> Event:
-        """The signed event that says `body`."""
-        return self.signer.sign(draft(body, UnixTime(created_at)))
-
-    def salt(self, label: str) -> Digest:
-        """32 bytes that stand for entropy."""
-        return Digest(sha256_hex(f"salt {self.name} {label}".encode()))
-
-    def endorsement(self, run: EventId, length: int = ROUNDS) -> str:
-        """The oracle key's signature that names this party's Nostr key and its hash chain."""
-        text = endorsed_text(run, self.chain_link(run, 0), length)
-        return schnorr.sign(self.root.oracle_key(), endorsement_message(self.pubkey, text)).hex()
-
-    def entry(self, run: EventId) -> m.ValidatorEntry:
-        """This party as an announcement lists it."""
-        return m.ValidatorEntry(self.pubkey, self.oracle, self.endorsement(run), self.chain_link(run, 0), ROUNDS)
-
-    def payout(self) -> m.Payout:
-        """The offer of a Lightning node of this party's."""
-        return payout_untrusted(encode_offer("regtest", f"shares of {self.name}", "02" + self.oracle))
-
-    def chain_link(self, run: EventId, index: int) -> Digest:
-        """Link `index` of the hash chain; 0 is its published end."""
-        return Digest(chain.chain_link(self.root.chain_seed(run, ROUNDS), ROUNDS, index).hex())
-
-    def _nonces(self, event: dlc.OracleEvent, digits: int) -> list[int]:
-        template = dlc.encode_event(msgspec.structs.replace(event, nonces=()))
-        return [nonce_scalar(self.root.nonce_secret(bytes(32)), template, digit) for digit in range(digits)]
-
-    def announces(self, event_id: str, digits: int, maturity: UnixTime, payee: Pubkey) -> m.OracleItem:
-        """The oracle announcement of one thermometer."""
-        event = dlc.OracleEvent((), maturity, dlc.DigitDescriptor(digits), event_id)
-        points = tuple(encode_point(base_multiply(k))[1:].hex() for k in self._nonces(event, digits))
-        event = msgspec.structs.replace(event, nonces=points)
-        signature = schnorr.sign(self.root.oracle_key(), dlc.announcement_message(event)).hex()
-        return oracle_item_untrusted(payee, b64(dlc.encode_announcement(dlc.Announcement(signature, self.oracle, event))))
-
-    def attests(self, item: m.OracleItem, digits: Sequence[int]) -> m.AttestationItem:
-        """The attestation of `digits` for our own announcement `item`."""
-        event = dlc.parse_announcement_untrusted(base64.b64decode(item.tlv)).event
-        outcomes = tuple(map(str, digits))
-        signed = zip(self._nonces(event, len(digits)), outcomes, strict=True)
-        signatures = tuple(schnorr.sign_with_nonce(self.root.oracle_key(), k, outcome_message(o)).hex() for k, o in signed)
-        return attestation_item_untrusted(
-            item.payee, b64(dlc.encode_attestation(dlc.Attestation(event.event_id, self.oracle, signatures, outcomes)))
-        )
-
-
-def b64(data: bytes) -> str:
-    """Standard base64, as TLVs travel."""
-    return base64.b64encode(data).decode()
-
-
-def blob(label: str, size: int) -> BlobRef:
-    """A reference to bytes that stand for a blob; its URLs are those of the run's server."""
-    digest = Digest(sha256_hex(label.encode()))
-    return BlobRef(digest, size, (f"{BLOBS}/{digest}",))
-
-
-COORDINATOR: Final = Party("coordinator")
-WORKERS: Final = tuple(sorted((Party(f"worker {n}") for n in (1, 2, 3)), key=lambda party: party.pubkey))
-VALIDATORS: Final = tuple(sorted((Party(f"validator {n}") for n in (1, 2, 3)), key=lambda party: party.pubkey))
 
 
 class Examples:
@@ -336,49 +245,6 @@ class Examples:
             "blob servers": WORKERS[0].signer.sign(draft_server_list(SERVERS, START)),
             "handler information": COORDINATOR.signer.sign(draft_handler(START)),
         }
-
-
-SHOWN: Final = {
-    "manifest": "manifest",
-    "enrolment": "enrolment validator 0",
-    "announcement": "announcement",
-    "oracle announcements": "oracle announcements 0",
-    "offer": "offer",
-    "choice": "choice",
-    "openings": "openings",
-    "invoices": "invoices",
-    "commitment": "commitment 0",
-    "receipt": "receipt",
-    "acknowledgement": "acknowledgement 0",
-    "reveal": "reveal 0",
-    "verdict hash": "verdict hash 0",
-    "verdict": "verdict 0",
-    "attestation": "attestation 0",
-    "result": "result",
-    "confirmation": "confirmation 0",
-    "dispute": "dispute",
-    "run pointer": "run pointer",
-    "presence": "presence",
-    "relay list": "relay list",
-    "inbox relays": "inbox relays",
-    "blob servers": "blob servers",
-    "handler information": "handler information",
-}
-"""Example on the page → event of the round."""
-
-MARKED: Final = re.compile(r"<!-- example: ([a-z ]+) -->\n.*?<!-- end -->", re.DOTALL)
-
-
-def rendered(event: Event) -> str:
-    """The event as the page shows it: its content readable, then the whole event as it travels."""
-    whole = encode_event(event).decode()
-    if not event.content:
-        return f"```json event\n{whole}\n```\n"
-    content = msgspec.json.format(event.content.encode(), indent=2).decode()
-    return (
-        f"Content:\n\n```json content\n{content}\n```\n\n<details><summary>The signed event</summary>\n\n"
-        f"```json event\n{whole}\n```\n\n</details>\n"
-    )
 
 
 def filled(page: str) -> str:

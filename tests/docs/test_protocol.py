@@ -21,7 +21,8 @@ from nostrain.wire import kinds
 from nostrain.wire.discovery import read_advert_untrusted, read_inboxes_untrusted, read_servers_untrusted
 from nostrain.wire.event import parse_event_untrusted
 from nostrain.wire.messages import read_message_untrusted
-from tests.docs.examples import PAGE, RELAYS, SERVERS, SHOWN, START, Examples, filled
+from tests.docs.examples import RELAYS, SERVERS, START, Examples, filled
+from tests.docs.page import PAGE, SHOWN
 
 TEXT = PAGE.read_text()
 EVENTS = re.findall(r"```json event\n(.*?)\n```", TEXT, re.DOTALL)

@@ -34,6 +34,8 @@ hex32 = st.binary(min_size=32, max_size=32).map(bytes.hex)
 words = st.text(st.characters(exclude_categories=["C", "Z"], include_characters=" "), max_size=12)
 blobs = st.builds(BlobRef, hex32, st.integers(1, MAX_BLOB_BYTES), st.lists(words, max_size=MAX_URLS).map(tuple))
 SIMPLE: dict[Any, st.SearchStrategy[Any]] = {
+    type(None): st.none(),
+    msgspec.UnsetType: st.just(msgspec.UNSET),
     Digest: hex32,
     EventId: hex32,
     Pubkey: hex32,

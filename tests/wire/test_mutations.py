@@ -13,7 +13,7 @@ from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.event import Event
 from nostrain.wire.event import encode_event, parse_event_untrusted
 from nostrain.wire.messages import read_message_untrusted
-from tests.docs.examples import SHOWN
+from tests.docs.page import SHOWN
 from tests.wire.changed import EVERYTHING, resigned
 
 JUNK: list[Any] = [None, True, -1, 2**62, 2**63, 2**80, 1.5, "", "\u0000", "a\nb", "g" * 64, "ab" * 32, [], {}, [[]], [None], "x" * 5000]
