@@ -91,8 +91,10 @@ class Archive:
         with self._step() as database:
             database.executemany("INSERT OR IGNORE INTO owed SELECT ?, id FROM events WHERE id = ?", [(relay, id_) for id_ in ids])
 
-    def latest(self, relay: str, count: int) -> Sequence[EventId]:
-        """Ids of the latest events that `relay` ought to have, newest first. Gift wraps are left out: a relay may hide them even from us."""
-        query = "SELECT id FROM events WHERE kind != ? AND id NOT IN (SELECT id FROM owed WHERE relay = ?) ORDER BY number DESC LIMIT ?"
+    def latest(self, relay: str, count: int, *, letters: bool = False) -> Sequence[EventId]:
+        """Ids of the latest events that `relay` ought to have, newest first: of gift wraps, or of all others. A relay may hide gift wraps even from us."""
+        query = (
+            "SELECT id FROM events WHERE (kind = ?) = ? AND id NOT IN (SELECT id FROM owed WHERE relay = ?) ORDER BY number DESC LIMIT ?"
+        )
         with self._step() as database:
-            return [EventId(row[0]) for row in database.execute(query, (GIFT_WRAP, relay, count))]
+            return [EventId(row[0]) for row in database.execute(query, (GIFT_WRAP, letters, relay, count))]

@@ -67,6 +67,23 @@ async def test_a_relay_that_forgets_what_it_took_before_there_was_a_quorum_is_gi
         assert relays["a"].events == relays["b"].events == relays["c"].events == [event]
 
 
+async def test_letters_are_given_again_to_a_relay_that_has_forgotten_everything(autojump_clock: MockClock) -> None:
+    relay, letter = Stocked(), note("wrapped", kind=1059)
+    relay.made = [*(note(str(i), created_at=1_000 + i) for i in range(3)), letter]
+    async with pool(relay) as relays:
+        for event in relay.made:
+            await relays.publish(event)
+        relay.events.remove(letter)
+        del relay.events[0]
+        relay.wire.drop()
+        await trio.sleep(700)
+        assert letter not in relay.events, "one that lost a part may be hiding it from us"
+        relay.events.clear()
+        relay.wire.drop()
+        await trio.sleep(60)
+        assert {event.id for event in relay.events} == {event.id for event in relay.made}
+
+
 async def test_a_relay_that_has_everything_is_asked_once_when_it_comes_back(autojump_clock: MockClock) -> None:
     relay = Stocked()
     relay.made = [note(str(i), created_at=1_000 + i) for i in range(250)]
