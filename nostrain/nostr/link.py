@@ -195,7 +195,7 @@ class Link:
     async def _take_stock(self, *, whole: bool) -> bool:
         """Find what the relay has lost, newest first; unless the `whole` stock is taken, only as long as something is missing. Whether something is.
 
-        Gift wraps cannot be asked about: one that has nothing of our latest page is given the latest of them again, too.
+        Gift wraps cannot be asked about: one that comes back without anything of our latest page is given the latest of them again, too.
         """
         lost = False
         latest = self._archive.latest(self.url, STOCK_EVENTS)
@@ -207,7 +207,7 @@ class Link:
             missing = await connection.missing(page)
             self._member.counts["lost by the relay"] += len(missing)
             self._archive.owe(self.url, reversed([id_ for id_ in page if id_ in missing]))
-            if not lost and len(missing) == len(page):
+            if not whole and not lost and len(missing) == len(page):
                 self._archive.owe(self.url, reversed(self._archive.latest(self.url, STOCK_PAGE, letters=True)))
             lost |= bool(missing)
             if not whole and not missing:
