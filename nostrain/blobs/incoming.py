@@ -1,4 +1,4 @@
-"""A file on its way into the store: written in large steps in a thread, hashed on the way, and worth nothing until it is committed."""
+"""A file on its way into the store: written and hashed in large steps, in a thread, while the next step comes; worth nothing until it is committed."""
 
 from __future__ import annotations
 
@@ -75,6 +75,8 @@ class Incoming:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | (0 if keep else os.O_EXCL), 0o600)
         self._hash = hashlib.sha256()
         self._buffer = bytearray()
+        self._writing: trio.Event | None = None
+        self._fault: BaseException | None = None
 
     @property
     def outstanding(self) -> int:
@@ -95,17 +97,20 @@ class Incoming:
     async def write(self, chunk: bytes) -> None:
         """Append `chunk`. Raises RemoteProtocolError, before anything of it is written, when the file would exceed `limit`; StorageFull.
 
-        After a cancellation the file is whole up to some chunk and can only be restarted or closed.
+        What is wrong with the disk may be raised by a later call. After a cancellation the file is whole up to some chunk and can only be restarted
+        or closed.
         """
         if self.size + len(chunk) > self.limit:
             raise RemoteProtocolError("blob", f"longer than the {self.limit} bytes that were allowed")
         self.size += len(chunk)
         self._buffer += chunk
         if len(self._buffer) >= STEP:
-            await trio.to_thread.run_sync(self._flush)
+            await self._settle()
+            self._start()
 
     async def so_far(self) -> Digest:
         """The SHA-256 of what was written. Raises StorageFull."""
+        await self._settle()
         await trio.to_thread.run_sync(self._flush)
         return Digest(self._hash.copy().hexdigest())
 
@@ -115,14 +120,48 @@ class Incoming:
 
     async def restart(self) -> None:
         """Forget everything written so far."""
+        await self.settled()
+        self._fault = None
         self._buffer.clear()
         self._hash = hashlib.sha256()
         self.size = self._expected = 0
         self.restarts += 1
         await trio.to_thread.run_sync(self._truncate)
 
-    def finish(self) -> Digest:
-        """Flush and fsync; the digest. Blocking: call it in a thread. Raises StorageFull."""
+    async def settled(self) -> None:
+        """Return when no thread is at work on the file; before it is closed. Not cancellable: it is a step that is written."""
+        if self._writing is not None:
+            with trio.CancelScope(shield=True):
+                await self._writing.wait()
+
+    async def finish(self) -> Digest:
+        """Flush and fsync; the digest. Raises StorageFull."""
+        await self._settle()
+        return await trio.to_thread.run_sync(self._finish)
+
+    async def _settle(self) -> None:
+        await self.settled()
+        if self._fault is not None:
+            raise self._fault
+
+    def _start(self) -> None:
+        """Write and hash the buffer in a thread of trio's."""
+        data, self._buffer = self._buffer, bytearray()
+        self._writing, token = trio.Event(), trio.lowlevel.current_trio_token()
+        trio.lowlevel.start_thread_soon(lambda: self._try_to_store(data), lambda _: token.run_sync_soon(self._written))
+
+    def _written(self) -> None:
+        assert self._writing is not None
+        self._writing.set()
+        self._writing = None
+
+    def _try_to_store(self, data: bytearray) -> None:
+        try:
+            self._store(data)
+        except BaseException as error:
+            self._fault = error
+
+    def _finish(self) -> Digest:
         self._flush()
         with no_room():
             os.fsync(self._fd)
@@ -139,6 +178,9 @@ class Incoming:
 
     def _flush(self) -> None:
         data, self._buffer = self._buffer, bytearray()
+        self._store(data)
+
+    def _store(self, data: bytearray) -> None:
         with no_room():
             write_all(self._fd, data)
         self._hash.update(data)

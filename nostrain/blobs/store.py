@@ -88,6 +88,7 @@ class BlobStore:
                 incoming.keep = False
                 raise
             finally:
+                await incoming.settled()
                 self._arriving.discard(incoming)
                 incoming.close()
         finally:
@@ -96,7 +97,10 @@ class BlobStore:
 
     async def commit(self, incoming: Incoming, digest: Digest, owner: Pubkey = LOCAL) -> bool:
         """Make the file the blob `digest`, stored by `owner`; whether it is new here. Raises DigestMismatch, StorageFull."""
-        return await trio.to_thread.run_sync(self._commit, incoming, digest, owner)
+        sha256 = await incoming.finish()
+        if sha256 != digest:
+            raise DigestMismatch("blob", f"has the SHA-256 {sha256}, not {digest}")
+        return await trio.to_thread.run_sync(self._install, incoming.path, digest, owner)
 
     async def put_stream(self, chunks: AsyncIterable[bytes], digest: Digest, size: int, owner: Pubkey = LOCAL) -> bool:
         """Store the `size` bytes of `chunks` as `digest`; whether it is new here.
@@ -210,12 +214,6 @@ class BlobStore:
 
     def _temporary(self) -> Path:
         return self._tmp / f"{next(self._counter)}.part"
-
-    def _commit(self, incoming: Incoming, digest: Digest, owner: Pubkey) -> bool:
-        found = incoming.finish()
-        if found != digest:
-            raise DigestMismatch("blob", f"has the SHA-256 {found}, not {digest}")
-        return self._install(incoming.path, digest, owner)
 
     def _install(self, temporary: Path, digest: Digest, owner: Pubkey) -> bool:
         """Rename a complete, fsynced file into place and add its row; both or neither."""

@@ -6,7 +6,12 @@ and the daemon's shutdown, for ever. It also forgets connections in some corners
 
 from __future__ import annotations
 
+from typing import Final
+
 import trio
+
+READ: Final = 1 << 17
+"""Bytes that are read at once while a body streams in: with hypercorn's 64 KiB an upload costs a quarter more CPU."""
 
 
 class BoundedStream:
@@ -16,10 +21,12 @@ class BoundedStream:
         self._inner = inner
         self._send_timeout, self._silence = send_timeout, silence
         self._moved = trio.current_time()
+        self._streaming = False
         self.socket = inner.socket
 
     async def send_all(self, data: bytes) -> None:
         """Send everything, or raise BrokenResourceError once the peer has taken too long."""
+        self._streaming = False
         with trio.move_on_after(self._send_timeout) as scope:
             await self._inner.send_all(data)
         if scope.cancelled_caught:
@@ -28,10 +35,15 @@ class BoundedStream:
         self._moved = trio.current_time()
 
     async def receive_some(self, max_bytes: int) -> bytes:
-        """As `trio.SocketStream.receive_some`, or raise BrokenResourceError once nothing has moved in either direction for too long."""
+        """As `trio.SocketStream.receive_some`, but after a full read perhaps more than `max_bytes`.
+
+        Raises BrokenResourceError once nothing has moved in either direction for too long.
+        """
         while trio.current_time() < self._moved + self._silence:
             with trio.move_on_at(self._moved + self._silence):
-                data = bytes(await self._inner.receive_some(max_bytes))
+                # Not for the first bytes of a request: how much of them comes at once is the limit of its headers.
+                data = bytes(await self._inner.receive_some(READ if self._streaming else max_bytes))
+                self._streaming = len(data) >= max_bytes
                 self._moved = trio.current_time()
                 return data
         self.abort()
