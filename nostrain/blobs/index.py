@@ -94,9 +94,16 @@ class UploadIndex:
         """Whether anyone still has an upload of `digest`."""
         return self._db.execute("SELECT 1 FROM upload WHERE digest = ? LIMIT 1", (digest,)).fetchone() is not None
 
-    def usage(self, owner: Pubkey) -> int:
-        """Sum of the sizes of what `owner` has stored."""
-        (total,) = self._db.execute("SELECT coalesce(sum(size), 0) FROM upload WHERE owner = ?", (owner,)).fetchone()
+    def usage(self, owner: Pubkey, but: Pubkey) -> int:
+        """Sum of the sizes of what `owner` has stored, and `but` has not."""
+        (total,) = self._db.execute(
+            """
+            SELECT coalesce(sum(size), 0) FROM upload AS u WHERE owner = ? AND NOT EXISTS (
+                SELECT 1 FROM upload AS o WHERE o.digest = u.digest AND o.owner = ? AND o.owner <> u.owner
+            )
+            """,
+            (owner, but),
+        ).fetchone()
         return int(total)
 
     def uploads(self, owner: Pubkey, after: Digest | None, limit: int) -> list[Upload]:

@@ -136,8 +136,8 @@ class BlobStore:
         await self._alone(partial(self._discard, digest, owners))
 
     async def usage(self, owner: Pubkey) -> int:
-        """Bytes that `owner` has stored."""
-        return await self._alone(partial(self._index.usage, owner))
+        """Bytes that `owner` has stored and that are not our own as well: what belongs to a run is nobody's burden."""
+        return await self._alone(partial(self._index.usage, owner, LOCAL))
 
     async def uploads(self, owner: Pubkey, after: Digest | None, limit: int) -> list[Upload]:
         """What `owner` has stored, newest first, after the blob `after`."""

@@ -14,7 +14,7 @@ from nostrain.blobs.app import blossom_app
 from nostrain.blobs.housekeeping import Housekeeping, Retention
 from nostrain.blobs.policy import BlobLimits
 from nostrain.blobs.store import LOCAL
-from nostrain.config.blobs import BlobsConfig, RetentionConfig
+from nostrain.config.blobs import BlobsConfig
 from nostrain.config.schema import DaemonConfig
 from nostrain.daemon.clock import SystemClock
 from nostrain.daemon.money import Office
@@ -76,8 +76,7 @@ async def open_server(stack: AsyncExitStack, config: DaemonConfig, app: ASGIApp,
         bound: str = await nursery.start(serve, app, config.blobs.bind)
     except ConfigError as error:
         raise ConfigError("blobs.bind", error.value, error.reason, f"{error.fix[0].upper()}{error.fix[1:]}") from None
-    if config.blobs.retention != RetentionConfig():
-        nursery.start_soon(keeper.run)
+    nursery.start_soon(keeper.run)
     log.info("blobs are served on %s", bound)
     return bound
 

@@ -16,6 +16,7 @@ from nostrain.blobs import housekeeping
 from nostrain.blobs.app import blossom_app
 from nostrain.blobs.housekeeping import Housekeeping, Retention
 from nostrain.blobs.incoming import STEP
+from nostrain.blobs.policy import BlobLimits
 from nostrain.blobs.store import LOCAL, BlobStore
 from nostrain.hashes import sha256_hex
 from nostrain.units import Digest
@@ -129,6 +130,19 @@ async def test_what_was_used_lately_is_not_in_the_way_and_nothing_is_removed_in_
     assert server.has(b"a" * 1000)
     assert await server.take(b"c" * 1500) == 201
     assert not server.has(b"a" * 1000)
+    server.store.close()
+
+
+async def test_what_is_the_nodes_own_too_is_not_its_uploaders_burden(tmp_path: Path) -> None:
+    server = Server(tmp_path, BlobLimits(max_blob=20_000, quota=len(DATA)))
+    assert (await server.put()).status_code == 201
+    assert (await server.put(OTHER)).status_code == 429
+    await server.store.claim(DIGEST, LOCAL)
+    assert (await server.put(OTHER)).status_code == 201
+    assert await server.store.usage(signer("alice").pubkey) == len(OTHER)
+    assert await server.store.usage(LOCAL) == len(DATA)
+    await server.store.discard(DIGEST, (LOCAL,))
+    assert await server.store.usage(signer("alice").pubkey) == len(DATA) + len(OTHER)
     server.store.close()
 
 
