@@ -13,6 +13,7 @@ from msgspec import Meta
 
 from nostrain.config.blobs import BlobsConfig
 from nostrain.config.bounds import MAX_SAT, Seconds
+from nostrain.config.scoring import ScoringConfig
 from nostrain.protocol.engines import Device, EngineKind, Precision
 from nostrain.protocol.limits import MAX_EPOCH_ROUNDS, MAX_ROUNDS, MAX_VALIDATORS, MAX_WORKERS
 from nostrain.protocol.manifest import SAT, ModelSpec, OuterSpec, Rule, SettlementSpec, TimingSpec, TrainingSpec
@@ -178,6 +179,7 @@ class RunConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     validation_bytes: Annotated[int, Meta(ge=4096)] = 256 * 1024
     delay: Annotated[int, Meta(ge=0, le=1)] = 0
     outer: OuterConfig = OuterConfig()
+    scoring: ScoringConfig = ScoringConfig()
     timing: TimingConfig = TimingConfig()
     settlement: SettlementConfig = SettlementConfig()
 

@@ -240,6 +240,7 @@ def run_plan(config: DaemonConfig, servers: tuple[str, ...], work_dir: Path, *, 
         work_dir=str(work_dir),
         outer=run.outer.spec(),
         delay=run.delay,
+        scoring=run.scoring.spec(),
         timing=run.timing.spec(),
         settlement=run.settlement.spec(servers[0] if servers else "", config.lightning.network),
     )

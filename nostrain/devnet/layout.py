@@ -12,6 +12,7 @@ from typing import Literal
 
 import msgspec
 
+from nostrain.config.scoring import ScoringConfig
 from nostrain.devnet.cheaters import USELESS, WORKERS, Cheat
 from nostrain.errors import ConfigError
 from nostrain.hashes import tagged_hash
@@ -56,6 +57,8 @@ class Options:
     """How many rounds are escrowed and paid together."""
     delay: int = 0
     """1: deltas are trained while those of the round before are scored."""
+    scoring: ScoringConfig | None = None
+    """How much validators read, when not the defaults."""
     timing: TimingSpec | None = None
     """Deadlines of the run's phases, when not the defaults."""
     stall_s: float | None = None
@@ -250,6 +253,9 @@ def config_text(participant: Participant, options: Options, relays: Sequence[str
                 f"fee_sat = {FEE_MSAT // SAT}",
                 "feerate_perkb = 0",
             ]
+        if options.scoring is not None:
+            lines += ["", "[coordinator.run.scoring]"]
+            lines += [f"{key} = {value}" for key, value in msgspec.structs.asdict(options.scoring).items()]
         timing = options.timing or (cheated_timing(options) if options.cheaters else None)
         if timing is not None:
             lines += ["", "[coordinator.run.timing]"]

@@ -1,10 +1,12 @@
 """One worker alone on a core behind a slow link: how much of a round it trains, and where the rest of the time goes.
 
-    scripts/bench link [--mbit 100] [--rtt-ms 50] [--rounds 8] [--validators 1] [--json FILE]
+    scripts/bench link [--mbit 100] [--rtt-ms 50] [--rounds 8] [--validators 1] [--delay 1] [--scored 4096] [--json FILE]
 
 A real, unpaid devnet (tiny model, H = 30), twice: the worker's connections through a TCP proxy with the link's rate and delay, and straight.
 The worker and its engine have one core to themselves, everybody else and the proxy have the others. Before, the same training job runs
 with nothing of ours beside it. Rounds count from announcement to announcement; the first, in which engines warm up, and the last do not.
+With --delay 1 the worker trains while its validators score; then a round counts from the begin of one training to that of the next
+(`_ahead.py`), and validators read only `--scored` tokens for each of their two measurements, so that they are not slower than the worker.
 """
 
 from __future__ import annotations
@@ -24,11 +26,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import _ahead
 import msgspec
 import trio
 from _throttle import Link
 
 from nostrain.config.load import load_config
+from nostrain.config.scoring import ScoringConfig
 from nostrain.devnet.layout import Options, lay_out
 from nostrain.devnet.observer import Observer, Watched
 from nostrain.devnet.processes import Processes
@@ -42,6 +46,7 @@ from nostrain.protocol.manifest import CodecSpec, ModelSpec, TrainingSpec
 
 WORKER = "worker-1"
 ALONE_TIMES = 9
+VALIDATION = "validation (the worker waits)"
 PHASES = (
     "announcement → training begins (fetch)",
     "training",
@@ -50,7 +55,7 @@ PHASES = (
     "commitment → receipt",
     "acknowledgement",
     "upload and reveal",
-    "validation (the worker waits)",
+    VALIDATION,
     "attestation",
     "aggregation, result",
     "result → next announcement (confirm)",
@@ -93,6 +98,8 @@ class Went:
     up: float
     down: float
     """Bytes a round over the link; 0 without one."""
+    others_s: float = 0.0
+    """Delayed runs: from a receipt to the next announcement, which is what training need not wait for."""
 
 
 @asynccontextmanager
@@ -136,12 +143,16 @@ async def devnet_run(root: Path, options: Options, link: Link | None, core: int)
             if observer.run is not None and observer.run.halted is not None:
                 raise SystemExit(f"the run was halted: {observer.run.halted}")
     lines = [json.loads(line) for line in (root / "trace").read_text().splitlines()]
+    setup = observer.rounds[1].seen["announced"] + zero - started
+    if options.delay:
+        mean, others, count = _ahead.mean_phases(lines, observer.rounds, zero)
+        up, down = ((sent[max(sent)][way] - sent[2][way]) / (max(sent) - 2) for way in range(2))
+        return Went(mean, sum(mean.values()), count, setup, up, down, others)
     trainings = {line["owner"]: line for line in lines if "train_ms" in line}
     measured = range(2, max(observer.rounds))
     parts = [phases(observer.rounds[n], observer.rounds[n + 1], trainings[f"work/{observer.rounds[n].round.id}"], zero) for n in measured]
     mean = {name: statistics.mean(part[name] for part in parts) for name in PHASES}
     up, down = ((sent[measured.stop][way] - sent[2][way]) / len(measured) for way in range(2))
-    setup = observer.rounds[1].seen["announced"] + zero - started
     return Went(mean, sum(mean.values()), len(measured), setup, up, down)
 
 
@@ -156,23 +167,28 @@ def phases(watched: Watched, following: Watched, training: dict[str, Any], zero:
     return dict(zip(PHASES, [begin - at["announced"], train, encode, end - begin - train - encode, *waits], strict=True))
 
 
+def waited(went: Went) -> float:
+    """Seconds a round that the worker did nothing, because validators had not finished."""
+    return went.phases.get(VALIDATION, 0.0) + went.phases.get(_ahead.PHASES[3], 0.0)
+
+
 def show(found: dict[str, Went], steps_s: float, link: Link) -> dict[str, Any]:
     """Print the table; the figures under it, as data."""
     slow, straight = found["link"], found["straight"]
     print(f"{'seconds a round':<42}{'link':>9}{'straight':>10}{'the link adds':>15}")
-    for name in PHASES:
-        one, other = slow.phases[name], straight.phases[name]
+    for name, one in slow.phases.items():
+        other = straight.phases[name]
         print(f"{name:<42}{one:9.3f}{other:10.3f}{one - other:15.3f}")
     adds = slow.wall_s - straight.wall_s
     print(f"{'wall time':<42}{slow.wall_s:9.3f}{straight.wall_s:10.3f}{adds:15.3f}")
     # Training and validation are computing: what they differ by between two runs is noise, not the link.
-    computing = ("training", "encoding", "validation (the worker waits)")
-    network_adds = sum(slow.phases[name] - straight.phases[name] for name in PHASES if name not in computing)
+    computing = ("training", "encoding", VALIDATION, *_ahead.PHASES[3:5])
+    network_adds = sum(one - straight.phases[name] for name, one in slow.phases.items() if name not in computing)
     figures = {
         "alone_s": steps_s,
         "training_of_the_round": {name: went.phases["training"] / went.wall_s for name, went in found.items()},
         "whole_round": {name: steps_s / went.wall_s for name, went in found.items()},
-        "without_waiting_for_validation": {name: steps_s / (went.wall_s - went.phases[PHASES[7]]) for name, went in found.items()},
+        "without_waiting_for_validation": {name: steps_s / (went.wall_s - waited(went)) for name, went in found.items()},
         "link_adds_s": adds,
         "link_adds_outside_computing_s": network_adds,
         "link_alone": steps_s / (steps_s + max(0.0, network_adds)),
@@ -194,7 +210,8 @@ def show(found: dict[str, Went], steps_s: float, link: Link) -> dict[str, Any]:
         f"bytes to work: {slow.up:,.0f} up and {slow.down:,.0f} down a round, {megabit:.2f} Mbit for {steps_s:.2f} s of training"
         f" ({figures['kbit_per_s_of_training']:.0f} kbit a second of it)"
     )
-    print("a round waits for its validators: delayed application (d = 1), which would train meanwhile, is not implemented")
+    if slow.others_s:
+        print(f"others take {slow.others_s:.3f} s from a receipt to the next announcement; {straight.others_s:.3f} s without the link")
     return figures
 
 
@@ -205,14 +222,20 @@ def main() -> None:
     parser.add_argument("--rtt-ms", type=float, default=50, help="round trip of the link")
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--validators", type=int, default=1)
+    parser.add_argument("--delay", type=int, choices=(0, 1), default=0)
+    parser.add_argument(
+        "--scored", type=int, help="tokens of each of the validators' measurements [default: the manifest's; with --delay 4096]"
+    )
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2 or asked.rounds < 3:
-        parser.error("it takes two cores and three rounds")
+    if len(cores) < 2 or asked.rounds < (6 if asked.delay else 3):
+        parser.error("it takes two cores and three rounds, with --delay six")
     core, others = cores[-1], set(cores[:-1])
     link, load = Link(asked.mbit * 1e6, asked.rtt_ms / 1e3), os.getloadavg()[0]
-    options = Options(rounds=asked.rounds, workers=1, validators=asked.validators, paid=False)
+    scored = asked.scored or (4_096 if asked.delay else None)
+    scoring = ScoringConfig(unassigned_tokens=scored, validation_tokens=scored) if scored else None
+    options = Options(rounds=asked.rounds, workers=1, validators=asked.validators, paid=False, delay=asked.delay, scoring=scoring)
     found: dict[str, Went] = {}
     with tempfile.TemporaryDirectory(prefix="nostrain-") as root, contextlib.chdir(root):
         Path("alone").mkdir()

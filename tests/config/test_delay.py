@@ -1,4 +1,4 @@
-"""`coordinator.run.delay`: 0 or 1, and a manifest says it only when it is 1."""
+"""`coordinator.run.delay` and what validators read, which decides whether training or scoring takes longer."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from nostrain.config.load import load_config
 from nostrain.errors import ConfigError
+from nostrain.protocol.manifest import ScoringSpec
 from tests.config.test_load import COORDINATOR, write
 
 
@@ -21,3 +22,13 @@ def test_a_run_has_a_delay_of_one_round_or_none(tmp_path: Path, text: tuple[str,
 def test_two_rounds_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"coordinator\.run\.delay"):
         load_config(write(tmp_path, COORDINATOR), ("coordinator.run.delay=2",))
+
+
+def test_what_validators_read_becomes_the_manifests(tmp_path: Path) -> None:
+    key = "coordinator.run.scoring"
+    config = load_config(write(tmp_path, COORDINATOR), (f"{key}.unassigned_tokens=8192", f"{key}.validation_tokens=4096"))
+    assert config.coordinator is not None
+    assert config.coordinator.run.scoring.spec() == ScoringSpec(unassigned_tokens=8192, validation_tokens=4096)
+    for text in (f"{key}.unassigned_tokens=131072", f"{key}.assigned_tokens=10"):
+        with pytest.raises(ConfigError, match=r"coordinator\.run\.scoring"):
+            load_config(write(tmp_path, COORDINATOR), (text,))
