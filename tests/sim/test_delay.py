@@ -24,7 +24,7 @@ from tests.sim.world import accepted_names, check_all, results, rows_of, simulat
 NAME = "worker-0"
 TRAIN_S = 20.0
 EVERY_COMMIT = bool(os.environ.get("NOSTRAIN_SIM_ALL"))
-SAMPLE = 5
+SAMPLE = 3
 
 
 def plan(*, paid: bool, **fields: object) -> Plan:
