@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from tests.lightning.scripted_node import ScriptedNode
-from tests.simnet.conftest import World
+from tests.simnet.conftest import World, running
 
 
 @pytest.fixture
@@ -23,9 +23,5 @@ async def node(tmp_path: Path) -> AsyncIterator[ScriptedNode]:
 
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
-    world = World(tmp_path)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(world.simnet.run)
+    async with running(tmp_path) as world:
         yield world
-        world.network.check()
-        nursery.cancel_scope.cancel()

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
-import msgspec
 import pytest
 import trio
 from coincurve import PrivateKey
@@ -12,27 +9,17 @@ from coincurve import PrivateKey
 from nostrain.errors import ConfigError, LocalProtocolError, Unavailable
 from nostrain.lightning.client import ClnLightning
 from nostrain.ports.lightning import HoldState, HoldUpdate
-from nostrain.units import BlockHeight, Digest, Msat, UnixTime
-from nostrain.wire.bolt11 import Bolt11, encode_bolt11
-from tests.lightning.holds import AMOUNT, HASH, PREIMAGE, Call
+from nostrain.units import BlockHeight, Digest, Msat
+from tests.lightning.holds import AMOUNT, HASH, PREIMAGE, Call, signed
 from tests.lightning.scripted_node import INFO, NODE_ID, ScriptedNode, fail, say
 from tests.simnet.conftest import PATIENCE_S
 
 KEY = PrivateKey(b"\x02" * 32)
 KEY_ID = KEY.public_key.format().hex()
-TERMS = Bolt11(
-    currency="bcrt",
-    payment_hash=HASH,
-    payment_secret="33" * 32,
-    created_at=UnixTime(int(time.time())),
-    amount_msat=AMOUNT,
-    description="",
-    min_final_cltv=144,
-)
 
 
 def bolt11(**changes: object) -> str:
-    return encode_bolt11(msgspec.structs.replace(TERMS, **changes), KEY.sign_recoverable)
+    return signed(KEY, **changes)
 
 
 def held(state: str = "unpaid", **changes: object) -> dict[str, object]:

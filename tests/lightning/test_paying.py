@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Sequence
 
@@ -17,31 +16,19 @@ from nostrain.lightning.payments import LOOK_AGAIN_S, RETRY_FOR_S, SETTLING_S, S
 from nostrain.lightning.replies import SendPay
 from nostrain.ports.lightning import PayResult
 from nostrain.units import Digest, Msat, UnixTime
-from nostrain.wire.bolt11 import Bolt11, encode_bolt11
+from tests.lightning.holds import AMOUNT, HASH, PREIMAGE, signed
 from tests.lightning.scripted_node import INFO, Act, ScriptedNode, fail, hang, say, send
 
 PATIENCE_S = 10
 PAYEE = PrivateKey(b"\x01" * 32)
 PAYEE_ID = PAYEE.public_key.format().hex()
-PREIMAGE = "42" * 32
-HASH = Digest(hashlib.sha256(bytes.fromhex(PREIMAGE)).hexdigest())
-AMOUNT = Msat(10_000_000)
 CHANNEL = {"peer_id": PAYEE_ID, "peer_connected": True, "state": "CHANNELD_NORMAL", "short_channel_id": "1x2x3", "spendable_msat": 10**9}
 FAILED = PayResult(HASH, None)
 PAID = PayResult(HASH, PREIMAGE)
 
 
 def invoice(**changes: object) -> str:
-    terms = Bolt11(
-        currency="bcrt",
-        payment_hash=HASH,
-        payment_secret="33" * 32,
-        created_at=UnixTime(int(time.time())),
-        amount_msat=AMOUNT,
-        description="",
-        min_final_cltv=144,
-    )
-    return encode_bolt11(msgspec.structs.replace(terms, **changes), PAYEE.sign_recoverable)
+    return signed(PAYEE, **changes)
 
 
 def part(status: str, *, groupid: int = 1, partid: int = 0, age_s: float = 0, preimage: str | None = None) -> dict[str, object]:

@@ -11,8 +11,8 @@ from nostrain.protocol.manifest import ScoringSpec
 from nostrain.testing.simulation import Plan, Simulation
 from nostrain.testing.steps import Death, Step
 from nostrain.units import Ppm
-from tests.sim.world import simulate, to_the_end
-from tests.sim_paid.accounts import FEE, watching
+from tests.sim.world import results, simulate, to_the_end
+from tests.sim_paid.accounts import FEE, check_accounts, watching, workers
 
 PAYER, PAYEE, VALIDATOR = "coordinator", "worker-0", "validator-0"
 EVERY_POINT = bool(os.environ.get("NOSTRAIN_SIM_ALL"))
@@ -54,3 +54,14 @@ def deaths(seed: int, name: str) -> list[Death]:
 def both(port: str, *methods: str) -> set[Step]:
     """The steps before and after each method."""
     return {Step(port, method, at) for method in methods for at in ("before", "after")}  # type: ignore[arg-type]
+
+
+async def paid_in_spite_of_it(sim: Simulation) -> None:
+    """However often and whenever somebody died: the work of all is used, and each is paid what was attested for it, once."""
+    async with watching(sim) as ended:
+        await to_the_end(sim)
+    check_accounts(sim)
+    ended.check()
+    (result,) = results(sim)
+    assert {item.worker for item in result.accepted} == workers(sim)
+    assert len(sim.tickets.payments) == sim.plan.workers

@@ -22,7 +22,7 @@ from nostrain.testing.steps import Death, Step
 from nostrain.testing.tickets import TicketFaults
 from tests.sim.world import locked_levels, reached, results, simulate, to_the_end
 from tests.sim_paid.accounts import check_accounts, check_moves, check_tickets, watching, workers
-from tests.sim_paid.crashing import EVERY_POINT, PAYEE, PAYER, VALIDATOR, both, deaths, every_death, plan, steps
+from tests.sim_paid.crashing import EVERY_POINT, PAYEE, PAYER, VALIDATOR, both, deaths, every_death, paid_in_spite_of_it, plan, steps
 
 COMMON = (
     both("journal", "load", "commit")
@@ -75,17 +75,6 @@ def test_a_crash_between_any_two_steps(name: str, seed: int) -> None:
     assert set(steps(seed)[name]) == ALL_STEPS[name], "no kind of step is left out"
     for death in deaths(seed, name):
         simulate(plan(seed, death), survives)
-
-
-async def paid_in_spite_of_it(sim: Simulation) -> None:
-    """However often and whenever somebody died: the work of all is used, and each is paid what was attested for it, once."""
-    async with watching(sim) as ended:
-        await to_the_end(sim)
-    check_accounts(sim)
-    ended.check()
-    (result,) = results(sim)
-    assert {item.worker for item in result.accepted} == workers(sim)
-    assert len(sim.tickets.payments) == sim.plan.workers
 
 
 def pairs(seed: int, *names: str) -> list[tuple[Death, Death]]:

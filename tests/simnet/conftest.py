@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -93,11 +94,18 @@ class World:
         return await self.ask(payer, "waitsendpay", payment_hash=invoice["payment_hash"])
 
 
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    world = World(tmp_path)
+@asynccontextmanager
+async def running(folder: Path) -> AsyncIterator[World]:
+    """A world that is served; in the end its money must be where it should."""
+    world = World(folder)
     async with trio.open_nursery() as nursery:
         await nursery.start(world.simnet.run)
         yield world
         world.network.check()
         nursery.cancel_scope.cancel()
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    async with running(tmp_path) as world:
+        yield world
