@@ -9,7 +9,7 @@ import pytest
 from nostrain.config.load import load_config
 from nostrain.errors import ConfigError
 from nostrain.protocol.manifest import ScoringSpec
-from tests.config.test_load import COORDINATOR, write
+from tests.config.files import COORDINATOR, write
 
 
 @pytest.mark.parametrize(("text", "delay"), [((), 0), (("coordinator.run.delay=1",), 1)])

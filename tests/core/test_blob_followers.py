@@ -12,7 +12,7 @@ from nostrain.core.pruning import KEEP_ROUNDS
 from nostrain.core.rows import NodeState, Round
 from nostrain.protocol.messages import Reveal
 from tests.core.actors import EXAMPLES, MESSAGES, ROUND, Node
-from tests.core.test_long_runs import rounds
+from tests.core.long_run import rounds
 from tests.docs.examples import COORDINATOR, Party
 
 REVEALED = {message.body.blob.sha256 for message in MESSAGES.values() if isinstance(message.body, Reveal)}

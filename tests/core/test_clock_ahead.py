@@ -12,10 +12,10 @@ from nostrain.core.timing import DAY_S
 from nostrain.core.treasury.opening_rows import Openings
 from nostrain.units import Msat, UnixTime
 from tests.core.actors import Node
+from tests.core.opening import FIRST, OPENED, OTHER, POLICY, enrols, funds, leader
 from tests.core.shares import KEYS, closed
-from tests.core.test_openings import FIRST, OPENED, OTHER, POLICY, enrols, funds, leader
-from tests.core.test_withdrawals import ABOVE, ENOUGH, KEEP, SPLICED, channel, coin, worker
-from tests.core.test_withdrawals import funds as wallet
+from tests.core.withdrawing import ABOVE, ENOUGH, KEEP, SPLICED, channel, coin, worker
+from tests.core.withdrawing import funds as wallet
 from tests.docs.examples import START, WORKERS
 
 YEAR = 365 * DAY_S

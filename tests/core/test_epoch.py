@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from hashlib import sha256
 
 import msgspec
@@ -17,28 +16,10 @@ from nostrain.core.rounds.scoring import level_of
 from nostrain.core.rows import Run
 from nostrain.core.timing import epoch_ends, held_s, settled_by
 from nostrain.protocol import messages as m
-from nostrain.protocol.digests import epoch_event_id
-from nostrain.protocol.manifest import RunManifest
 from nostrain.units import Digest, Ppm
-from tests.core.actors import EXAMPLES, LIMITS, MESSAGES, Node, changed, say, until
-from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS, Party
-
-LISTED = tuple(sorted(worker.pubkey for worker in WORKERS))
-
-
-def manifest(rounds: int, epoch_rounds: int) -> RunManifest:
-    """The example's, with other numbers."""
-    settlement = msgspec.structs.replace(EXAMPLES.manifest.settlement, epoch_rounds=epoch_rounds)
-    return msgspec.structs.replace(EXAMPLES.manifest, rounds=rounds, settlement=settlement)
-
-
-def listener(messages: Iterable[m.Message], epoch_rounds: int = 2) -> Node:
-    """A node that follows the example's run, as if its manifest had epochs, and has heard `messages` of its first round."""
-    node = Node(Party("listener"))
-    node.hear(until("manifest"))
-    run = msgspec.structs.replace(node.run, manifest=manifest(8, epoch_rounds))
-    node.state = msgspec.structs.replace(node.state, rows={**node.state.rows, "run": run}, groups={})
-    return node.hear(list(messages)[len(until("manifest")) :])
+from tests.core.actors import EXAMPLES, LIMITS, MESSAGES, changed, say, until
+from tests.core.epochs import LISTED, ends, listener, manifest, thermometers
+from tests.docs.examples import COORDINATOR, START, VALIDATORS, Party
 
 
 @given(st.integers(1, 40), st.integers(1, 8), st.data())
@@ -77,21 +58,11 @@ def test_no_round_of_an_epoch_is_worth_nothing_to_who_did_it_well() -> None:
     assert [level_of_epoch([Ppm(1_000_000)] * n, 8, EXAMPLES.manifest.scoring) for n in range(1, 9)] == [1, 1, 2, 2, 3, 3, 4, 4]
 
 
-def thermometers(party: Party, maturity: int) -> m.OracleAnnouncements:
-    """A second thermometer for each worker, for the pay of the epoch."""
-    items = tuple(party.announces(epoch_event_id(EXAMPLES.round_id, key), 4, LIMITS.attest_by.__class__(maturity), key) for key in LISTED)
-    return m.OracleAnnouncements(EXAMPLES.run, EXAMPLES.round_id, 1, items)
-
-
 def attests(party: Party, said: m.OracleAnnouncements, level: int, **changes: object) -> m.EpochAttestation:
     """The same level for everyone."""
     items = tuple(party.attests(item, (1,) * level + (0,) * (4 - level)) for item in said.items)
     body = m.EpochAttestation(EXAMPLES.run, EXAMPLES.round_id, 1, 2, Digest("a" * 64), items)
     return msgspec.structs.replace(body, **changes)
-
-
-def ends(node: Node) -> int:
-    return epoch_ends(node.run, node.round)
 
 
 def test_pay_is_what_t_validators_attest_of_the_epoch() -> None:

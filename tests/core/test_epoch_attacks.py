@@ -20,8 +20,8 @@ from nostrain.core.transaction import Transaction
 from nostrain.protocol import messages as m
 from nostrain.units import EventId, Ppm, Pubkey, UnixTime
 from tests.core.actors import EXAMPLES, HEIGHT, MESSAGES, Node, changed, say, until
+from tests.core.epochs import ends, listener, manifest, thermometers
 from tests.core.payees import held
-from tests.core.test_epoch import ends, listener, manifest, thermometers
 from tests.docs.examples import COORDINATOR, VALIDATORS, WORKERS
 
 OURS, UNSEEN = VALIDATORS[0], EventId("e" * 64)

@@ -12,10 +12,11 @@ from nostrain.core.pruning import KEEP_ROUNDS
 from nostrain.core.rows import NodeState, Outstanding, Round, Submission, Waiting
 from nostrain.core.tables import PayeeState, PayerState, ReplicaState, SubmissionState
 from nostrain.protocol.manifest import BlobRef
-from nostrain.protocol.messages import Message, Result
+from nostrain.protocol.messages import Result
 from nostrain.units import Digest, EventId
 from tests.core.actors import EXAMPLES, MESSAGES, ROUND, Node, changed, until
-from tests.core.replicas import advanced, booted, empty, next_announcement, replica, stepped
+from tests.core.long_run import long_run, rounds
+from tests.core.replicas import advanced, replica, stepped
 from tests.docs.examples import WORKERS, Party
 
 C = ReplicaState
@@ -24,28 +25,6 @@ assert isinstance(RESULT, Result)
 
 
 # --- many rounds ---------------------------------------------------------------------------------------------------------
-
-
-def rounds(count: int) -> list[Message]:
-    """So many empty rounds after the examples' (whose manifest says eight in all)."""
-    chain, head = [], MESSAGES["result"].id
-    for number in range(2, 2 + count):
-        opened = next_announcement(head, number, 100 * number)
-        closed = empty(opened, 100 * number + 95)
-        chain += [opened, closed]
-        head = closed.id
-    return chain
-
-
-def long_run() -> Node:
-    """A node that follows a run of many rounds, and has just closed the first."""
-    manifest = msgspec.structs.replace(EXAMPLES.manifest, rounds=100)
-    node = booted(WORKERS[0])
-    node.hear(ROUND[1:])
-    run = msgspec.structs.replace(node.run, manifest=manifest)
-    node.state = NodeState({**node.state.rows, "run": run})
-    node.speak()
-    return node
 
 
 def test_old_rounds_are_forgotten_and_the_chain_goes_on() -> None:

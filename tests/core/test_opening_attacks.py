@@ -11,7 +11,7 @@ from nostrain.core.treasury.liquidity_rows import Coin
 from nostrain.core.treasury.opening_rows import Openings
 from nostrain.units import BlockHeight, Msat
 from tests.core.actors import Node
-from tests.core.test_openings import FIRST, OPENED, OTHER, POLICY, enrols, funds, leader, node_id, peer
+from tests.core.opening import FIRST, OPENED, OTHER, POLICY, enrols, funds, leader, node_id, peer
 from tests.docs.examples import WORKERS, Party
 
 

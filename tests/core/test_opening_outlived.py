@@ -13,7 +13,7 @@ from nostrain.core.treasury.opening_rows import Opening, Openings
 from nostrain.core.treasury.openings import RETRY_S
 from nostrain.units import BlockHeight, Msat
 from tests.core.actors import HEIGHT, Node
-from tests.core.test_openings import FIRST, OPENED, OTHER, POLICY, RICH, enrols, funds, leader, node_id, peer
+from tests.core.opening import FIRST, OPENED, OTHER, POLICY, RICH, enrols, funds, leader, node_id, peer
 from tests.docs.examples import WORKERS
 
 KEY = f"opening/{WORKERS[0].pubkey}"

@@ -8,75 +8,24 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nostrain.core import node
-from nostrain.core.effects import ChannelOpened, Failed, OpenChannel
+from nostrain.core.effects import Failed, OpenChannel
 from nostrain.core.escrow.rows import Payer, PayerLevel, Tickets, TicketSold
 from nostrain.core.inputs import Boot, NodeChanged, Received
 from nostrain.core.rows import NodeState
 from nostrain.core.tables import OpeningState, PayerState
 from nostrain.core.timing import DAY_S
-from nostrain.core.treasury.capacity import capacity_msat
 from nostrain.core.treasury.liquidity_rows import Coin, LightningNode, Peer
 from nostrain.core.treasury.opening_rows import Opening, Openings
-from nostrain.core.treasury.policies import ChannelPolicy
 from nostrain.daemon.wallet import owners_of
 from nostrain.protocol.messages import Enrolment, NodeAddress
 from nostrain.units import BlockHeight, Digest, Msat, Pubkey
-from tests.core.actors import EXAMPLES, HEIGHT, Node, changed, until
+from tests.core.actors import EXAMPLES, HEIGHT, Node, until
+from tests.core.opening import FIRST, LATER, LEVELS, MANIFEST, OPENED, OTHER, POLICY, RICH, TXID, enrols, funds, leader, node_id, peer
 from tests.docs.examples import COORDINATOR, START, WORKERS, Party
 
-MANIFEST = EXAMPLES.manifest
-LEVELS = len(MANIFEST.scoring.levels_ppm)
 NEED = LEVELS * MANIFEST.level_msat
-FIRST, LATER = (capacity_msat(MANIFEST.settlement, LEVELS, rounds, 1000) for rounds in (4, 32))
-POLICY = ChannelPolicy(
-    to="enrolled",
-    first_rounds=4,
-    rounds=32,
-    total_msat=Msat(10 * FIRST),
-    day_msat=Msat(4 * FIRST),
-    reserve_msat=Msat(100_000_000),
-    max_channels=20,
-    minconf=3,
-    feerate_perkb=2000,
-    commitment_feerate_perkb=1000,
-    announce=False,
-    private=False,
-)
-OTHER = Coin("bb" * 32 + ":1", Msat(500_000_000), BlockHeight(HEIGHT - 9))
-RICH = Coin("aa" * 32 + ":0", Msat(500_000_000), BlockHeight(HEIGHT - 2))
 EMBEDDED = ("[64:ff9b::a00:1]:9735", "[2002:a00:1::1]:9735", "[::a00:1]:9735", "[::ffff:10.0.0.1]:9735", "[ff0e::1]:9735", "224.0.0.1:9735")
 """10.0.0.1 through a NAT64, through 6to4, and as its own; and everybody."""
-TXID = Digest("77" * 32)
-OPENED = ChannelOpened(TXID, "66" * 32)
-
-
-def node_id(party: Party) -> str:
-    """A key of its own; the machines only compare it."""
-    return "02" + party.pubkey
-
-
-def leader(*coins: Coin, peers: tuple[Peer, ...] = (), policy: ChannelPolicy = POLICY, workers: int = 1) -> Node:
-    """A coordinator whose first workers take a channel, before the first round is announced."""
-    there = Node(COORDINATOR, "coordinator")
-    there.identity = msgspec.structs.replace(there.identity, channels=policy)
-    there.take(Boot(there.identity))
-    there.block().hear(until("manifest"))
-    funds(there, *(coins or (RICH,)), peers=peers)
-    for n, party in enumerate(WORKERS[:workers]):
-        there.take(Received(enrols(n, party)))
-    return there
-
-
-def enrols(n: int, party: Party, address: str = "93.184.216.34:9735", id_: str | None = None, after: int = 3) -> object:
-    return changed(f"enrolment worker {n}", party, after, node=NodeAddress(id_ or node_id(party), address))
-
-
-def funds(there: Node, *coins: Coin, peers: tuple[Peer, ...] = ()) -> None:
-    there.take(NodeChanged("ready", None, peers, "03" * 33, coins))
-
-
-def peer(party: Party, spendable: int) -> Peer:
-    return Peer(node_id(party), True, Msat(spendable), Msat(0), 30, 30)
 
 
 def put(there: Node, key: str, row: Payer | Tickets) -> None:

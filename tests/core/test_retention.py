@@ -12,8 +12,8 @@ from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Result, Reveal
 from nostrain.units import Digest
 from tests.core.actors import EXAMPLES, MESSAGES, Node
+from tests.core.long_run import long_run, rounds
 from tests.core.replicas import advanced, stepped
-from tests.core.test_long_runs import long_run, rounds
 from tests.docs.examples import COORDINATOR, WORKERS
 
 RESULT = MESSAGES["result"].body

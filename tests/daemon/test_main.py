@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import logging
 import os
 import signal
@@ -15,12 +14,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
 
 from nostrain.core.identity import Identity
 from nostrain.core.rows import NodeState, Run
 from nostrain.daemon import blob_server, compose
-from nostrain.daemon.main import EXIT_FAILED, OneLine, explain, main
+from nostrain.daemon.main import EXIT_FAILED, OneLine, explain
 from nostrain.daemon.storage import batch_of
 from nostrain.errors import EX_CONFIG, ConfigError, LocalProtocolError, Unavailable
 from nostrain.journal.sqlite import SqliteJournal
@@ -28,11 +26,11 @@ from nostrain.keys.store import open_root
 from nostrain.ports.journal import Batch
 from nostrain.units import Pubkey
 from tests.core.actors import EXAMPLES
+from tests.daemon.whole_daemon import WORKER, configure, refused, start
 from tests.docs.examples import COORDINATOR
 
 DAEMON = (sys.executable, "-m", "nostrain.daemon")
 CTL = (sys.executable, "-m", "nostrain.ctl")
-WORKER = 'roles = ["worker"]\nrelays = ["ws://127.0.0.1:9"]\n'
 LEAD = 'roles = ["coordinator", "blobs"]\nrelays = ["ws://127.0.0.1:9"]\n[coordinator.run]\nname = "run"\nrounds = 1\n'
 
 
@@ -41,27 +39,6 @@ def _plain_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in os.environ:
         if name.startswith("NOSTRAIN_") and not name.startswith("NOSTRAIN_TEST_"):
             monkeypatch.delenv(name)
-
-
-def configure(folder: Path, text: str = 'roles = ["blobs"]\n', data: Path | None = None) -> Path:
-    path = folder / "nostraind.toml"
-    path.write_text(f'name = "node"\ndata_dir = {json.dumps(str(data or folder / "data"))}\n{text}')
-    return path
-
-
-def start(path: Path, *options: str) -> Result:
-    """Run the daemon in this process, for starts that fail."""
-    return CliRunner().invoke(main, ["--config", str(path), *options])
-
-
-def refused(result: Result, *words: str) -> None:
-    """Exit code 78 and one line with `words`, nothing else."""
-    assert result.exit_code == EX_CONFIG, result.output
-    lines = result.stderr.splitlines()
-    assert len(lines) == 1, result.stderr
-    assert lines[0].startswith("nostraind: ")
-    for word in words:
-        assert word in lines[0]
 
 
 def test_no_configuration_file(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from nostrain.daemon.storage import batch_of
 from nostrain.journal.sqlite import SqliteJournal
 from nostrain.keys.store import open_root
 from nostrain.units import Msat, Pubkey, UnixTime
-from tests.daemon.test_main import WORKER, configure, refused, start
+from tests.daemon.whole_daemon import WORKER, configure, refused, start
 
 
 def journalled(folder: Path, rows: dict[str, Row]) -> None:

@@ -18,7 +18,7 @@ from nostrain.protocol.event import Event
 from nostrain.wire.messages import read_message_untrusted
 from nostrain.wire.nip19_run import nevent
 from tests.audit.fraud_world import PUBLIC, ROUND, flipped, made, only
-from tests.contracts.test_relays import RelayProcess
+from tests.contracts.relay_process import RelayProcess
 from tests.docs.examples import COORDINATOR, START, WORKERS
 
 

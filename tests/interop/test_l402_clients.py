@@ -25,7 +25,7 @@ from nostrain.http.server import serve
 from nostrain.units import Msat
 from nostrain.wire.bolt11 import parse_bolt11_untrusted
 from tests.paid.conftest import SimnetProcess, simnet  # noqa: F401 - a fixture
-from tests.paid.test_tolls import Shop
+from tests.paid.shop import Shop
 
 TEXT = "weights, or so it is said\n" * 10
 PATIENCE_S = 30

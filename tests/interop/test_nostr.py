@@ -24,7 +24,7 @@ from nostrain.errors import RemoteProtocolError
 from nostrain.nostr.pool import RelayPool, open_pool
 from nostrain.protocol.event import Event, Filter
 from nostrain.wire.event import encode_event, parse_event_untrusted
-from tests.contracts.test_relays import Author, RelayProcess
+from tests.contracts.relay_process import Author, RelayProcess
 
 HERE = Path(__file__).parent
 TOOLS = Path(os.environ.get("NOSTRAIN_TEST_INTEROP") or HERE.parents[1] / "build" / "interop").absolute()

@@ -21,7 +21,7 @@ from nostrain.protocol.jobs import EvaluateResult, ValidationJob, ValidationResu
 from nostrain.protocol.manifest import CodecSpec, ModelSpec
 
 from .conftest import MODEL, SmallRun
-from .test_training_jobs import Trained, candidates, evaluate_job
+from .jobs import Trained, candidates, evaluate_job
 
 pytest.importorskip("torch", reason="torch is not installed: THE ENGINE `pytorch` IS NOT TESTED")
 

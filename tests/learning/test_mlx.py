@@ -25,7 +25,7 @@ from nostrain.protocol.manifest import ModelSpec, RopeScaling, TrainingSpec
 from nostrain.units import PPM, Ppm, Pubkey
 
 from .conftest import MODEL, TRAINING, SmallRun
-from .test_training_jobs import NAMES, Trained, candidates, evaluate_job
+from .jobs import NAMES, Trained, candidates, evaluate_job
 
 mx = pytest.importorskip("mlx.core", reason="mlx is not installed (extra `mlx`): THE MLX ENGINE IS NOT TESTED")
 

@@ -26,7 +26,7 @@ from nostrain.protocol.tensors import model_tensors
 from nostrain.sparseloco.checkpoint import write_bytes, write_checkpoint
 
 from .conftest import MODEL, TRAINING, SmallRun
-from .test_training_jobs import Trained, aggregate_job, candidates, evaluate_job
+from .jobs import Trained, aggregate_job, candidates, evaluate_job
 
 FRAMEWORKS = {"pytorch": "torch", "mlx": "mlx.core"}
 LARGER = msgspec.structs.replace(MODEL, num_hidden_layers=3)

@@ -16,9 +16,9 @@ from nostrain.nostr.mail import GiftWrapMail
 from nostrain.protocol.event import Event
 from nostrain.testing.relays import FakeRelayNetwork, FakeRelays, Faults
 from nostrain.units import UnixTime
+from tests.nostr.wraps import ALICE, BOB, EVE, hostile
 
 from .mail_world import FixedClock, Person
-from .test_mail_wraps import ALICE, BOB, EVE, hostile
 
 
 @asynccontextmanager

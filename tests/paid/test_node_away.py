@@ -19,7 +19,7 @@ from nostrain.daemon.runtime import Runtime
 from nostrain.errors import EX_CONFIG
 from nostrain.units import Pubkey
 from tests.paid.conftest import FUNDS, PATIENCE_S, SimnetProcess
-from tests.paid.test_wallet import HELD, hold
+from tests.paid.holding import HELD, hold
 
 
 class Told:

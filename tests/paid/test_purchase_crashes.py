@@ -22,7 +22,7 @@ from nostrain.lightning.client import ClnLightning
 from nostrain.ports.tickets import Ticket
 from nostrain.testing.steps import Death, Step
 from tests.lightning.dying import Mortal, every_death
-from tests.paid.test_real_purchase import FEE, ROUND, RUN, SIZE, Book
+from tests.paid.purchase import FEE, ROUND, RUN, SIZE, Book
 from tests.simnet.conftest import PATIENCE_S, World
 
 SELLER, BUYER = "c", "w"

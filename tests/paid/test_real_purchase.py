@@ -20,29 +20,10 @@ from nostrain.http.server import serve
 from nostrain.keys.signer import NostrSigner
 from nostrain.keys.store import RootSecret
 from nostrain.keys.tickets import DerivedTicketKeys
-from nostrain.ports.tickets import Ticket, TicketTerms
-from nostrain.units import EventId, Msat, Pubkey, UnixTime
+from nostrain.ports.tickets import Ticket
+from nostrain.units import Msat
 from tests.paid.conftest import FUNDS, SimnetProcess
-
-RUN, ROUND = EventId("11" * 32), EventId("22" * 32)
-FEE, SIZE = Msat(20_001), 50_000
-
-
-class Book:
-    """One round's tickets, in memory."""
-
-    def __init__(self, worker: Pubkey, now: UnixTime) -> None:
-        self._terms = TicketTerms(RUN, FEE, SIZE, frozenset({worker}), UnixTime(now + 300), UnixTime(now + 600))
-        self.sold: dict[Pubkey, Ticket] = {}
-
-    def terms(self, announcement: EventId) -> TicketTerms | None:
-        return self._terms if announcement == ROUND else None
-
-    def held(self, announcement: EventId, worker: Pubkey) -> Ticket | None:
-        return self.sold.get(worker)
-
-    async def redeem(self, ticket: Ticket) -> Ticket:
-        return self.sold.setdefault(ticket.worker, ticket)
+from tests.paid.purchase import FEE, ROUND, RUN, SIZE, Book
 
 
 class Shop:

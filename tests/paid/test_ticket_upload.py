@@ -33,7 +33,7 @@ from nostrain.keys.tickets import DerivedTicketKeys
 from nostrain.ports.tolls import NoTolls
 from nostrain.units import Digest, EventId, Pubkey
 from tests.paid.conftest import SimnetProcess
-from tests.paid.test_real_purchase import FEE, ROUND, RUN, SIZE, Book
+from tests.paid.purchase import FEE, ROUND, RUN, SIZE, Book
 
 DELTA = b"delta" * 1000
 DIGEST = Digest(sha256_hex(DELTA))

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,24 +33,10 @@ from tests.core.actors import EXAMPLES, MESSAGES
 from tests.daemon.examples import example
 from tests.docs.examples import COORDINATOR, WORKERS
 from tests.paid.conftest import SimnetProcess
+from tests.paid.holding import CLTV, HELD, hold
 from tests.sim.world import simulate, to_the_end
 
 FEE = Msat(500_000)
-HELD, CLTV = Msat(1_234_567), 80
-
-
-async def hold(simnet: SimnetProcess) -> None:
-    """The coordinator locks HELD towards worker-1."""
-    payer, payee = simnet.lightning("coordinator"), simnet.lightning("worker-1")
-    payment_hash = Digest(hashlib.sha256(secrets.token_bytes(32)).hexdigest())
-    bolt11 = await payee.hold_invoice(payment_hash, HELD, CLTV, 3600)
-    async with trio.open_nursery() as nursery, payee.holds() as updates:
-        nursery.start_soon(payer.pay, bolt11, payment_hash, HELD)
-        with trio.fail_after(10):
-            async for update in updates:
-                if update.cltv_expiry is not None:
-                    break
-        nursery.cancel_scope.cancel()
 
 
 async def test_a_wallet_shows_what_is_held_and_for_how_long(simnet: SimnetProcess) -> None:

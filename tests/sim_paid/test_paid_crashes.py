@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
-from functools import cache
 
 import pytest
 import trio
@@ -16,47 +15,18 @@ from nostrain.core.escrow.rows import Payee
 from nostrain.core.tables import PayeeState
 from nostrain.core.timing import SAFETY_BLOCKS
 from nostrain.ports.lightning import HoldState
-from nostrain.protocol.manifest import ScoringSpec
 from nostrain.protocol.messages import Reveal
-from nostrain.testing.simulation import Plan, Simulation
-from nostrain.testing.steps import When, at_commit
+from nostrain.testing.simulation import Simulation
+from nostrain.testing.steps import When
 from nostrain.testing.tickets import TicketFaults
-from nostrain.units import Ppm
 from tests.sim.world import reached, results, rows_of, simulate, to_the_end
-from tests.sim_paid.accounts import FEE, check_accounts, check_tickets, rounds, watching, workers
+from tests.sim_paid.accounts import check_accounts, check_tickets, rounds, watching, workers
+from tests.sim_paid.commit_points import PAYEE, PAYER, commits, plan
 from tests.sim_paid.crashing import paid_in_spite_of_it
 
-PAYER, PAYEE = "coordinator", "worker-0"
-SEED = 1
 STRIDE = 1 if os.environ.get("NOSTRAIN_SIM_ALL") else 5
-SCORING = ScoringSpec(levels_ppm=(Ppm(400_000), Ppm(700_000)))
 FAST_BLOCK_S = 10
 """So fast that an HTLC comes near its expiry within a round."""
-
-
-def plan(name: str, at: int, when: When) -> Plan:
-    """The smallest paid round."""
-    return Plan(
-        seed=SEED,
-        rounds=1,
-        workers=2,
-        instances=2,
-        scoring=SCORING,
-        fee_msat=FEE,
-        deaths=(at_commit(name, at, when),),
-        on_disk=frozenset({name}),
-    )
-
-
-@cache
-def commits(name: str) -> int:
-    """How many commits `name` makes in a run without a crash."""
-
-    async def scenario(sim: Simulation) -> int:
-        await to_the_end(sim)
-        return sim.participants[name].steps.taken[at_commit(name, 0, When.BEFORE).step]
-
-    return simulate(plan(name, 0, When.BEFORE), scenario)
 
 
 async def survives(sim: Simulation) -> int:

@@ -16,7 +16,7 @@ from nostrain.testing.steps import When
 from nostrain.units import Msat, Ppm
 from tests.sim.world import owed, rows_of, simulate, to_the_end
 from tests.sim_paid.accounts import FEE, check_accounts
-from tests.sim_paid.test_paid_crashes import PAYER, SCORING, commits, plan
+from tests.sim_paid.commit_points import PAYER, SCORING, commits, plan
 
 HOUR_S = 3_600
 LAST = 8
