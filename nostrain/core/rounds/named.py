@@ -49,12 +49,10 @@ def wanted(state: NodeState) -> Wanted:
         elif isinstance(body, Receipt | Result | Confirmation | Offer):
             round_ = state.rows.get(f"round/{body.announcement}")
             ids |= dict.fromkeys(absent(round_, row) if isinstance(round_, Round) else (body.announcement,))
-    for event_id in ids:
-        row_ = state.rows.get(f"waiting/{event_id}")
-        if isinstance(row_, Waiting) and isinstance(row_.message.body, Attestation):
-            rounds[row_.message.body.announcement] = None
-    asked = [event_id for event_id in ids if f"waiting/{event_id}" not in state.rows]
-    return Wanted(tuple(sorted(asked[:MAX_WANTED])), tuple(sorted(rounds)[:MAX_WANTED]))
+    here = {row.message.id: row.message.body for row in rows}
+    rounds |= {said.announcement: None for event_id in ids if isinstance(said := here.get(event_id), Attestation)}
+    asked = [event_id for event_id in ids if event_id not in here]
+    return Wanted(tuple(sorted(asked[:MAX_WANTED])), tuple(sorted(list(rounds)[:MAX_WANTED])))
 
 
 def absent(round_: Round, row: Waiting) -> tuple[EventId, ...]:
