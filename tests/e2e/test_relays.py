@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import nostrain
 from nostrain.devnet import report
 from nostrain.devnet.layout import Options
 from nostrain.devnet.observer import Observer
@@ -23,6 +24,8 @@ MOMENTS = ("announced", "committed", "acknowledged", "revealed", "scored")
 """When the relays are killed: somewhere between the first word of a round and its last."""
 
 WORKERS = 2
+TEXT = Path(nostrain.__file__).parent
+"""What they learn from: a fifteenth of the default, to be built and verified in no time."""
 
 
 async def kill(devnet: Devnet, names: Collection[str], moment: str) -> None:
@@ -58,7 +61,7 @@ async def test_all_relays_are_killed_in_mid_round_and_the_run_goes_on(
     with capsys.disabled():
         print(f"\nkilled when {moment}, {lasting} of 3 remember")
     lines: list[str] = []
-    options = Options(rounds=2, workers=WORKERS, validators=2, relays=3, lasting_relays=lasting, seed=rng.randrange(1000))
+    options = Options(rounds=2, workers=WORKERS, validators=2, relays=3, text=TEXT, lasting_relays=lasting, seed=rng.randrange(1000))
     async with open_devnet(tmp_path, options, lines.append) as devnet:
         await kill(devnet, devnet.relays, moment)
         for name in devnet.relays:
@@ -77,7 +80,7 @@ async def test_one_relay_of_three_dies_for_good_and_no_round_is_lost(
     with capsys.disabled():
         print(f"\nrelay-{lost + 1} killed when {moment}")
     lines: list[str] = []
-    options = Options(rounds=3, workers=WORKERS, validators=2, relays=3, seed=rng.randrange(1000))
+    options = Options(rounds=3, workers=WORKERS, validators=2, relays=3, text=TEXT, seed=rng.randrange(1000))
     async with open_devnet(tmp_path, options, lines.append) as devnet:
         await kill(devnet, list(devnet.relays)[lost : lost + 1], moment)
         await devnet.wait_for(lambda: devnet.observer.done)
