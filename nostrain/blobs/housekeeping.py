@@ -7,6 +7,7 @@ start and removed when its time has come. Whoever is downloading a blob meanwhil
 from __future__ import annotations
 
 import logging
+import sqlite3
 from dataclasses import dataclass
 from email.utils import formatdate
 from math import inf
@@ -58,7 +59,7 @@ class Housekeeping:
                     if found or lost:
                         _log.warning("blobs: %d files that the index did not know, %d of its rows had no file", found, lost)
                 await self.sweep()
-            except (OSError, StorageFull) as error:
+            except (OSError, sqlite3.Error, StorageFull) as error:
                 _log.warning("blobs cannot be tidied up now: %s", error)
             await trio.sleep(SWEEP_S)
 

@@ -15,7 +15,7 @@ from starlette.types import Message
 from nostrain.blobs import housekeeping
 from nostrain.blobs.app import blossom_app
 from nostrain.blobs.housekeeping import Housekeeping, Retention
-from nostrain.blobs.incoming import STEP
+from nostrain.blobs.incoming import STEP, StorageFull
 from nostrain.blobs.policy import BlobLimits
 from nostrain.blobs.store import LOCAL, BlobStore
 from nostrain.hashes import sha256_hex
@@ -249,25 +249,28 @@ async def test_sunset_tells_when_it_will_be_gone(tmp_path: Path) -> None:
 class Unlucky(Housekeeping):
     """Its first sweep meets a failing disk."""
 
-    def __init__(self, store: BlobStore, clock: StillClock) -> None:
+    def __init__(self, store: BlobStore, clock: StillClock, fault: Exception) -> None:
         super().__init__(store, clock, WEEK)
-        self.sweeps, self.swept = 0, trio.Event()
+        self.fault, self.sweeps, self.swept = fault, 0, trio.Event()
 
     async def sweep(self) -> int:
         self.sweeps += 1
         if self.sweeps == 1:
-            raise OSError("the disk fails")
+            raise self.fault
         count = await super().sweep()
         self.swept.set()
         return count
 
 
-async def test_a_failing_disk_ends_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("fault", [OSError("the disk fails"), sqlite3.OperationalError("the disk fails"), StorageFull("the disk fails")])
+async def test_a_failing_disk_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, fault: Exception
+) -> None:
     monkeypatch.setattr(housekeeping, "SWEEP_S", 0.0)
     server = Kept(tmp_path, WEEK)
     await server.take()
     server.clock.time += 8 * DAY
-    keeper = Unlucky(server.store, server.clock)
+    keeper = Unlucky(server.store, server.clock, fault)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keeper.run)
         await keeper.swept.wait()
