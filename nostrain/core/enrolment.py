@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from nostrain.core import calibration
 from nostrain.core.effects import Credentials, CredentialsRead, Failed, MakeOffer, OfferMade, Outcome
 from nostrain.core.escrow.rows import OwnOffer
 from nostrain.core.escrow.split import shared
@@ -28,7 +29,10 @@ def decide(tx: Transaction) -> None:
             return
         tx.emit(Credentials(owner=KEY, name="credentials", run=run.id, chain_length=run.manifest.rounds))
     elif "worker" in tx.me.roles and tx.said(f"{KEY}/0") is None:
-        tx.say(f"{KEY}/0", Enrolment(run=run.id, role="worker", name=tx.me.name, engine=tx.me.engine, node=node_of(tx, run)))
+        if calibration.known(tx):
+            speed, node = tx.memory.tokens_per_s, node_of(tx, run)
+            mine = Enrolment(run=run.id, role="worker", name=tx.me.name, engine=tx.me.engine, node=node, tokens_per_s=speed)
+            tx.say(f"{KEY}/0", mine)
     elif tx.me.pubkey in run.enrolled:
         repeat(tx, run)
         tell(tx, run)

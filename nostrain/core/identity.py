@@ -47,7 +47,8 @@ class Identity(msgspec.Struct, frozen=True, tag="identity"):
 
     `cache_bytes` of shards are kept at most, where no more are in use; 0: all of them. `address`: where our Lightning node can be reached, if others are to know it. `memory`: bytes
     that the engine may use, 0 if unknown; `checkpointing`: whether it computes activations twice to save some of it. `replicates`: whether we keep
-    our own copy of the model's state; a blob server that only has to know what is still needed does not.
+    our own copy of the model's state; a blob server that only has to know what is still needed does not. `machine`: what a worker's speed depends
+    on, which is measured again when this is another; empty: there is nothing to measure.
     """
 
     pubkey: Pubkey
@@ -66,6 +67,7 @@ class Identity(msgspec.Struct, frozen=True, tag="identity"):
     engine: str = "pytorch"
     memory: int = 0
     checkpointing: bool = False
+    machine: str = ""
     address: str = ""
     channels: ChannelPolicy | None = None
     withdraw: WithdrawPolicy | None = None

@@ -6,7 +6,20 @@ from typing import Final, assert_never
 
 import msgspec
 
-from nostrain.core import ahead, cache, coordinator, enrolment, epoch_duty, outbox, preparation, replica, retention, validator, worker
+from nostrain.core import (
+    ahead,
+    cache,
+    calibration,
+    coordinator,
+    enrolment,
+    epoch_duty,
+    outbox,
+    preparation,
+    replica,
+    retention,
+    validator,
+    worker,
+)
 from nostrain.core.effects import Effect, Outcome
 from nostrain.core.escrow import offers, payee, payer, share, ticket
 from nostrain.core.fraud import disputes
@@ -154,6 +167,8 @@ def finish(tx: Transaction, effect_id: str, outcome: Outcome) -> None:
                 receive(tx, said)
         case "replica":
             replica.done(tx, effect.name, outcome)
+        case calibration.KEY:
+            calibration.done(tx, outcome)
         case "enrolment":
             enrolment.done(tx, outcome)
         case "work":
@@ -192,6 +207,7 @@ def settle(tx: Transaction) -> None:
     for _ in range(MAX_PASSES + 2 * behind):
         before = tx.version
         for machine in (
+            calibration,
             enrolment,
             replica,
             preparation,

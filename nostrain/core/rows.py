@@ -127,13 +127,14 @@ class WorkerMemory(msgspec.Struct, frozen=True, tag="worker_memory"):
     """Row `worker`: the private training state (residual, moments) after the last round that used our delta.
 
     `in_vain` tickets in a row bought no lock, so that `pass_over` rounds are let pass before another is bought (`core.escrow.patience`).
-    `tokens_per_s`: how fast the last training was.
+    `tokens_per_s`: how fast the last training was; before the first, how fast it would be on `machine` (`core.calibration`).
     """
 
     state_path: str | None = None
     in_vain: int = 0
     pass_over: int = 0
     tokens_per_s: int = 0
+    machine: str = ""
 
 
 class Cache(msgspec.Struct, frozen=True, tag="cache"):

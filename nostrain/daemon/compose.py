@@ -27,7 +27,7 @@ from nostrain.daemon.billboard import Billboard
 from nostrain.daemon.blob_server import advertised, application, open_server, rules
 from nostrain.daemon.clock import OsEntropy, SystemClock
 from nostrain.daemon.dataset import sources
-from nostrain.daemon.machine import engine_memory
+from nostrain.daemon.machine import engine_machine, engine_memory
 from nostrain.daemon.meeting import open_mail, open_relays, told
 from nostrain.daemon.money import Money
 from nostrain.daemon.own_node import none_left, open_rpc
@@ -205,6 +205,7 @@ def identity(config: DaemonConfig, pubkey: Pubkey, servers: tuple[str, ...], wor
         engine=config.engine.kind,
         memory=engine_memory(config.engine),
         checkpointing=config.engine.activation_checkpointing,
+        machine=engine_machine(config.engine),
         address=config.lightning.address,
         channels=channel_policy(config),
         withdraw=withdraw_policy(config),

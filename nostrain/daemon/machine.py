@@ -1,4 +1,4 @@
-"""How much memory this machine has for an engine."""
+"""What this machine is to an engine: how much memory it has, and what its speed depends on."""
 
 from __future__ import annotations
 
@@ -22,3 +22,11 @@ def engine_memory(config: EngineConfig) -> int:
     installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     limit = _LIMIT.read_text().strip() if _LIMIT.is_file() else "max"
     return min(installed, int(limit)) if limit.isascii() and limit.isdigit() else installed
+
+
+def engine_machine(config: EngineConfig) -> str:
+    """What the speed of training depends on, as far as the configuration says it."""
+    options = [name for name in ("activation_checkpointing", "compile") if getattr(config, name)]
+    return " ".join(
+        (config.kind, config.device, config.precision, f"threads={config.threads}", f"micro_batch={config.micro_batch}", *options)
+    )

@@ -15,7 +15,7 @@ import trio
 from nostrain.engine.child import Child, default_command, engine_environment
 from nostrain.engine.frames import Reply, Request, parse_reply_untrusted, request_frame
 from nostrain.errors import LocalProtocolError, RemoteProtocolError, Unavailable
-from nostrain.protocol.jobs import Job, JobResult, TrainJob
+from nostrain.protocol.jobs import CalibrateJob, Job, JobResult, TrainJob
 
 logger = logging.getLogger("nostrain.engine")
 
@@ -81,7 +81,7 @@ class EngineProcess:
                     raise RemoteProtocolError("engine reply", f"to job {reply.id} instead of {self._jobs}")
             except (EOFError, trio.BrokenResourceError, trio.ClosedResourceError):
                 how = await self._drop()
-                if how.partition(";")[0] in STARVED and isinstance(job, TrainJob):
+                if how.partition(";")[0] in STARVED and isinstance(job, TrainJob | CalibrateJob):
                     self._halve(job)
                 raise Unavailable(f"the engine process died ({how})") from None
             except trio.TooSlowError:
@@ -107,7 +107,7 @@ class EngineProcess:
             self._nursery.start_soon(self._child.forward_stderr)
         return self._child
 
-    def _halve(self, job: TrainJob) -> None:
+    def _halve(self, job: TrainJob | CalibrateJob) -> None:
         """It ended while it trained as processes do whose memory runs out. Later processes take half as many windows at once."""
         before = min(size for size in (job.training.batch_size, self._micro_batch) if size)
         self._micro_batch = max(1, before // 2)

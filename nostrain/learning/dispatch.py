@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from typing import assert_never
 
-from nostrain.learning import build, evaluate, train
+from nostrain.learning import build, calibrate, evaluate, train
 from nostrain.learning.engines.base import DEFAULT_OPTIONS, THREADS_VARIABLE, EngineOptions
 from nostrain.learning.memory import EvaluationBatch, MicroBatch
 from nostrain.learning.resident import ResidentModel
-from nostrain.protocol.jobs import AggregateJob, BuildRunJob, EvaluateJob, InspectJob, Job, JobResult, TrainJob, ValidationJob
+from nostrain.protocol.jobs import AggregateJob, BuildRunJob, CalibrateJob, EvaluateJob, InspectJob, Job, JobResult, TrainJob, ValidationJob
 
 
 class JobRunner:
@@ -36,6 +36,8 @@ class JobRunner:
                 return build.aggregate(job, self._resident, int(os.environ.get(THREADS_VARIABLE, "1")))
             case BuildRunJob():
                 return build.build_run(job)
+            case CalibrateJob():
+                return calibrate.calibrate(job, self._resident, self._micro)
             case TrainJob():
                 return train.train(job, self._resident, self._micro)
             case EvaluateJob():

@@ -10,10 +10,10 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Self
+from typing import Final, Self
 
 from nostrain.learning.engines import load_engine
-from nostrain.learning.engines.base import EngineOptions, Model
+from nostrain.learning.engines.base import EngineOptions, Flat, Model
 from nostrain.protocol.manifest import ModelSpec
 from nostrain.protocol.tensors import model_tensors
 from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted
@@ -33,6 +33,10 @@ class FileState:
         """Raises OSError: there is no such file."""
         found = os.stat(path)
         return cls(found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+
+
+NOWHERE: Final = FileState(0, 0, 0, 0)
+"""No file is this one."""
 
 
 @dataclass(slots=True)
@@ -70,6 +74,23 @@ class ResidentModel:
         elif kept.file != file:
             kept.model.write(load_checkpoint_untrusted(checkpoint, model_tensors(spec)))
             kept.file = file
+        yield kept.model
+        self._kept = kept
+
+    @contextmanager
+    def scratch(self, spec: ModelSpec, values: Flat) -> Iterator[Model]:
+        """The model with `values`, to do with as one likes: whatever it holds then, the next job reads its checkpoint into it.
+
+        Raises:
+            LocalProtocolError, ConfigError: as `engines.base.Engine.open_model`.
+        """
+        kept, self._kept = self._kept, None
+        if kept is None or kept.spec != spec:
+            kept = None
+            kept = _Kept(spec, load_engine(self._options.kind).open_model(spec, values, self._options), NOWHERE)
+        else:
+            kept.model.write(values)
+            kept.file = NOWHERE
         yield kept.model
         self._kept = kept
 

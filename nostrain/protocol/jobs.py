@@ -1,6 +1,6 @@
 """Jobs for the engine process and their results: plain data, arrays as file paths, losses as integers (nanonats: 1e-9 nat a token).
 
-Every job is a pure function of its fields and of the files they name. Output paths are written to a temporary name, fsynced and renamed.
+Every job but `CalibrateJob`, which measures time, is a pure function of its fields and of the files they name. Output paths are written to a temporary name, fsynced and renamed.
 """
 
 from __future__ import annotations
@@ -64,6 +64,19 @@ class InspectResult(msgspec.Struct, frozen=True, tag="inspect_result"):
 
     root: Digest | None
     error: str | None = None
+
+
+class CalibrateJob(ModelJob, frozen=True, tag="calibrate"):
+    """Some inner steps of `training` on values and tokens of no meaning, for a second or two: how fast they are. No file is read or written."""
+
+    training: TrainingSpec
+
+
+class CalibrateResult(msgspec.Struct, frozen=True, tag="calibrate_result"):
+    """So many tokens were trained in so long."""
+
+    tokens: int
+    train_ms: int
 
 
 class TrainJob(ModelJob, frozen=True, tag="train"):
@@ -195,5 +208,5 @@ class AggregateResult(msgspec.Struct, frozen=True, tag="aggregate_result"):
     aggregate_ms: int = 0
 
 
-Job = BuildRunJob | InspectJob | TrainJob | EvaluateJob | ValidationJob | AggregateJob
-JobResult = BuildRunResult | InspectResult | TrainResult | EvaluateResult | ValidationResult | AggregateResult
+Job = BuildRunJob | InspectJob | CalibrateJob | TrainJob | EvaluateJob | ValidationJob | AggregateJob
+JobResult = BuildRunResult | InspectResult | CalibrateResult | TrainResult | EvaluateResult | ValidationResult | AggregateResult

@@ -24,6 +24,8 @@ from nostrain.protocol.jobs import (
     AggregateResult,
     BuildRunJob,
     BuildRunResult,
+    CalibrateJob,
+    CalibrateResult,
     Candidate,
     CandidateScore,
     EvaluateJob,
@@ -42,6 +44,9 @@ from nostrain.units import Digest, Ppm, Pubkey
 
 GAIN: Final = 1_000_000
 """The gain of an honest delta, in nanonats, before the noise of one validator's sample."""
+
+SPEED: Final = 5_000
+"""Tokens a second, of everybody."""
 
 _NOISE: Final = 0.03
 _WEIGHT: Final = 65_536
@@ -115,6 +120,8 @@ class StubEngine:
                 return _build_run(job)
             case InspectJob():
                 return _inspect(job)
+            case CalibrateJob():
+                return CalibrateResult(tokens=SPEED, train_ms=1000)
             case TrainJob():
                 return _train(job)
             case EvaluateJob():

@@ -137,7 +137,13 @@ class Participant:
         work_dir.mkdir(exist_ok=True)
         plan = self._run_plan(work_dir) if self.role == "coordinator" else None
         return Identity(
-            pubkey=self.pubkey, name=self.name, roles=(self.role,), work_dir=str(work_dir), plan=plan, cache_bytes=self.sim.plan.cache_bytes
+            pubkey=self.pubkey,
+            name=self.name,
+            roles=(self.role,),
+            work_dir=str(work_dir),
+            plan=plan,
+            cache_bytes=self.sim.plan.cache_bytes,
+            machine="a stub",
         )
 
     def _run_plan(self, work_dir: Path) -> RunPlan:

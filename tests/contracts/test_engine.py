@@ -21,6 +21,8 @@ from nostrain.protocol.jobs import (
     AggregateResult,
     BuildRunJob,
     BuildRunResult,
+    CalibrateJob,
+    CalibrateResult,
     Candidate,
     EvaluateJob,
     EvaluateResult,
@@ -138,6 +140,9 @@ async def test_a_round_of_work(kind: str, tmp_path: Path, rng: random.Random) ->
         run = await Run.build(engine, tmp_path, rng)
         assert all(is_blob(ref, path) for ref, path in run.built.blobs)
         assert (await run.inspect(run.checkpoint)).root == run.built.root
+        speed = await engine.run(CalibrateJob(MODEL, TRAINING))
+        assert isinstance(speed, CalibrateResult)
+        assert min(speed.tokens, speed.train_ms) > 0
 
         seeds = [f"{number + 1:064x}" for number in range(2)]
         deltas = [await run.train(f"w{number}", seed, number) for number, seed in enumerate(seeds)]

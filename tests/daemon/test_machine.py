@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from nostrain.config.schema import EngineConfig
 from nostrain.daemon import machine
-from nostrain.daemon.machine import engine_memory
+from nostrain.daemon.machine import engine_machine, engine_memory
 
 INSTALLED = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
@@ -44,3 +45,10 @@ def test_a_card_has_memory_of_its_own_that_nobody_asked_for(bare: Path) -> None:
 def test_a_container_has_what_it_is_given(bare: Path, said: str, bytes_: int) -> None:
     (bare / "limit").write_text(said)
     assert engine_memory(EngineConfig()) == bytes_
+
+
+def test_a_machine_is_another_when_training_may_be_faster_or_slower() -> None:
+    changes = ({}, {"kind": "mlx"}, {"device": "cpu"}, {"precision": "bfloat16"}, {"threads": 2}, {"micro_batch": 1}, {"compile": True})
+    machines = [engine_machine(msgspec.structs.replace(EngineConfig(), **change)) for change in changes]
+    assert len(set(machines)) == len(changes)
+    assert machines[0] == engine_machine(EngineConfig(memory_mb=7, job_timeout_s=9))

@@ -1,0 +1,45 @@
+"""How fast a worker is, measured before its first enrolment: a newcomer has trained nothing yet that would tell (docs/adr/0049).
+
+It needs the manifest alone, so that it goes on beside the fetching of dataset and checkpoint. What came of it is remembered in the worker's row
+with the machine that it was measured on; it is measured again when that is another: another engine, device or number of threads.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from nostrain.core.effects import Compute, Computed, Failed, Outcome
+from nostrain.core.transaction import Transaction
+from nostrain.errors import IllegalTransition
+from nostrain.protocol.jobs import CalibrateJob, CalibrateResult
+from nostrain.protocol.limits import MAX_TOKENS_PER_S
+
+KEY = "calibration"
+
+
+def decide(tx: Transaction) -> None:
+    """Measure once for each machine, as soon as there is a run."""
+    run = tx.run
+    if run is None or run.halted or run.finished or "worker" not in tx.me.roles or known(tx):
+        return
+    tx.emit(Compute(owner=KEY, name="calibrate", job=CalibrateJob(model=run.manifest.model, training=run.manifest.training)))
+
+
+def known(tx: Transaction) -> bool:
+    """Whether there is nothing to measure (any more)."""
+    return tx.memory.machine == tx.me.machine
+
+
+def done(tx: Transaction, outcome: Outcome) -> None:
+    """A worker that could not be measured takes part all the same, and says how fast it is after its first training."""
+    memory = msgspec.structs.replace(tx.memory, machine=tx.me.machine)
+    match outcome:
+        case Computed(result=CalibrateResult(tokens=tokens, train_ms=spent)):
+            speed = min(tokens * 1000 // max(1, spent), MAX_TOKENS_PER_S)
+            tx.put("worker", msgspec.structs.replace(memory, tokens_per_s=speed))
+            tx.note("info", "calibrations", f"this machine trains {speed:,} tokens a second")
+        case Failed(reason=reason):
+            tx.put("worker", memory)
+            tx.note("warning", "calibrations_failed", f"how fast this machine trains is not known yet: {reason}")
+        case _:
+            raise IllegalTransition(f"{KEY} ended with {type(outcome).__name__}")

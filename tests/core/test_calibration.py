@@ -1,0 +1,87 @@
+"""A worker says how fast it is when it enrols for the first time, and again when it computes on another machine."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from nostrain.core.effects import Compute, Computed, Failed
+from nostrain.core.inputs import Boot
+from nostrain.core.rows import WorkerMemory
+from nostrain.errors import IllegalTransition
+from nostrain.protocol.jobs import CalibrateJob, CalibrateResult, InspectResult
+from nostrain.protocol.limits import MAX_TOKENS_PER_S
+from nostrain.protocol.messages import Enrolment
+from tests.core.actors import EXAMPLES, Node, until
+from tests.docs.examples import COORDINATOR, VALIDATORS, WORKERS
+
+ME = WORKERS[0]
+
+
+def booted(node: Node, machine: str) -> Node:
+    """A start of the daemon on `machine`."""
+    node.take(Boot(msgspec.structs.replace(node.identity, machine=machine)))
+    return node
+
+
+def newcomer(machine: str = "pytorch cpu") -> Node:
+    """A worker that has heard of the run."""
+    return booted(Node(ME, "worker"), machine).hear(until("manifest"))
+
+
+def speeds(node: Node) -> list[int]:
+    """What it says of its speed now."""
+    return [message.body.tokens_per_s for message in node.speak() if isinstance(message.body, Enrolment)]
+
+
+def test_a_newcomer_is_measured_before_it_enrols() -> None:
+    node = newcomer()
+    assert speeds(node) == []
+    effect = node.asked(Compute, "calibrate")
+    assert effect.job == CalibrateJob(EXAMPLES.manifest.model, EXAMPLES.manifest.training)
+    node.ends(effect, Computed(CalibrateResult(tokens=6_000, train_ms=1_500)))
+    assert node.told("calibrations") == ["this machine trains 4,000 tokens a second"]
+    assert speeds(node) == [4_000]
+    assert node.run.enrolled[ME.pubkey][2].tokens_per_s == 4_000
+    assert not [effect for effect in node.at(9).asks(Compute) if effect.name == "calibrate"]
+
+
+@pytest.mark.parametrize(("tokens", "train_ms", "said"), [(7, 0, 7_000), (0, 5, 0), (1 << 60, 1, MAX_TOKENS_PER_S)])
+def test_what_it_says_can_be_said(tokens: int, train_ms: int, said: int) -> None:
+    node = newcomer()
+    node.ends(node.asked(Compute, "calibrate"), Computed(CalibrateResult(tokens, train_ms)))
+    assert speeds(node) == [said]
+
+
+def test_one_that_cannot_be_measured_enrols_all_the_same() -> None:
+    node = newcomer()
+    node.ends(node.asked(Compute, "calibrate"), Failed("the engine refuses the job: a loss is not finite"))
+    assert speeds(node) == [0]
+    assert "a loss is not finite" in node.told("calibrations_failed")[0]
+    assert not [effect for effect in node.at(9).asks(Compute) if effect.name == "calibrate"]
+
+
+def test_a_restart_measures_again_on_another_machine_alone() -> None:
+    node = newcomer()
+    node.ends(node.asked(Compute, "calibrate"), Computed(CalibrateResult(4_000, 1_000)))
+    node.speak()
+    booted(node, "pytorch cpu").at(10)
+    assert not [effect for effect in node.asks(Compute) if effect.name == "calibrate"]
+    booted(node, "pytorch cuda").at(11)
+    node.ends(node.asked(Compute, "calibrate"), Computed(CalibrateResult(400_000, 1_000)))
+    assert speeds(node.at(12)) == [400_000]
+    memory = node.row("worker", WorkerMemory)
+    assert (memory.machine, memory.tokens_per_s, memory.state_path) == ("pytorch cuda", 400_000, None)
+
+
+def test_nobody_else_is_measured_and_nobody_without_a_run() -> None:
+    assert booted(Node(ME, "worker"), "pytorch cpu").at(5).asks(Compute) == []
+    for party, role in ((VALIDATORS[0], "validator"), (COORDINATOR, "coordinator")):
+        node = booted(Node(party, role), "pytorch cpu").hear(until("manifest"))  # type: ignore[arg-type]
+        assert not [effect for effect in node.asks(Compute) if effect.name == "calibrate"]
+
+
+def test_another_job_s_result_is_a_mistake_of_ours() -> None:
+    node = newcomer()
+    with pytest.raises(IllegalTransition, match="calibration ended with Computed"):
+        node.ends(node.asked(Compute, "calibrate"), Computed(InspectResult(None)))
