@@ -79,11 +79,22 @@ def test_auto_is_float32_on_the_cpu() -> None:
     assert trained(precision="auto")[0].tobytes() == trained(precision="float32")[0].tobytes()
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_auto_is_bfloat16_on_a_card_that_does_not_only_emulate_it(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
+    assert pick_dtype("auto", torch.device("cuda")) is (torch.bfloat16 if native else torch.float32)
+    assert pick_dtype("bfloat16", torch.device("cuda")) is torch.bfloat16
+
+
 def test_too_little_memory_is_a_memory_error() -> None:
     with pytest.raises(MemoryError, match="allocate"), memory_errors():
         torch.empty(1 << 50, dtype=torch.uint8)
     with pytest.raises(MemoryError, match="CUDA out of memory"), memory_errors():
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+    with pytest.raises(MemoryError, match="cublasCreate"), memory_errors():
+        raise RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+    with pytest.raises(MemoryError, match="MPS backend"), memory_errors():
+        raise RuntimeError("MPS backend out of memory (MPS allocated: 8.00 GB, other allocations: 1.00 GB, max allowed: 9.07 GB).")
     with pytest.raises(RuntimeError, match="shape"), memory_errors():
         torch.zeros(3).view(2, 2)
 

@@ -32,6 +32,8 @@ class PyTorchEngine:
         device = pick_device(options.device)
         if device.type == "cuda":
             torch.cuda.empty_cache()
+        elif device.type == "mps":
+            torch.mps.empty_cache()
         with memory_errors():
             return TorchModel(
                 spec,
@@ -61,5 +63,7 @@ def pick_device(wanted: Device) -> torch.device:
 def pick_dtype(wanted: Precision, device: torch.device) -> torch.dtype:
     """What the inner steps' matrix products are computed in; `auto`: bfloat16 on a CUDA device that has it, else float32."""
     if wanted == "auto":
-        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+        # Without the argument, torch says yes of older cards too, which would only emulate it.
+        gains = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
+        return torch.bfloat16 if gains else torch.float32
     return torch.bfloat16 if wanted == "bfloat16" else torch.float32

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
-_SAID_BY = ("out of memory", "can't allocate memory")
-"""MPS and the CPU's allocator raise a RuntimeError of no class of its own."""
+_SAID_BY = ("out of memory", "can't allocate memory", "not enough memory", "STATUS_ALLOC_FAILED")
+"""MPS, the CPU's allocator (in two ways) and CUDA's libraries, when they find no room for their handles, raise a RuntimeError of no class of its own."""
 
 
 @contextmanager
