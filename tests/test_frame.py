@@ -12,16 +12,10 @@ from pathlib import Path
 import pytest
 
 from nostrain.errors import EX_CONFIG
+from tests.imports import imported_by
 
 ROOT = Path(__file__).parents[1]
 UNITS = ["nostraind.service", "nostraind@.service"]
-
-
-def imported_by(statement: str) -> set[str]:
-    """Top-level modules that a fresh interpreter has loaded after `statement`."""
-    code = f"{statement}\nimport sys\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
-    ran = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True)
-    return set(ran.stdout.split())
 
 
 DAEMON_SIDE = [

@@ -12,7 +12,7 @@ import pytest
 from nostrain.holdplugin.plugin import FIRST, METHODS, STANDBY
 from tests.holdplugin.hold_examples import AMOUNT, DEADLINE, HASH, HEIGHT, MIN_CLTV, PREIMAGE, call
 from tests.holdplugin.scripted import Lightningd, Process
-from tests.test_frame import imported_by
+from tests.imports import imported_by
 
 CONTINUE = {"result": "continue"}
 RESOLVE = {"result": "resolve", "payment_key": PREIMAGE}
