@@ -155,6 +155,7 @@ class Lightningd:
         self.channels: list[dict[str, Any]] = []
         self.options: dict[str, Any] = {}
         self._lock = threading.Condition()
+        self._starting, self._closing = 0, False
         self.methods: dict[str, Callable[[dict[str, Any]], Any]] = {
             "getinfo": lambda _: {"id": NODE_ID, "blockheight": HEIGHT},
             "signinvoice": lambda params: {"bolt11": params["invstring"]},
@@ -174,9 +175,10 @@ class Lightningd:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def close(self) -> None:
-        """End everything."""
+        """End everything, also a process that is being started: it writes into the folder."""
         with self._lock:
-            self.methods.pop("plugin", None)
+            self._closing = True
+            assert self._lock.wait_for(lambda: self._starting == 0, WAIT_S)
             processes = list(self.processes.values())
         for process in processes:
             process.end()
@@ -217,7 +219,16 @@ class Lightningd:
 
     def _plugin(self, params: dict[str, Any]) -> dict[str, Any]:
         assert params["subcommand"] == "start"
-        self.start(Path(params["plugin"]).name)
+        with self._lock:
+            if self._closing:
+                raise LookupError("lightningd is shutting down")
+            self._starting += 1
+        try:
+            self.start(Path(params["plugin"]).name)
+        finally:
+            with self._lock:
+                self._starting -= 1
+                self._lock.notify_all()
         return {}
 
 
