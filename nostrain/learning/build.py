@@ -12,7 +12,7 @@ from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.hashes import sha256_hex
 from nostrain.learning.data import build_shards
 from nostrain.learning.engines.base import Flat
-from nostrain.learning.files import read_delta_untrusted
+from nostrain.learning.files import read_blob_untrusted
 from nostrain.learning.initial import initial_parameters
 from nostrain.learning.pretrained import check_tokens, load_pretrained
 from nostrain.learning.resident import ResidentModel
@@ -22,7 +22,7 @@ from nostrain.protocol.hf_config import config_json
 from nostrain.protocol.jobs import AggregateJob, AggregateResult, BuildRunJob, BuildRunResult, InspectJob, InspectResult
 from nostrain.protocol.manifest import BlobRef, ModelSpec
 from nostrain.protocol.tensors import model_tensors
-from nostrain.sparseloco.aggregate import cap_weights, step_blocks
+from nostrain.sparseloco.aggregate import caps_of, step_blocks
 from nostrain.sparseloco.checkpoint import (
     checkpoint_root_untrusted,
     map_checkpoint_untrusted,
@@ -30,8 +30,8 @@ from nostrain.sparseloco.checkpoint import (
     stream_checkpoint,
     write_checkpoint,
 )
-from nostrain.sparseloco.delta import Delta
 from nostrain.sparseloco.rules import plan_step
+from nostrain.sparseloco.stack import Stack
 from nostrain.units import Digest
 
 
@@ -117,7 +117,7 @@ def aggregate(job: AggregateJob, resident: ResidentModel, threads: int = 1) -> A
     """The outer step over `deltas`; writes the next checkpoint. A blob that is no delta becomes `error`, and nothing is written.
 
     The checkpoint before is memory-mapped and the next one written while it is computed, so that of θ only some MB are held; the decoded
-    deltas are held whole. The result does not depend on `threads`.
+    deltas are held whole, two bytes a kept value. The result does not depend on `threads`.
 
     Raises:
         RemoteProtocolError: the checkpoint is unusable.
@@ -127,20 +127,21 @@ def aggregate(job: AggregateJob, resident: ResidentModel, threads: int = 1) -> A
     begin = time.perf_counter()
     flat = map_checkpoint_untrusted(job.checkpoint, job.tensors)
 
-    def read(named: tuple[Digest, str]) -> Delta | str:
-        digest, path = named
+    deltas = Stack(job.tensors, job.codec, len(job.deltas))
+
+    def read(at: int) -> str | None:
+        digest, path = job.deltas[at]
         try:
-            return read_delta_untrusted(path, job.tensors, job.codec, digest)
+            deltas.read_untrusted(at, read_blob_untrusted(path, job.tensors, job.codec, digest))
         except RemoteProtocolError as error:
             return f"{digest}: {error}"
+        return None
 
-    deltas = []
     with ThreadPoolExecutor(threads) as pool:
-        for delta in pool.map(read, job.deltas):
-            if isinstance(delta, str):
-                return AggregateResult(None, None, None, error=delta)
-            deltas.append(delta)
-    caps = cap_weights(deltas)
+        for error in pool.map(read, range(len(deltas))):
+            if error is not None:
+                return AggregateResult(None, None, None, error=error)
+    caps = caps_of(deltas.squared_norms)
     after = step_blocks(flat, deltas, plan_step(caps, job.outer, job.committed), threads=threads)
     checkpoint, root = stream_checkpoint(job.checkpoint_out, job.tensors, after)
     digests = [digest for digest, _ in job.deltas]

@@ -15,11 +15,21 @@ from nostrain.sparseloco.layout import plan
 from nostrain.units import Digest
 
 
-def read_delta_untrusted(path: str, tensors: Sequence[TensorSpec], codec: CodecSpec, digest: Digest | None = None) -> Delta:
-    """Decode the delta in the file `path`; if `digest` is given, the file must have it.
+def read_delta_untrusted(path: str, tensors: Sequence[TensorSpec], codec: CodecSpec) -> Delta:
+    """Decode the delta in the file `path`.
 
     Raises:
-        RemoteProtocolError: the file is not a delta of this run, or is another file.
+        RemoteProtocolError: the file is not a delta of this run.
+        OSError: the file cannot be read.
+    """
+    return decode_untrusted(read_blob_untrusted(path, tensors, codec), tensors, codec)
+
+
+def read_blob_untrusted(path: str, tensors: Sequence[TensorSpec], codec: CodecSpec, digest: Digest | None = None) -> bytes:
+    """The bytes of the file `path`; if `digest` is given, the file must have it.
+
+    Raises:
+        RemoteProtocolError: the file is longer than any delta of this run, or is another file.
         OSError: the file cannot be read.
     """
     largest = largest_size(plan(tensors, codec))
@@ -30,4 +40,4 @@ def read_delta_untrusted(path: str, tensors: Sequence[TensorSpec], codec: CodecS
         blob = file.read(size)
     if digest is not None and sha256_hex(blob) != digest:
         raise RemoteProtocolError(f"delta {digest}", "the file has another digest")
-    return decode_untrusted(blob, tensors, codec)
+    return blob

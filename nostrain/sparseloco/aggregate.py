@@ -10,6 +10,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from types import ModuleType
 from typing import Any, Final
 
 import numpy as np
@@ -17,7 +18,9 @@ from numpy.typing import NDArray
 
 from nostrain.sparseloco.compiled import kernels_for
 from nostrain.sparseloco.delta import UNIT_EXPONENT, Delta
-from nostrain.sparseloco.rules import WEIGHT_ONE, Step, add_by_rule
+from nostrain.sparseloco.layout import Span, spans
+from nostrain.sparseloco.rules import WEIGHT_ONE, Part, Step, add_by_rule
+from nostrain.sparseloco.stack import Stack
 
 _STEP_UNIT: Final = np.float32(2.0 ** (UNIT_EXPONENT - 16))
 _SMALLEST_NORMAL: Final = np.float32(2.0**-126)
@@ -44,11 +47,16 @@ def squared_norm(delta: Delta, *, compiled: bool | None = None) -> int:
 
 
 def cap_weights(deltas: Sequence[Delta]) -> list[int]:
+    """The norm caps of deltas that are not in a stack: `caps_of` their squared norms."""
+    return caps_of([squared_norm(delta) for delta in deltas])
+
+
+def caps_of(squared_norms: Sequence[int]) -> list[int]:
     """The norm cap c_i = min(1, median‖Δ‖ / ‖Δ_i‖) of each delta in 1/65536, rounded down, by integer square root.
 
     The median of an even number is the mean of the middle two. A delta of norm zero has no part in the median: it must not scale others down.
     """
-    norms = [math.isqrt(squared_norm(delta)) for delta in deltas]
+    norms = [math.isqrt(square) for square in squared_norms]
     ranked = sorted(norm for norm in norms if norm)
     if not ranked:
         return [WEIGHT_ONE] * len(norms)
@@ -65,7 +73,7 @@ def sparse_step(flat: NDArray[np.float32], delta: Delta, weight: int) -> NDArray
 
 def outer_step(
     flat: NDArray[np.float32],
-    deltas: Sequence[Delta],
+    deltas: Sequence[Delta] | Stack,
     step: Step,
     *,
     out: NDArray[np.float32] | None = None,
@@ -75,13 +83,13 @@ def outer_step(
     """The next flat vector: `flat` less what `step` makes of `deltas`; subnormals and -0 become +0.
 
     It is written to `out` (which may be `flat`), or to new memory; beside it, each thread holds only one block of sums. The result depends
-    neither on the order of the deltas nor on `threads`. `compiled` as in `codec.encode`; the results are equal.
+    neither on the order of the deltas nor on `threads`. `compiled` as in `codec.encode`, for deltas that are not in a stack; the results are equal.
 
     Raises:
         LocalProtocolError: numba was asked for and is missing.
     """
     after = np.empty_like(flat) if out is None else out
-    work = _Work(flat, deltas, step, compiled)
+    work = _work(flat, deltas, step, compiled)
     if threads == 1:
         for span in work.spans():
             work.write(span, after[span])
@@ -93,14 +101,15 @@ def outer_step(
 
 
 def step_blocks(
-    flat: NDArray[np.float32], deltas: Sequence[Delta], step: Step, *, compiled: bool | None = None, threads: int = 1
+    flat: NDArray[np.float32], deltas: Sequence[Delta] | Stack, step: Step, *, compiled: bool | None = None, threads: int = 1
 ) -> Iterator[NDArray[np.float32]]:
-    """The same vector in consecutive parts of at most 4 MiB, computed while the earlier ones are used: for a `flat` that is memory-mapped.
+    """The same vector in consecutive parts of at most 4 MiB (or a row of tiles), computed while the earlier ones are used: for a `flat` that is
+    memory-mapped.
 
     Raises:
         LocalProtocolError: as `outer_step`.
     """
-    work = _Work(flat, deltas, step, compiled)
+    work = _work(flat, deltas, step, compiled)
 
     def computed(span: slice) -> NDArray[np.float32]:
         part = np.empty(span.stop - span.start, np.float32)
@@ -117,15 +126,16 @@ def step_blocks(
             yield ahead.popleft().result()
 
 
-class _Work:
+def _work(flat: NDArray[np.float32], deltas: Sequence[Delta] | Stack, step: Step, compiled: bool | None) -> _SortedWork | _StackWork:
+    return _StackWork(flat, deltas, step) if isinstance(deltas, Stack) else _SortedWork(flat, deltas, step, compiled)
+
+
+class _SortedWork:
     """An outer step cut into spans that can be computed in any order, and these into blocks, whose sums stay in a processor's cache."""
 
     def __init__(self, flat: NDArray[np.float32], deltas: Sequence[Delta], step: Step, compiled: bool | None) -> None:
         self._flat, self._deltas, self._step = flat, deltas, step
-        kernels = kernels_for(len(flat), compiled)
-        self._add: Callable[..., None] = _add if kernels is None else kernels.add_weighted
-        self._add_by_rule: Callable[..., None] = add_by_rule if kernels is None else kernels.add_by_rule
-        self._finish: Callable[..., None] = _finish if kernels is None else kernels.finish_step
+        self._sum = _Sums(step, kernels_for(len(flat), compiled))
         edges = np.arange(0, len(flat) + _STEP_BLOCK, _STEP_BLOCK)
         self._cuts = [np.searchsorted(delta.indices, edges.astype(delta.indices.dtype)) for delta in deltas]
 
@@ -136,23 +146,70 @@ class _Work:
 
     def write(self, span: slice, out: NDArray[np.float32]) -> None:
         """Compute `span` of the next flat vector into `out`, which may be the same memory."""
-        totals = np.empty(min(_STEP_BLOCK, len(out)), np.int64)
         for begin in range(span.start, span.stop, _STEP_BLOCK):
             end = min(begin + _STEP_BLOCK, span.stop)
-            total = totals[: end - begin]
-            total[:] = 0
-            self._sum(total, begin)
-            self._finish(self._flat[begin:end], total, _STEP_UNIT, _SMALLEST_NORMAL, out[begin - span.start : end - span.start])
+            self._sum.apply(self._flat[begin:end], self._parts(begin), begin, out[begin - span.start : end - span.start])
 
-    def _sum(self, total: NDArray[np.int64], begin: int) -> None:
+    def _parts(self, begin: int) -> list[Part]:
         at = begin // _STEP_BLOCK
         mine = [slice(cut[at], cut[at + 1]) for cut in self._cuts]
-        parts = [(delta.indices[part], delta.units[part]) for delta, part in zip(self._deltas, mine, strict=True)]
-        if not self._step.uniform:
+        return [(delta.indices[part], delta.units[part]) for delta, part in zip(self._deltas, mine, strict=True)]
+
+
+class _StackWork:
+    """The same over a stack: spans are whole chunks. Where every value counts and numba is there, a tile is done at a time."""
+
+    def __init__(self, flat: NDArray[np.float32], stack: Stack, step: Step) -> None:
+        self._flat, self._stack = flat, stack
+        self._weights = np.ascontiguousarray(step.table[-1])
+        self._kernels = stack.kernels if step.uniform else None
+        self._sum = _Sums(step, stack.kernels)
+        self._spans: dict[int, list[Span]] = {}
+        begin = 0
+        for span in spans(stack.layout, _STEP_BLOCK):
+            if span.end - begin > _SPAN:
+                begin = span.begin
+            self._spans.setdefault(begin, []).append(span)
+
+    def spans(self) -> Iterator[slice]:
+        """As `_SortedWork.spans`."""
+        return (slice(begin, group[-1].end) for begin, group in self._spans.items())
+
+    def write(self, span: slice, out: NDArray[np.float32]) -> None:
+        """As `_SortedWork.write`."""
+        for part in self._spans[span.start]:
+            before, after = self._flat[part.begin : part.end], out[part.begin - span.start : part.end - span.start]
+            if self._kernels is None:
+                self._sum.apply(before, self._stack.parts(part), part.begin, after)
+                continue
+            near = before.copy() if np.may_share_memory(before, after) else after
+            if near is after:
+                near[:] = before
+            self._kernels.step_span(
+                near, part, self._stack.layout, self._stack.places, self._stack.magnitudes, self._weights, _STEP_UNIT, _SMALLEST_NORMAL
+            )
+            if near is not after:
+                after[:] = near
+
+
+class _Sums:
+    """The sums of a block of the flat vector, and what becomes of them."""
+
+    def __init__(self, step: Step, kernels: ModuleType | None) -> None:
+        self._step = step
+        self._add: Callable[..., None] = _add if kernels is None else kernels.add_weighted
+        self._add_by_rule: Callable[..., None] = add_by_rule if kernels is None else kernels.add_by_rule
+        self._finish: Callable[..., None] = _finish if kernels is None else kernels.finish_step
+
+    def apply(self, flat: NDArray[np.float32], parts: Sequence[Part], begin: int, out: NDArray[np.float32]) -> None:
+        """Write to `out`, which may be `flat`, the block `flat`, which begins at `begin`, after the step."""
+        total = np.zeros(len(flat), np.int64)
+        if self._step.uniform:
+            for weight, (indices, units) in zip(self._step.table[-1].tolist(), parts, strict=True):
+                self._add(total, indices, units, weight, begin)
+        else:
             self._add_by_rule(total, parts, self._step, begin)
-            return
-        for weight, (indices, units) in zip(self._step.table[-1].tolist(), parts, strict=True):
-            self._add(total, indices, units, weight, begin)
+        self._finish(flat, total, _STEP_UNIT, _SMALLEST_NORMAL, out)
 
 
 def _add(total: NDArray[np.int64], indices: NDArray[np.signedinteger[Any]], units: NDArray[np.int64], weight: int, begin: int) -> None:

@@ -7,6 +7,7 @@ everything else. With numba installed, models of COMPILED_FROM values and more a
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.protocol.manifest import CodecSpec, TensorSpec
 from nostrain.sparseloco.coder import decode_stream_untrusted, encode_stream
 from nostrain.sparseloco.compiled import kernels_for
-from nostrain.sparseloco.container import Parts, join, share_of, split_untrusted
+from nostrain.sparseloco.container import HIGH, NEGATIVE, Parts, high_counts, join, share_of, split_untrusted
 from nostrain.sparseloco.delta import Delta, empty_indices
 from nostrain.sparseloco.layout import Layout, plan
 from nostrain.sparseloco.minifloat import LEVEL_UNITS, LEVELS
@@ -64,35 +65,52 @@ def decode_untrusted(blob: bytes, tensors: Sequence[TensorSpec], codec: CodecSpe
         LocalProtocolError: the codec is not supported, or numba was asked for and is missing.
     """
     layout = plan(tensors, codec)
-    stream = split_untrusted(blob, layout, codec)
     kernels = kernels_for(layout.size, compiled)
-    decode = decode_stream_untrusted if kernels is None else kernels.decode_stream_untrusted
-    parts = decode(stream, layout, codec)
-    _check_levels(parts, layout, stream.share)
+    parts, _ = read_parts_untrusted(blob, layout, codec, kernels)
     return _delta_of(parts, layout) if kernels is None else kernels.delta_of(parts, layout)
 
 
-def _check_levels(parts: Parts, layout: Layout, share: int) -> None:
+def read_parts_untrusted(
+    blob: bytes, layout: Layout, codec: CodecSpec, kernels: ModuleType | None, places: NDArray[np.uint16] | None = None
+) -> tuple[Parts, NDArray[np.int64]]:
+    """What a delta says, in the order of its chunks, and how many values of each have the high magnitude; `kernels` or numpy.
+
+    The places are written to `places`, if there is one.
+
+    Raises:
+        RemoteProtocolError: as `decode_untrusted`.
+    """
+    stream = split_untrusted(blob, layout, codec)
+    if kernels is None:
+        parts = decode_stream_untrusted(stream, layout, codec, places)
+        counts = high_counts(parts, layout)
+    else:
+        parts = kernels.decode_stream_untrusted(stream, layout, codec, places)
+        counts = kernels.high_counts(parts, layout)
+    _check_levels(parts, counts, layout, stream.share)
+    return parts, counts
+
+
+def _check_levels(parts: Parts, uses_high: NDArray[np.int64], layout: Layout, share: int) -> None:
     """The levels exist; two magnitudes are both used, and as often as the header says; a chunk of zeros stands at the front and has no signs."""
     levels, steps = parts.levels, parts.steps
     if ((levels < 0) | (levels + steps >= LEVELS) | ((levels == 0) & (steps > 0))).any():
         raise RemoteProtocolError("delta", "a magnitude is out of range")
-    uses_high = np.add.reduceat(parts.codes & 1, layout.first, dtype=np.int64)
     if ((steps > 0) & ((uses_high == 0) | (uses_high == layout.kept))).any():
         raise RemoteProtocolError("delta", "a chunk has two magnitudes and uses one")
-    if share != share_of(parts, layout):
+    if share != share_of(steps, uses_high, layout):
         raise RemoteProtocolError("delta", "the header states another share of high magnitudes")
     for at in np.flatnonzero(levels == 0):
-        mine = slice(layout.first[at], layout.first[at] + layout.kept[at])
-        if parts.codes[mine].any() or parts.positions[mine][-1] != layout.kept[at] - 1:
+        mine = parts.places[layout.first[at] : layout.first[at] + layout.kept[at]]
+        if mine[-1] != layout.kept[at] - 1 or (mine & NEGATIVE).any():
             raise RemoteProtocolError("delta", "a chunk of zeros has signs, or does not stand at the front")
 
 
 def _delta_of(parts: Parts, layout: Layout) -> Delta:
     low, high = LEVEL_UNITS[parts.levels], LEVEL_UNITS[parts.levels + parts.steps]
-    units = np.where(parts.codes & 1, np.repeat(high, layout.kept), np.repeat(low, layout.kept))
-    units = np.where(parts.codes & 2, -units, units)
-    indices = layout.flat_indices(parts.positions)
+    units = np.where(parts.places & HIGH, np.repeat(high, layout.kept), np.repeat(low, layout.kept))
+    units = np.where(parts.places & NEGATIVE, -units, units)
+    indices = layout.flat_indices(parts.positions())
     order, increasing = np.argsort(indices), empty_indices(layout.values, layout.size)
     increasing[:] = indices[order]
     return Delta(increasing, units[order], layout.size)

@@ -15,15 +15,39 @@ from numpy.typing import NDArray
 
 from nostrain.errors import RemoteProtocolError
 from nostrain.protocol.manifest import CodecSpec
-from nostrain.sparseloco.container import LOWEST, SHARE_BITS, STATE_BITS, WORD_BITS, Parts, Stream, lanes_of, share_of
+from nostrain.sparseloco.container import (
+    LOWEST,
+    POSITION_BITS,
+    SHARE_BITS,
+    STATE_BITS,
+    WORD_BITS,
+    Parts,
+    Stream,
+    high_counts,
+    lanes_of,
+    share_of,
+)
 from nostrain.sparseloco.layout import Layout
 from nostrain.sparseloco.minifloat import tokens
-from nostrain.sparseloco.tables import FREQUENCY_BITS, GAP_FRACTION, STEP_FRACTION, TOTAL, Table, gap_table, step_table
+from nostrain.sparseloco.tables import (
+    FIELD_BITS,
+    FREQUENCY_BITS,
+    GAP_FRACTION,
+    RECIPROCAL_BITS,
+    ROW_BITS,
+    STEP_FRACTION,
+    TOTAL,
+    Table,
+    gap_reader,
+    gap_table,
+    step_table,
+)
 
 Ints = NDArray[np.int64]
 
 _SHARE_ONE = 1 << SHARE_BITS
 _WORD_MASK = (1 << WORD_BITS) - 1
+_FIELD = (1 << FIELD_BITS) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +64,7 @@ class _Symbols:
 
 def encode_stream(parts: Parts, layout: Layout, codec: CodecSpec) -> Stream:
     """Code `parts`, which the caller has made canonical."""
-    share = share_of(parts, layout)
+    share = share_of(parts.steps, high_counts(parts, layout), layout)
     steps = _level_symbols(zigzag(np.diff(parts.levels, prepend=0)))
     values = _value_symbols(parts, layout, codec, share)
     rounds = [(steps, at) for at in _chunk_turns(layout)]
@@ -56,24 +80,22 @@ def encode_stream(parts: Parts, layout: Layout, codec: CodecSpec) -> Stream:
     return Stream(states, np.concatenate(words[::-1]).astype(np.uint32), share)
 
 
-def decode_stream_untrusted(stream: Stream, layout: Layout, codec: CodecSpec) -> Parts:
-    """Read what `encode_stream` writes. Levels are not checked here, and neither is what only the codec knows.
+def decode_stream_untrusted(stream: Stream, layout: Layout, codec: CodecSpec, places: NDArray[np.uint16] | None = None) -> Parts:
+    """Read what `encode_stream` writes, places into `places` if it is given. Levels are not checked here, and neither is what only the codec knows.
 
     Raises:
         RemoteProtocolError: the words run out or are left over, a state does not end where it began, a gap leaves its chunk.
     """
-    reader = _Reader(stream.states.copy(), stream.words)
+    reader, states = _Reader(stream.words), stream.states.copy()
     zigzags, steps = np.zeros(layout.chunks, np.int64), np.zeros(layout.chunks, np.int64)
     for at in _chunk_turns(layout):
-        lanes = np.arange(len(at))
-        zigzags[at] = reader.level_symbols(lanes)
+        zigzags[at] = reader.level_symbols(states[: len(at)])
         if codec.quantizer_bits == 2:
-            steps[at] = reader.level_symbols(lanes)
-    high_from = np.repeat(np.where(steps > 0, _SHARE_ONE - stream.share, _SHARE_ONE), layout.kept)
-    positions, codes = _read_values(reader, layout, codec, high_from)
-    if reader.used != len(stream.words) or (reader.states != LOWEST).any():
-        raise RemoteProtocolError("delta", "the coder does not end where it began")
-    return Parts(levels_of(zigzags), steps, positions, codes)
+            steps[at] = reader.level_symbols(states[: len(at)])
+    high_from = np.where(steps > 0, _SHARE_ONE - stream.share, _SHARE_ONE)
+    places = np.empty(layout.values, np.uint16) if places is None else places
+    _read_values(reader, states, layout, codec, high_from, places)
+    return Parts(levels_of(zigzags), steps, places)
 
 
 def zigzag(steps: Ints) -> Ints:
@@ -110,11 +132,12 @@ def _level_symbols(numbers: Ints) -> _Symbols:
 
 
 def _value_symbols(parts: Parts, layout: Layout, codec: CodecSpec, share: int) -> _Symbols:
-    gaps, places, left = gaps_of(parts.positions, layout)
+    gaps, places, left = gaps_of(parts.positions(), layout)
     contexts = gap_table(codec.chunk, codec.topk)
     these = tokens(gaps, GAP_FRACTION)
-    bits = (gaps - contexts.table.base[these]) << 1 | parts.codes >> 1
-    high = (parts.codes & 1) == 1
+    codes = parts.codes()
+    bits = (gaps - contexts.table.base[these]) << 1 | codes >> 1
+    high = (codes & 1) == 1
     low_part = np.repeat(np.where(parts.steps > 0, _SHARE_ONE - share, _SHARE_ONE), layout.kept)
     part, part_start = np.where(high, share, low_part), np.where(high, _SHARE_ONE - share, 0)
     return _symbols(contexts.table, contexts.contexts(places, left), these, bits, contexts.table.width[these] + 1, part, part_start)
@@ -163,61 +186,64 @@ def _push(states: Ints, lanes: Ints, symbols: _Symbols, at: Ints) -> Ints:
 
 @dataclass(slots=True)
 class _Reader:
-    """The states of all lanes and how many of the words are used."""
+    """The words, and how many of them are used."""
 
-    states: Ints
     words: NDArray[np.uint32]
     used: int = 0
 
-    def level_symbols(self, lanes: Ints) -> Ints:
-        """One number of the step table from each of `lanes`."""
-        table = step_table()
-        state, these = self.token(table, np.zeros(len(lanes), np.int64), self.states[lanes])
-        width = table.width[these]
-        numbers = table.base[these] + (state & ((1 << width) - 1))
-        self.refill(lanes, state >> width)
+    def level_symbols(self, states: Ints) -> Ints:
+        """One number of the step table from each of `states`, in place."""
+        table, slot = step_table(), states & (TOTAL - 1)
+        these = table.token_of_slot[0, slot].astype(np.int64)
+        state, width = table.frequency[0, these] * (states >> FREQUENCY_BITS) + slot - table.start[0, these], table.width[these]
+        states[:] = state >> width
+        self.refill(states)
+        numbers: Ints = table.base[these] + (state & ((1 << width) - 1))
         return numbers
 
-    def token(self, table: Table, context: Ints, state: Ints) -> tuple[Ints, Ints]:
-        """Take a token off each state: the states after it, and the tokens."""
-        slot = state & (TOTAL - 1)
-        these = table.token_of_slot[context, slot].astype(np.int64)
-        return table.frequency[context, these] * (state >> FREQUENCY_BITS) + slot - table.start[context, these], these
-
-    def refill(self, lanes: Ints, state: Ints) -> None:
-        """Store the states of `lanes`; those below their interval take a word, in order of the lanes."""
-        short = np.flatnonzero(state < LOWEST)
+    def refill(self, states: Ints) -> None:
+        """Those below their interval take a word, in order, in place."""
+        short = np.flatnonzero(states < LOWEST)
         if self.used + len(short) > len(self.words):
             raise RemoteProtocolError("delta", "it ends before its last symbol")
-        state[short] = state[short] << WORD_BITS | self.words[self.used : self.used + len(short)].astype(np.int64)
+        states[short] = states[short] << WORD_BITS | self.words[self.used : self.used + len(short)]
         self.used += len(short)
-        self.states[lanes] = state
 
 
-def _read_values(reader: _Reader, layout: Layout, codec: CodecSpec, high_from: Ints) -> tuple[NDArray[np.int32], NDArray[np.uint8]]:
-    """Positions and codes; the high bit of a value is set from the part `high_from` on."""
-    contexts = gap_table(codec.chunk, codec.topk)
-    table = contexts.table
-    all_left, lengths = _left(layout), np.repeat(layout.lengths, layout.kept)
-    fresh = np.zeros(layout.values, np.bool_)
-    fresh[layout.first] = True
-    positions, codes = np.empty(layout.values, np.int32), np.empty(layout.values, np.uint8)
-    places = np.zeros(lanes_of(layout), np.int64)
-    for lanes, at in _value_turns(layout):
-        left = all_left[at]
-        room = np.where(fresh[at], lengths[at], places[lanes])
-        state, these = reader.token(table, contexts.contexts(room, left), reader.states[lanes])
-        bits = state & ((2 << table.width[these]) - 1)
-        state = state >> table.width[these] + 1
-        room = room - (table.base[these] + (bits >> 1)) - 1
-        if (room < left - 1).any():
-            raise RemoteProtocolError("delta", "a position lies outside of its chunk")
-        edge = high_from[at]
-        part = state & (_SHARE_ONE - 1)
-        high = part >= edge
-        state = np.where(high, _SHARE_ONE - edge, edge) * (state >> SHARE_BITS) + np.where(high, part - edge, part)
-        reader.refill(lanes, state)
-        places[lanes] = room
-        positions[at] = lengths[at] - room - 1
-        codes[at] = high | (bits & 1) << 1
-    return positions, codes
+def _read_values(reader: _Reader, states: Ints, layout: Layout, codec: CodecSpec, high_from: Ints, places: NDArray[np.uint16]) -> None:
+    """Read `places`; in a chunk the high bit of a value is set from the part `high_from` on. A state must end where it began, and every word be used.
+
+    Between two turns after which a chunk ends, the same lanes are at work.
+    """
+    gaps, lanes, ended = gap_reader(codec.chunk, codec.topk), len(states), True
+    chunk, at, room, left = np.arange(lanes), layout.first[:lanes].copy(), layout.lengths[:lanes].copy(), layout.kept[:lanes].copy()
+    while len(chunk):
+        edge, other, run = high_from[chunk], _SHARE_ONE - 2 * high_from[chunk], int(left.min())
+        read = np.empty((run, len(chunk)), np.int64)
+        for turn in range(run):
+            row = gaps.rows[gaps.offset[left] + (room * gaps.reciprocal[left] >> RECIPROCAL_BITS)]
+            slot = states & (TOTAL - 1)
+            entry = gaps.entries[row << ROW_BITS | gaps.token_of_slot[row << FREQUENCY_BITS | slot]]
+            state = (entry & _FIELD) * (states >> FREQUENCY_BITS) + slot - (entry >> FIELD_BITS & _FIELD)
+            width = entry >> 3 * FIELD_BITS
+            bits = state & ((1 << width) - 1)
+            state >>= width
+            room -= (entry >> 2 * FIELD_BITS & _FIELD) + (bits >> 1) + 1
+            left -= 1
+            if (room < left).any():
+                raise RemoteProtocolError("delta", "a position lies outside of its chunk")
+            part = state & (_SHARE_ONE - 1)
+            high = (part >= edge).astype(np.int64)
+            states = (edge + high * other) * (state >> SHARE_BITS) + part - high * edge
+            reader.refill(states)
+            read[turn] = room << 2 | (bits & 1) << 1 | high
+        places[at + np.arange(run)[:, None]] = layout.lengths[chunk] - 1 - (read >> 2) | (read & 3) << POSITION_BITS
+        at += run
+        over = left == 0
+        chunk[over] += lanes
+        gone = chunk >= layout.chunks
+        ended &= bool((states[gone] == LOWEST).all())
+        chunk, at, room, left, states, over = (array[~gone] for array in (chunk, at, room, left, states, over))
+        at[over], room[over], left[over] = layout.first[chunk[over]], layout.lengths[chunk[over]], layout.kept[chunk[over]]
+    if not ended or reader.used != len(reader.words):
+        raise RemoteProtocolError("delta", "the coder does not end where it began")

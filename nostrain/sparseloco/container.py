@@ -33,6 +33,10 @@ LOWEST: Final = 1 << 31
 SHARE_BITS: Final = 8
 WORD_BITS: Final = 32
 STATE_BITS: Final = 63
+POSITION_BITS: Final = 12
+POSITION: Final = (1 << POSITION_BITS) - 1
+HIGH: Final = 1 << POSITION_BITS
+NEGATIVE: Final = 2 << POSITION_BITS
 _HEADER_BYTES: Final = 6
 _MOST_BITS: Final = 31
 
@@ -40,12 +44,24 @@ _MOST_BITS: Final = 31
 @dataclass(frozen=True, slots=True)
 class Parts:
     """What a container says. `levels` (the low magnitude), `steps` (from it to the high one; 0: there is one): int64 [chunks];
-    `positions` inside the chunk: int32 [values]; `codes`: uint8 [values], bit 0 high magnitude, bit 1 negative."""
+    `places`: uint16 [values], the position inside the chunk (12 bits), then HIGH for the high magnitude and NEGATIVE."""
 
     levels: NDArray[np.int64]
     steps: NDArray[np.int64]
-    positions: NDArray[np.int32]
-    codes: NDArray[np.uint8]
+    places: NDArray[np.uint16]
+
+    def positions(self) -> NDArray[np.int32]:
+        """Positions inside the chunks, int32 [values]."""
+        return (self.places & POSITION).astype(np.int32)
+
+    def codes(self) -> NDArray[np.uint8]:
+        """Bit 0 high magnitude, bit 1 negative: uint8 [values]."""
+        return (self.places >> POSITION_BITS).astype(np.uint8)
+
+
+def places_of(positions: NDArray[np.int32], codes: NDArray[np.uint8]) -> NDArray[np.uint16]:
+    """`Parts.places` of positions and codes."""
+    return positions.astype(np.uint16) | codes.astype(np.uint16) << np.uint16(POSITION_BITS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +85,14 @@ def largest_size(layout: Layout) -> int:
     )
 
 
-def share_of(parts: Parts, layout: Layout) -> int:
+def high_counts(parts: Parts, layout: Layout) -> NDArray[np.int64]:
+    """How many values of every chunk have the high magnitude."""
+    return np.add.reduceat((parts.places & HIGH) >> POSITION_BITS, layout.first, dtype=np.int64)
+
+
+def share_of(steps: NDArray[np.int64], high_counts: NDArray[np.int64], layout: Layout) -> int:
     """The share that the header must state: to the nearest 1/256, at least one and at most 255; 0 if no chunk has two magnitudes."""
-    two = parts.steps > 0
-    values = int(layout.kept[two].sum())
-    high = int(np.count_nonzero(parts.codes & 1))
+    values, high = int(layout.kept[steps > 0].sum()), int(high_counts.sum())
     return min(max((512 * high + values) // (2 * values), 1), 255) if values else 0
 
 

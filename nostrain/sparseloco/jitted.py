@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
+from nostrain.sparseloco.container import HIGH, NEGATIVE, POSITION
+
 _ABSOLUTE = 0x7FFFFFFF
 _GROUP = 16
 _GUESS_MARGIN = 1 << 19  # of a float32's bits: 3 to 6 % below the bar of the chunk before; tried again at half and less
@@ -126,7 +128,7 @@ def lloyd(units, first, kept, steps, low, high):
 
 
 @jit
-def scatter(grids, positions, codes, low, high, starts, widths, strides, first, kept, indices, units):
+def scatter(grids, places, low, high, starts, widths, strides, first, kept, indices, units):
     """Indices into the flat vector, increasing, and signed units: a counting sort by row within each band of tiles."""
     for grid in range(len(grids)):
         begin, across, bands = grids[grid]
@@ -135,14 +137,15 @@ def scatter(grids, positions, codes, low, high, starts, widths, strides, first, 
             counts = np.zeros(66, np.int64)
             for chunk in tiles:
                 for at in range(first[chunk], first[chunk] + kept[chunk]):
-                    counts[positions[at] // widths[chunk] + 1] += 1
+                    counts[np.int64(places[at] & POSITION) // widths[chunk] + 1] += 1
             counts[0] = first[begin + band * across]
             counts = np.cumsum(counts)
             for chunk in tiles:
                 for at in range(first[chunk], first[chunk] + kept[chunk]):
-                    row = positions[at] // widths[chunk]
+                    position = np.int64(places[at] & POSITION)
+                    row = position // widths[chunk]
                     to = counts[row]
                     counts[row] += 1
-                    indices[to] = starts[chunk] + row * strides[chunk] + positions[at] - row * widths[chunk]
-                    unit = high[chunk] if codes[at] & 1 else low[chunk]
-                    units[to] = -unit if codes[at] & 2 else unit
+                    indices[to] = starts[chunk] + row * strides[chunk] + position - row * widths[chunk]
+                    unit = high[chunk] if places[at] & HIGH else low[chunk]
+                    units[to] = -unit if places[at] & NEGATIVE else unit

@@ -1,9 +1,10 @@
-"""The loops of the outer step that numba compiles for `kernels`: norms, sums, and the rules that look at a coordinate's values (`rules`)."""
+"""The loops of the outer step that numba compiles for `kernels`: norms, sums, whole tiles, and the rules that look at a coordinate's values (`rules`)."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from nostrain.sparseloco.container import POSITION, POSITION_BITS
 from nostrain.sparseloco.jitted import jit
 
 
@@ -33,6 +34,33 @@ def finish_step(flat, total, unit, least, out):
     for at in range(len(flat)):
         value = flat[at] - np.float32(total[at]) * unit
         out[at] = np.float32(0) if abs(value) < least else value
+
+
+@jit
+def step_tiles(
+    part, begin, chunk, last, places, magnitudes, weights, starts, lengths, widths, strides, first, kept, unit, least
+):  # fmt: skip
+    """The outer step of the chunks from `chunk` to before `last` in place: `part` begins at `begin`; the sums of one tile stay in a processor's cache.
+
+    `places` [deltas, values] as `container.Parts`, `magnitudes` [deltas, chunks, 2] in units.
+    """
+    total, products = np.empty(lengths[chunk:last].max(), np.int64), np.empty(4, np.int64)
+    for at in range(chunk, last):
+        for place in range(lengths[at]):
+            total[place] = 0
+        for delta in range(len(weights)):
+            products[0], products[1] = magnitudes[delta, at, 0] * weights[delta], magnitudes[delta, at, 1] * weights[delta]
+            products[2], products[3] = -products[0], -products[1]
+            for value in range(first[at], first[at] + kept[at]):
+                place = places[delta, value]
+                total[np.uint64(place & POSITION)] += products[np.uint64(place >> POSITION_BITS)]
+        width, start = widths[at], starts[at] - begin
+        for row in range(lengths[at] // width):
+            to, source = np.uint64(start + row * strides[at]), np.uint64(row * width)
+            for column in range(width):
+                here = to + np.uint64(column)
+                value = part[here] - np.float32(total[source + np.uint64(column)]) * unit
+                part[here] = np.float32(0) if abs(value) < least else value
 
 
 @jit

@@ -15,11 +15,11 @@ from nostrain.protocol.manifest import CodecSpec
 from nostrain.sparseloco import coder, jitted, jitted_coder, jitted_step
 from nostrain.sparseloco.container import LOWEST, Parts, Stream, lanes_of, share_of
 from nostrain.sparseloco.delta import UNIT, Delta, empty_indices
-from nostrain.sparseloco.layout import Layout
+from nostrain.sparseloco.layout import Layout, Span
 from nostrain.sparseloco.minifloat import LEVEL_UNITS
 from nostrain.sparseloco.rules import Part, Step
 from nostrain.sparseloco.select import LLOYD_STEPS
-from nostrain.sparseloco.tables import gap_table, step_table
+from nostrain.sparseloco.tables import gap_reader, gap_table, step_table
 from nostrain.units import PPM
 
 _BLOCK = 1 << 20
@@ -48,11 +48,12 @@ def lloyd(units: NDArray[np.int64], layout: Layout) -> tuple[NDArray[np.int64], 
 
 def encode_stream(parts: Parts, layout: Layout, codec: CodecSpec) -> Stream:
     """As `coder.encode_stream`."""
-    gaps, steps, lanes, share = gap_table(codec.chunk, codec.topk), step_table(), lanes_of(layout), share_of(parts, layout)
+    gaps, steps, lanes = gap_table(codec.chunk, codec.topk), step_table(), lanes_of(layout)
+    share = share_of(parts.steps, high_counts(parts, layout), layout)
     states = np.full(lanes, LOWEST, np.int64)
     words = np.empty(layout.values + 2 * layout.chunks, np.uint32)
     used = jitted_coder.encode_values(
-        states, words, parts.positions, parts.codes, parts.steps, share, layout.lengths, layout.kept, layout.first,
+        states, words, parts.places, parts.steps, share, layout.lengths, layout.kept, layout.first,
         gaps.table.frequency, gaps.table.start, gaps.table.base, gaps.table.width, gaps.k_row, gaps.spacing_column, gaps.context,
     )  # fmt: skip
     numbers = np.empty((2, layout.chunks), np.int64)
@@ -63,31 +64,40 @@ def encode_stream(parts: Parts, layout: Layout, codec: CodecSpec) -> Stream:
     return Stream(states, words[:used][::-1].copy(), share)
 
 
-def decode_stream_untrusted(stream: Stream, layout: Layout, codec: CodecSpec) -> Parts:
+def decode_stream_untrusted(stream: Stream, layout: Layout, codec: CodecSpec, places: NDArray[np.uint16] | None = None) -> Parts:
     """As `coder.decode_stream_untrusted`.
 
     Raises:
         RemoteProtocolError: as there.
     """
-    gaps, table = gap_table(codec.chunk, codec.topk), step_table()
-    states, words = stream.states.copy(), np.append(stream.words, np.uint32(0))
+    gaps, table = gap_reader(codec.chunk, codec.topk), step_table()
+    states, words = stream.states.copy(), np.append(stream.words, np.zeros(len(stream.states), np.uint32))
     numbers = np.zeros((2, layout.chunks), np.int64)
-    positions, codes = np.empty(layout.values, np.int32), np.empty(layout.values, np.uint8)
+    places = np.empty(layout.values, np.uint16) if places is None else places
     shape = (layout.lengths, layout.kept, layout.first)
-    rows = (gaps.table.token_of_slot, gaps.table.frequency, gaps.table.start, gaps.table.base, gaps.table.width)
     used = jitted_coder.decode_levels(
         states, words, numbers[: codec.quantizer_bits], table.token_of_slot[0], table.frequency[0], table.start[0], table.base, table.width
     )
-    inside, used = jitted_coder.decode_values(
-        states, words, used, numbers[1], stream.share, *shape, *rows, gaps.k_row, gaps.spacing_column, gaps.context, positions, codes
-    )
+    inside = ended = True
+    if used <= len(stream.words):
+        inside, used, ended = jitted_coder.decode_values(
+            states, words, used, numbers[1], stream.share, *shape,
+            gaps.offset, gaps.reciprocal, gaps.rows, gaps.token_of_slot, gaps.entries, places,
+        )  # fmt: skip
     if not inside:
         raise RemoteProtocolError("delta", "a position lies outside of its chunk")
     if used > len(stream.words):
         raise RemoteProtocolError("delta", "it ends before its last symbol")
-    if used < len(stream.words) or (states != LOWEST).any():
+    if used < len(stream.words) or not ended:
         raise RemoteProtocolError("delta", "the coder does not end where it began")
-    return Parts(coder.levels_of(numbers[0]), numbers[1], positions, codes)
+    return Parts(coder.levels_of(numbers[0]), numbers[1], places)
+
+
+def high_counts(parts: Parts, layout: Layout) -> NDArray[np.int64]:
+    """As `container.high_counts`."""
+    counts = np.empty(layout.chunks, np.int64)
+    jitted_coder.count_high(parts.places, layout.first, layout.kept, counts)
+    return counts
 
 
 def delta_of(parts: Parts, layout: Layout) -> Delta:
@@ -96,24 +106,21 @@ def delta_of(parts: Parts, layout: Layout) -> Delta:
     units = np.empty(layout.values, np.int64)
     grids = np.array([(grid.chunk, grid.across, -(-grid.rows // grid.height)) for grid in layout.grids], np.int64)
     low, high = LEVEL_UNITS[parts.levels], LEVEL_UNITS[parts.levels + parts.steps]
-    jitted.scatter(
-        grids,
-        parts.positions,
-        parts.codes,
-        low,
-        high,
-        layout.starts,
-        layout.widths,
-        layout.strides,
-        layout.first,
-        layout.kept,
-        indices,
-        units,
-    )
+    shape = (layout.starts, layout.widths, layout.strides, layout.first, layout.kept)
+    jitted.scatter(grids, parts.places, low, high, *shape, indices, units)
     return Delta(indices, units, layout.size)
 
 
 add_weighted, finish_step = jitted_step.add_weighted, jitted_step.finish_step
+
+
+def step_span(
+    part: NDArray[np.float32], span: Span, layout: Layout, places: NDArray[np.uint16], magnitudes: NDArray[np.int64],
+    weights: NDArray[np.int64], unit: np.float32, least: np.float32,
+) -> None:  # fmt: skip
+    """As `stack.StackWork` does it in numpy for uniform weights, tile by tile, in place."""
+    shape = (layout.starts, layout.lengths, layout.widths, layout.strides, layout.first, layout.kept)
+    jitted_step.step_tiles(part, span.begin, span.first, span.last, places, magnitudes, weights, *shape, unit, least)
 
 
 def add_by_rule(total: NDArray[np.int64], parts: Sequence[Part], step: Step, begin: int) -> None:

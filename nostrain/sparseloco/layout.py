@@ -83,6 +83,35 @@ class Layout:
         return indices
 
 
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Consecutive chunks `first` to before `last` that are, together, the values `begin` to before `end` of the flat vector."""
+
+    begin: int
+    end: int
+    first: int
+    last: int
+
+
+def spans(layout: Layout, most: int) -> list[Span]:
+    """The flat vector cut into spans of whole chunks, in order: of at most `most` values, or else of one row of tiles."""
+    found: list[Span] = []
+    for grid in layout.grids:
+        run = grid.rows == 1  # its tiles lie one after the other
+        values, chunks = (grid.width, 1) if run else (grid.height * grid.columns, grid.across)
+        at_once, size = max(1, most // values), grid.rows * grid.columns
+        for at in range(0, -(-size // values), at_once):
+            begin, first = grid.offset + at * values, grid.chunk + at * chunks
+            end, last = min(begin + at_once * values, grid.offset + size), first + at_once * chunks
+            if end == grid.offset + size:
+                last = grid.chunk + grid.across * -(-grid.rows // grid.height)
+            if found and end - found[-1].begin <= most:
+                found[-1] = Span(found[-1].begin, end, found[-1].first, last)
+            else:
+                found.append(Span(begin, end, first, last))
+    return found
+
+
 def tensor_sizes(tensors: Sequence[TensorSpec]) -> list[int]:
     """Number of values in each tensor, in manifest order.
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nostrain.errors import LocalProtocolError
-from nostrain.sparseloco.container import Parts
+from nostrain.sparseloco.container import Parts, places_of
 from nostrain.sparseloco.delta import UNIT
 from nostrain.sparseloco.layout import Grid, Layout
 from nostrain.sparseloco.minifloat import LEVEL_UNITS, LEVELS, nearest_levels
@@ -64,7 +64,7 @@ def quantize(kept: NDArray[np.float32], positions: NDArray[np.int32], layout: La
         levels, steps, high = np.where(two, low, levels), np.where(two, above - low, 0), high & np.repeat(two, layout.kept)
     negative = (kept < 0) & np.repeat(levels > 0, layout.kept)
     codes: NDArray[np.uint8] = high.astype(np.uint8) | negative.astype(np.uint8) << np.uint8(1)
-    return Parts(levels, steps, positions, codes)
+    return Parts(levels, steps, places_of(positions, codes))
 
 
 def lloyd(units: Ints, layout: Layout) -> tuple[Ints, Ints]:

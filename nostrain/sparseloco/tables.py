@@ -30,6 +30,12 @@ _KEPT_FRACTION: Final = 1
 _SPACING_FRACTION: Final = 2
 _ONE_BITS: Final = 40
 
+FIELD_BITS: Final = 13
+ROW_BITS: Final = 7
+"""More tokens than 2^7 no chunk of at most 4096 places has."""
+RECIPROCAL_BITS: Final = 24
+"""n · ceil(2^24 / k) >> 24 is n // k for all n, k ≤ 4096: the excess is below n · k / 2^24 parts of 1 / k."""
+
 
 @dataclass(frozen=True, slots=True)
 class Table:
@@ -55,6 +61,20 @@ class GapTable:
         """Row of the table for `left` values still to come among `places`."""
         found: Ints = self.context[self.k_row[left] + self.spacing_column[places // left]].astype(np.int64)
         return found
+
+
+@dataclass(frozen=True, slots=True)
+class GapReader:
+    """The same tables as a decoder wants them. With k values still to come among n places, the row is
+    `rows[offset[k] + (n * reciprocal[k] >> RECIPROCAL_BITS)]`, the token `token_of_slot[row * TOTAL + slot]` and what it means
+    `entries[row * ROW + token]`: from the lowest bit, frequency, start and base (FIELD_BITS each), then one more than the width. int64, tokens uint8.
+    """
+
+    offset: Ints
+    reciprocal: Ints
+    rows: Ints
+    token_of_slot: NDArray[np.uint8]
+    entries: Ints
 
 
 def _table(weights: Ints, one: int, fraction: int) -> Table:
@@ -91,6 +111,25 @@ def gap_table(chunk: int, topk: int) -> GapTable:
     columns = tokens(np.arange(chunk + 1), _SPACING_FRACTION)
     table = _table(survivors[:, low] - survivors[:, high], 1 << _ONE_BITS, GAP_FRACTION)
     return GapTable(table, k_row.astype(np.int32), columns.astype(np.int32), context)
+
+
+@lru_cache(maxsize=8)
+def gap_reader(chunk: int, topk: int) -> GapReader:
+    """`gap_table` for decoders."""
+    gaps, k = gap_table(chunk, topk), np.arange(1, topk + 1)
+    table, spacings = gaps.table, chunk // k + 1
+    entries = np.zeros((len(table.frequency), 1 << ROW_BITS), np.int64)
+    fields = (table.frequency.astype(np.int64), table.start.astype(np.int64), table.base, table.width + 1)
+    for at, field in enumerate(fields):
+        entries[:, : len(table.base)] |= field << (at * FIELD_BITS)
+    rows = [gaps.context[gaps.k_row[one] + gaps.spacing_column[:count]] for one, count in zip(k, spacings, strict=True)]
+    return GapReader(
+        offset=np.concatenate([[0], np.cumsum(spacings) - spacings]),
+        reciprocal=np.concatenate([[0], -(-(1 << RECIPROCAL_BITS) // k)]),
+        rows=np.concatenate(rows).astype(np.int64),
+        token_of_slot=table.token_of_slot.ravel(),
+        entries=entries.ravel(),
+    )
 
 
 @lru_cache(maxsize=1)

@@ -26,13 +26,14 @@ from ratio import SIZES
 from nostrain.learning.initial import initial_parameters
 from nostrain.protocol.manifest import CodecSpec, OuterSpec, TensorSpec
 from nostrain.protocol.tensors import model_tensors
-from nostrain.sparseloco.aggregate import cap_weights, outer_step
+from nostrain.sparseloco.aggregate import caps_of, outer_step
 from nostrain.sparseloco.codec import compress, decode_untrusted
 from nostrain.sparseloco.compiled import kernels_for
 from nostrain.sparseloco.delta import Delta
 from nostrain.sparseloco.feedback import accumulate, remainder
 from nostrain.sparseloco.layout import tensor_sizes
 from nostrain.sparseloco.rules import plan_step
+from nostrain.sparseloco.stack import Stack
 from nostrain.units import Ppm
 
 DECAY = Ppm(950_000)
@@ -44,8 +45,8 @@ class Ours:
     def __init__(self, tensors: tuple[TensorSpec, ...], values: NDArray[np.float32], compiled: bool) -> None:
         self.tensors, self.values, self.compiled, self.codec = tensors, values, compiled, CodecSpec()
         self.residual = np.zeros_like(values)
-        self.blob, sent = compress(tensors, self.codec, values, compiled=compiled)
-        self.deltas = [sent] * 20
+        self.blob = compress(tensors, self.codec, values, compiled=compiled)[0]
+        self.stack = self.read()
         self.theta = values.copy()
 
     def encode(self) -> None:
@@ -56,13 +57,18 @@ class Ours:
     def decode(self) -> Delta:
         return decode_untrusted(self.blob, self.tensors, self.codec, compiled=self.compiled)
 
+    def read(self) -> Stack:
+        stack = Stack(self.tensors, self.codec, 20, compiled=self.compiled)
+        for at in range(20):
+            stack.read_untrusted(at, self.blob)
+        return stack
+
     def aggregate(self) -> None:
-        caps = cap_weights(self.deltas)
-        outer_step(self.theta, self.deltas, plan_step(caps, OuterSpec(), 20), out=self.theta, compiled=self.compiled)
+        outer_step(self.theta, self.stack, plan_step(caps_of(self.stack.squared_norms), OuterSpec(), 20), out=self.theta)
 
     def decode_and_aggregate(self) -> None:
-        self.deltas = []
-        self.deltas = [self.decode() for _ in range(20)]
+        del self.stack
+        self.stack = self.read()
         self.aggregate()
 
 

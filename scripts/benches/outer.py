@@ -26,19 +26,20 @@ from numpy.typing import NDArray
 
 from nostrain.learning.build import aggregate
 from nostrain.learning.engines.base import DEFAULT_OPTIONS
-from nostrain.learning.files import read_delta_untrusted
+from nostrain.learning.files import read_blob_untrusted
 from nostrain.learning.resident import ResidentModel
 from nostrain.protocol.jobs import AggregateJob
 from nostrain.protocol.manifest import CodecSpec, ModelSpec, OuterSpec, TensorSpec
 from nostrain.protocol.tensors import model_tensors
-from nostrain.sparseloco.aggregate import cap_weights, step_blocks
+from nostrain.sparseloco.aggregate import caps_of, step_blocks
 from nostrain.sparseloco.checkpoint import header_bytes, map_checkpoint_untrusted, merkle_root, write_bytes, write_parts
+from nostrain.sparseloco.codec import decode_untrusted
 from nostrain.sparseloco.coder import encode_stream
 from nostrain.sparseloco.compiled import kernels_for
-from nostrain.sparseloco.container import Parts, join
-from nostrain.sparseloco.delta import Delta
+from nostrain.sparseloco.container import Parts, join, places_of
 from nostrain.sparseloco.layout import plan
 from nostrain.sparseloco.rules import plan_step
+from nostrain.sparseloco.stack import Stack
 from nostrain.units import Digest
 
 SIZES = {
@@ -84,7 +85,7 @@ def synthetic_parts(tensors: tuple[TensorSpec, ...], seed: int) -> Parts:
     codes, two = generator.integers(0, 4, layout.values, np.uint8), layout.kept > 1
     codes[layout.first] &= 2
     codes[layout.first[two] + 1] |= 1
-    return Parts(np.full(layout.chunks, 300, np.int64), np.where(two, 10, 0), positions, codes)
+    return Parts(np.full(layout.chunks, 300, np.int64), np.where(two, 10, 0), places_of(positions, codes))
 
 
 def prepare(folder: Path, tensors: tuple[TensorSpec, ...], count: int) -> list[tuple[Digest, str]]:
@@ -153,35 +154,37 @@ def measure(folder: Path, model: ModelSpec, options: argparse.Namespace) -> None
     print(
         f"{len(theta):,} parameters, {options.workers} deltas of {Path(files[0][1]).stat().st_size:,} bytes, {threads} threads", flush=True
     )
-    deltas = parts(theta, tensors, files, threads)
+    parts(theta, tensors, files, threads)
     if not options.no_torch:
-        beside(theta, deltas)
-    del deltas
+        beside(theta, tensors, files)
     job = AggregateJob(model, CODEC, outer, Digest("00" * 32), str(folder / "theta"), tuple(files), len(files), str(folder / "next"))
     result = timed("the whole job, streamed to a file, and that synced", lambda: aggregate(job, ResidentModel(DEFAULT_OPTIONS), threads))
     assert result.checkpoint is not None, result.error
 
 
-def parts(theta: NDArray[np.float32], tensors: tuple[TensorSpec, ...], files: list[tuple[Digest, str]], threads: int) -> list[Delta]:
-    """What the job does, one after the other; the decoded deltas. numba is loaded before."""
-    read_delta_untrusted(files[0][1], tensors, CODEC)
-    sum(len(part) for part in step_blocks(theta[: 1 << 24], [], plan_step([], OuterSpec(), 1)))
+def parts(theta: NDArray[np.float32], tensors: tuple[TensorSpec, ...], files: list[tuple[Digest, str]], threads: int) -> None:
+    """What the job does, one after the other. numba is loaded before."""
+    Stack(tensors, CODEC, 1).read_untrusted(0, read_blob_untrusted(files[0][1], tensors, CODEC))
+    stack = Stack(tensors, CODEC, len(files))
+
+    def read(at: int) -> None:
+        stack.read_untrusted(at, read_blob_untrusted(files[at][1], tensors, CODEC))
+
     with ThreadPoolExecutor(threads) as pool:
-        deltas = timed(
-            "  read and decode the deltas", lambda: list(pool.map(lambda named: read_delta_untrusted(named[1], tensors, CODEC), files))
-        )
-    caps = timed("  norm caps", lambda: cap_weights(deltas))
-    step = plan_step(caps, OuterSpec(), len(deltas))
-    timed("  exact outer step", lambda: sum(len(part) for part in step_blocks(theta, deltas, step, threads=threads)))
+        timed("  read and decode the deltas, and their norms", lambda: list(pool.map(read, range(len(files)))))
+    step = plan_step(caps_of(stack.squared_norms), OuterSpec(), len(stack))
+    next(step_blocks(theta, stack, step))
+    timed("  exact outer step", lambda: sum(len(part) for part in step_blocks(theta, stack, step, threads=threads)))
     timed("  hashing: SHA-256 of the file", lambda: hashlib.sha256(theta.data.cast("B")).hexdigest())
     timed("  hashing: Merkle root", lambda: merkle_root(tensors, theta))
-    return deltas
 
 
-def beside(theta: NDArray[np.float32], deltas: list[Delta]) -> None:
+def beside(theta: NDArray[np.float32], tensors: tuple[TensorSpec, ...], files: list[tuple[Digest, str]]) -> None:
     """The float32 sum, θ and deltas in memory."""
     in_memory = np.array(theta)
+    deltas = [decode_untrusted(read_blob_untrusted(path, tensors, CODEC), tensors, CODEC) for _, path in files]
     ready = [(torch.from_numpy(delta.indices), torch.from_numpy(delta.values())) for delta in deltas]
+    del deltas
     timed("beside it: float32 sum and subtraction in torch, all in memory", lambda: by_torch(in_memory, ready, 2.0))
 
 

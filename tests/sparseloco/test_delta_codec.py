@@ -17,7 +17,7 @@ from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.protocol.manifest import CodecSpec, TensorSpec
 from nostrain.sparseloco.codec import compress, decode_untrusted, encode
 from nostrain.sparseloco.coder import encode_stream
-from nostrain.sparseloco.container import Parts, join, largest_size, share_of, split_untrusted
+from nostrain.sparseloco.container import Parts, high_counts, join, largest_size, places_of, share_of, split_untrusted
 from nostrain.sparseloco.feedback import accumulate, remainder
 from nostrain.sparseloco.layout import plan
 from nostrain.sparseloco.minifloat import LEVEL_UNITS, LEVELS
@@ -153,7 +153,7 @@ ONE = (TensorSpec("one", (8, 8)),)
 
 def one_chunk(positions: list[int], codes: list[int], level: int, step: int, codec: CodecSpec = TWO_BITS) -> bytes:
     """A container of one tile of 64 values, 5 kept, exactly as given."""
-    parts = Parts(np.array([level]), np.array([step]), np.array(positions, np.int32), np.array(codes, np.uint8))
+    parts = Parts(np.array([level]), np.array([step]), places_of(np.array(positions, np.int32), np.array(codes, np.uint8)))
     return join(encode_stream(parts, plan(ONE, codec), codec))
 
 
@@ -195,9 +195,9 @@ def test_canonical_spellings_are_accepted(positions: list[int], codes: list[int]
 def test_another_share_is_refused() -> None:
     """With the header's share changed, the bytes may say something: but not what the share says of it."""
     layout = plan(ONE, TWO_BITS)
-    parts = Parts(np.array([300]), np.array([5]), np.arange(1, 6, dtype=np.int32), np.array([0, 1, 0, 0, 1], np.uint8))
+    parts = Parts(np.array([300]), np.array([5]), places_of(np.arange(1, 6, dtype=np.int32), np.array([0, 1, 0, 0, 1], np.uint8)))
     stream = encode_stream(parts, layout, TWO_BITS)
-    assert stream.share == share_of(parts, layout) == 102
+    assert stream.share == share_of(parts.steps, high_counts(parts, layout), layout) == 102
     for share in set(range(256)) - {102}:
         with pytest.raises(RemoteProtocolError, match="delta"):
             decode_untrusted(join(type(stream)(stream.states, stream.words, share)), ONE, TWO_BITS)
