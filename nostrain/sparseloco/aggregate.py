@@ -177,19 +177,16 @@ class _StackWork:
 
     def write(self, span: slice, out: NDArray[np.float32]) -> None:
         """As `_SortedWork.write`."""
+        if self._kernels is not None:
+            stack = self._stack
+            self._kernels.step_spans(
+                self._flat, self._spans[span.start], stack.layout, stack.places, stack.magnitudes, self._weights,
+                _STEP_UNIT, _SMALLEST_NORMAL, out,
+            )  # fmt: skip
+            return
         for part in self._spans[span.start]:
             before, after = self._flat[part.begin : part.end], out[part.begin - span.start : part.end - span.start]
-            if self._kernels is None:
-                self._sum.apply(before, self._stack.parts(part), part.begin, after)
-                continue
-            near = before.copy() if np.may_share_memory(before, after) else after
-            if near is after:
-                near[:] = before
-            self._kernels.step_span(
-                near, part, self._stack.layout, self._stack.places, self._stack.magnitudes, self._weights, _STEP_UNIT, _SMALLEST_NORMAL
-            )
-            if near is not after:
-                after[:] = near
+            self._sum.apply(before, self._stack.parts(part), part.begin, after)
 
 
 class _Sums:

@@ -7,7 +7,6 @@ everything else. With numba installed, models of COMPILED_FROM values and more a
 from __future__ import annotations
 
 from collections.abc import Sequence
-from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,22 +64,23 @@ def decode_untrusted(blob: bytes, tensors: Sequence[TensorSpec], codec: CodecSpe
         LocalProtocolError: the codec is not supported, or numba was asked for and is missing.
     """
     layout = plan(tensors, codec)
+    parts, _ = read_parts_untrusted(blob, layout, codec, compiled)
     kernels = kernels_for(layout.size, compiled)
-    parts, _ = read_parts_untrusted(blob, layout, codec, kernels)
     return _delta_of(parts, layout) if kernels is None else kernels.delta_of(parts, layout)
 
 
 def read_parts_untrusted(
-    blob: bytes, layout: Layout, codec: CodecSpec, kernels: ModuleType | None, places: NDArray[np.uint16] | None = None
+    blob: bytes, layout: Layout, codec: CodecSpec, compiled: bool | None, places: NDArray[np.uint16] | None = None
 ) -> tuple[Parts, NDArray[np.int64]]:
-    """What a delta says, in the order of its chunks, and how many values of each have the high magnitude; `kernels` or numpy.
+    """What a delta says, in the order of its chunks, and how many values of each have the high magnitude.
 
-    The places are written to `places`, if there is one.
+    The places are written to `places`, if there is one. `compiled` as in `encode`.
 
     Raises:
-        RemoteProtocolError: as `decode_untrusted`.
+        RemoteProtocolError, LocalProtocolError: as `decode_untrusted`.
     """
     stream = split_untrusted(blob, layout, codec)
+    kernels = kernels_for(layout.size, compiled)
     if kernels is None:
         parts = decode_stream_untrusted(stream, layout, codec, places)
         counts = high_counts(parts, layout)

@@ -37,30 +37,43 @@ def finish_step(flat, total, unit, least, out):
 
 
 @jit
-def step_tiles(
-    part, begin, chunk, last, places, magnitudes, weights, starts, lengths, widths, strides, first, kept, unit, least
+def step_spans(
+    flat, edges, places, magnitudes, weights, starts, lengths, widths, strides, first, kept, unit, least, out
 ):  # fmt: skip
-    """The outer step of the chunks from `chunk` to before `last` in place: `part` begins at `begin`; the sums of one tile stay in a processor's cache.
+    """The outer step of the spans `edges` (begin, end, first chunk, last chunk), each in a buffer: tiles are not read from far apart.
 
     `places` [deltas, values] as `container.Parts`, `magnitudes` [deltas, chunks, 2] in units.
     """
-    total, products = np.empty(lengths[chunk:last].max(), np.int64), np.empty(4, np.int64)
-    for at in range(chunk, last):
-        for place in range(lengths[at]):
-            total[place] = 0
-        for delta in range(len(weights)):
-            products[0], products[1] = magnitudes[delta, at, 0] * weights[delta], magnitudes[delta, at, 1] * weights[delta]
-            products[2], products[3] = -products[0], -products[1]
-            for value in range(first[at], first[at] + kept[at]):
-                place = places[delta, value]
-                total[np.uint64(place & POSITION)] += products[np.uint64(place >> POSITION_BITS)]
-        width, start = widths[at], starts[at] - begin
-        for row in range(lengths[at] // width):
-            to, source = np.uint64(start + row * strides[at]), np.uint64(row * width)
-            for column in range(width):
-                here = to + np.uint64(column)
-                value = part[here] - np.float32(total[source + np.uint64(column)]) * unit
-                part[here] = np.float32(0) if abs(value) < least else value
+    buffer, total, products = (
+        np.empty((edges[:, 1] - edges[:, 0]).max(), np.float32),
+        np.empty(lengths.max(), np.int64),
+        np.empty(4, np.int64),
+    )
+    for span in range(len(edges)):
+        begin, end = edges[span, 0], edges[span, 1]
+        near = buffer[: end - begin]
+        near[:] = flat[begin:end]
+        for chunk in range(edges[span, 2], edges[span, 3]):
+            total[: lengths[chunk]] = 0
+            for delta in range(len(weights)):
+                products[0], products[1] = magnitudes[delta, chunk, 0] * weights[delta], magnitudes[delta, chunk, 1] * weights[delta]
+                products[2], products[3] = -products[0], -products[1]
+                for value in range(first[chunk], first[chunk] + kept[chunk]):
+                    place = places[delta, value]
+                    total[np.uint64(place & POSITION)] += products[np.uint64(place >> POSITION_BITS)]
+            _finish_tile(near, starts[chunk] - begin, lengths[chunk] // widths[chunk], widths[chunk], strides[chunk], total, unit, least)
+        out[begin - edges[0, 0] : end - edges[0, 0]] = near
+
+
+@jit
+def _finish_tile(part, start, rows, width, stride, total, unit, least):
+    """As `finish_step` for a tile, in place."""
+    for row in range(rows):
+        to, source = np.uint64(start + row * stride), np.uint64(row * width)
+        for column in range(width):
+            here = to + np.uint64(column)
+            value = part[here] - np.float32(total[source + np.uint64(column)]) * unit
+            part[here] = np.float32(0) if abs(value) < least else value
 
 
 @jit

@@ -114,13 +114,14 @@ def delta_of(parts: Parts, layout: Layout) -> Delta:
 add_weighted, finish_step = jitted_step.add_weighted, jitted_step.finish_step
 
 
-def step_span(
-    part: NDArray[np.float32], span: Span, layout: Layout, places: NDArray[np.uint16], magnitudes: NDArray[np.int64],
-    weights: NDArray[np.int64], unit: np.float32, least: np.float32,
+def step_spans(
+    flat: NDArray[np.float32], spans: Sequence[Span], layout: Layout, places: NDArray[np.uint16], magnitudes: NDArray[np.int64],
+    weights: NDArray[np.int64], unit: np.float32, least: np.float32, out: NDArray[np.float32],
 ) -> None:  # fmt: skip
-    """As `stack.StackWork` does it in numpy for uniform weights, tile by tile, in place."""
+    """What `aggregate` does in numpy with consecutive `spans` where every value counts; `out`, which may be their memory, begins with the first."""
+    edges = np.array([(span.begin, span.end, span.first, span.last) for span in spans], np.int64)
     shape = (layout.starts, layout.lengths, layout.widths, layout.strides, layout.first, layout.kept)
-    jitted_step.step_tiles(part, span.begin, span.first, span.last, places, magnitudes, weights, *shape, unit, least)
+    jitted_step.step_spans(flat, edges, places, magnitudes, weights, *shape, unit, least, out)
 
 
 def add_by_rule(total: NDArray[np.int64], parts: Sequence[Part], step: Step, begin: int) -> None:

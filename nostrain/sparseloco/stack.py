@@ -7,6 +7,7 @@ processor's cache. `aggregate` takes a `Stack` or deltas; the results are equal.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -36,12 +37,11 @@ class Stack:
     """
 
     def __init__(self, tensors: Sequence[TensorSpec], codec: CodecSpec, count: int, *, compiled: bool | None = None) -> None:
-        self.layout, self._codec = plan(tensors, codec), codec
+        self.layout, self._codec, self._compiled = plan(tensors, codec), codec, compiled
         self.kernels = kernels_for(self.layout.size, compiled)
         self.places = np.empty((count, self.layout.values), np.uint16)
         self.magnitudes = np.empty((count, self.layout.chunks, 2), np.int64)
         self.squared_norms = [0] * count
-        self._offsets = _Offsets(self.layout)
 
     def __len__(self) -> int:
         """How many deltas there are."""
@@ -54,7 +54,7 @@ class Stack:
             RemoteProtocolError: the blob is not the canonical encoding of a delta of this run.
         """
         layout = self.layout
-        parts, high = read_parts_untrusted(blob, layout, self._codec, self.kernels, self.places[at])
+        parts, high = read_parts_untrusted(blob, layout, self._codec, self._compiled, self.places[at])
         above = parts.levels + parts.steps
         self.magnitudes[at, :, 0], self.magnitudes[at, :, 1] = LEVEL_UNITS[parts.levels], LEVEL_UNITS[above]
         counts = np.bincount(parts.levels, layout.kept - high, LEVELS) + np.bincount(above, high, LEVELS)  # exact: far below 2^53
@@ -62,22 +62,27 @@ class Stack:
 
     def parts(self, span: Span) -> list[Part]:
         """What every delta has in `span`: indices and units, chunk by chunk."""
-        layout, chunks = self.layout, slice(span.first, span.last)
+        layout, offsets, chunks = self.layout, self._offsets, slice(span.first, span.last)
         kept, begin = layout.kept[chunks], int(layout.first[span.first])
-        starts, kinds = np.repeat(layout.starts[chunks], kept), np.repeat(self._offsets.kinds[chunks], kept)
+        starts, kinds = np.repeat(layout.starts[chunks], kept), np.repeat(offsets.kinds[chunks], kept)
         chunk = np.repeat(np.arange(0, _KINDS * len(kept), _KINDS), kept)
         found: list[Part] = []
         for places, magnitudes in zip(self.places[:, begin : begin + len(chunk)], self.magnitudes[:, chunks], strict=True):
-            indices: Ints = starts + self._offsets.table.take(kinds | (places & POSITION))
+            indices: Ints = starts + offsets.table.take(kinds | (places & POSITION))
             found.append((indices, np.hstack([magnitudes, -magnitudes]).take(chunk | (places >> POSITION_BITS))))
         return found
+
+    @cached_property
+    def _offsets(self) -> _Offsets:
+        return _Offsets(self.layout)
 
 
 class _Offsets:
     """Where positions lie: `table[kinds[chunk] | position]` is the distance from the first value of the chunk in the flat vector."""
 
     def __init__(self, layout: Layout) -> None:
-        shapes, of_chunk = np.unique(np.stack([layout.widths, layout.strides], axis=1), axis=0, return_inverse=True)
-        row, column = np.divmod(np.arange(POSITION + 1), shapes[:, :1])
-        self.table: Ints = (row * shapes[:, 1:] + column).ravel()
-        self.kinds: Ints = of_chunk.ravel().astype(np.int64) << POSITION_BITS
+        shapes, of_chunk = np.unique(layout.strides << POSITION_BITS | layout.widths - 1, return_inverse=True)
+        widths, strides = (shapes & POSITION) + 1, shapes >> POSITION_BITS
+        row, column = np.divmod(np.arange(POSITION + 1), widths[:, None])
+        self.table: Ints = (row * strides[:, None] + column).ravel()
+        self.kinds: Ints = of_chunk.astype(np.int64) << POSITION_BITS
