@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from nostrain.core.effects import Compute, Computed, Failed, Outcome
+from nostrain.core.timing import MEASURE_S
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.jobs import CalibrateJob, CalibrateResult
@@ -22,6 +23,8 @@ def decide(tx: Transaction) -> None:
     run = tx.run
     if run is None or run.halted or run.finished or "worker" not in tx.me.roles or known(tx):
         return
+    if tx.memory.measuring is None:
+        tx.put("worker", msgspec.structs.replace(tx.memory, measuring=tx.now))
     tx.emit(Compute(owner=KEY, name="calibrate", job=CalibrateJob(model=run.manifest.model, training=run.manifest.training)))
 
 
@@ -30,9 +33,15 @@ def known(tx: Transaction) -> bool:
     return tx.memory.machine == tx.me.machine
 
 
+def awaited(tx: Transaction) -> bool:
+    """Whether the first enrolment should wait for it: only so long, since a busy machine loads its framework for minutes."""
+    since = tx.memory.measuring
+    return not known(tx) and since is not None and tx.now <= since + MEASURE_S
+
+
 def done(tx: Transaction, outcome: Outcome) -> None:
     """A worker that could not be measured takes part all the same, and says how fast it is after its first training."""
-    memory = msgspec.structs.replace(tx.memory, machine=tx.me.machine)
+    memory = msgspec.structs.replace(tx.memory, machine=tx.me.machine, measuring=None)
     match outcome:
         case Computed(result=CalibrateResult(tokens=tokens, train_ms=spent)):
             speed = min(tokens * 1000 // max(1, spent), MAX_TOKENS_PER_S)

@@ -29,7 +29,7 @@ def decide(tx: Transaction) -> None:
             return
         tx.emit(Credentials(owner=KEY, name="credentials", run=run.id, chain_length=run.manifest.rounds))
     elif "worker" in tx.me.roles and tx.said(f"{KEY}/0") is None:
-        if calibration.known(tx):
+        if not calibration.awaited(tx):
             speed, node = tx.memory.tokens_per_s, node_of(tx, run)
             mine = Enrolment(run=run.id, role="worker", name=tx.me.name, engine=tx.me.engine, node=node, tokens_per_s=speed)
             tx.say(f"{KEY}/0", mine)

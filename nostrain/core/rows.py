@@ -127,7 +127,8 @@ class WorkerMemory(msgspec.Struct, frozen=True, tag="worker_memory"):
     """Row `worker`: the private training state (residual, moments) after the last round that used our delta.
 
     `in_vain` tickets in a row bought no lock, so that `pass_over` rounds are let pass before another is bought (`core.escrow.patience`).
-    `tokens_per_s`: how fast the last training was; before the first, how fast it would be on `machine` (`core.calibration`).
+    `tokens_per_s`: how fast the last training was; before the first, how fast it would be on `machine`, which is being measured
+    since `measuring` (`core.calibration`).
     """
 
     state_path: str | None = None
@@ -135,6 +136,7 @@ class WorkerMemory(msgspec.Struct, frozen=True, tag="worker_memory"):
     pass_over: int = 0
     tokens_per_s: int = 0
     machine: str = ""
+    measuring: UnixTime | None = None
 
 
 class Cache(msgspec.Struct, frozen=True, tag="cache"):

@@ -10,7 +10,7 @@ import msgspec
 
 from nostrain.core.escrow.rows import Dues
 from nostrain.core.fraud.dispute_rows import Suspicion
-from nostrain.core.rows import NodeState, Round, Run, Started
+from nostrain.core.rows import NodeState, Round, Run, Started, WorkerMemory
 from nostrain.core.transaction import Transaction
 from nostrain.core.treasury.opening_rows import Opening, Openings
 from nostrain.core.treasury.withdrawal_rows import Withdrawal
@@ -20,6 +20,8 @@ from nostrain.units import UnixTime
 
 RELEASE_WAIT_S: Final = 45
 """How much longer than maturity + grace a payee waits for attestations that are on their way (design section 6 allows 60 s)."""
+MEASURE_S: Final = 10
+"""So long does a worker's first enrolment wait for its speed; when that is known later, it is said later."""
 CATCH_UP_S: Final = 45
 """After a start, so long may it take until the relays have told what we missed: nothing is given up before."""
 BLOCK_S: Final = 600
@@ -136,6 +138,9 @@ def moments(state: NodeState) -> Iterator[int]:
         yield started.at + CATCH_UP_S + 1
     if not isinstance(run, Run):
         return
+    memory = state.rows.get("worker")
+    if isinstance(memory, WorkerMemory) and memory.measuring is not None:
+        yield memory.measuring + MEASURE_S + 1
     for key in state.groups.get("suspicion", ()):
         suspicion = state.rows[key]
         assert isinstance(suspicion, Suspicion)

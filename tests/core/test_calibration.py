@@ -7,13 +7,16 @@ import pytest
 
 from nostrain.core.effects import Compute, Computed, Failed
 from nostrain.core.inputs import Boot
+from nostrain.core.node import next_deadline
 from nostrain.core.rows import WorkerMemory
+from nostrain.core.timing import MEASURE_S
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.jobs import CalibrateJob, CalibrateResult, InspectResult
 from nostrain.protocol.limits import MAX_TOKENS_PER_S
 from nostrain.protocol.messages import Enrolment
+from nostrain.units import UnixTime
 from tests.core.actors import EXAMPLES, Node, until
-from tests.docs.examples import COORDINATOR, VALIDATORS, WORKERS
+from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS
 
 ME = WORKERS[0]
 
@@ -44,6 +47,23 @@ def test_a_newcomer_is_measured_before_it_enrols() -> None:
     assert speeds(node) == [4_000]
     assert node.run.enrolled[ME.pubkey][2].tokens_per_s == 4_000
     assert not [effect for effect in node.at(9).asks(Compute) if effect.name == "calibrate"]
+
+
+def test_a_slow_measurement_is_not_waited_for_and_said_later() -> None:
+    node = newcomer()
+    assert speeds(node.at(MEASURE_S)) == []
+    assert next_deadline(node.state, UnixTime(START)) == START + MEASURE_S + 1
+    assert speeds(node.at(MEASURE_S + 1)) == [0]
+    node.at(60)
+    node.ends(node.asked(Compute, "calibrate"), Computed(CalibrateResult(tokens=6_000, train_ms=1_500)))
+    assert speeds(node) == [4_000]
+    assert speeds(node.at(200)) == []
+
+
+def test_a_restart_does_not_begin_to_wait_again() -> None:
+    node = newcomer()
+    node.now = UnixTime(START + 100)
+    assert speeds(booted(node, "pytorch cpu")) == [0]
 
 
 @pytest.mark.parametrize(("tokens", "train_ms", "said"), [(7, 0, 7_000), (0, 5, 0), (1 << 60, 1, MAX_TOKENS_PER_S)])
