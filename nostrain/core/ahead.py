@@ -5,6 +5,8 @@ S_r. So the training for round r+1 begins as soon as round r is announced, our r
 its shard is fetched when S_r is known, whether our replica stands there already or not. When round r+1 lists us, the submission takes the delta
 from here (`core.worker`). At most two rows are there at one time: of the open round and of the next.
 
+What S_r lacks of our own, the delta of round r, training for r+1 begins with: the outer step over it alone (`protocol.jobs.OwnStep`).
+
 Private state goes from training to training, not from accepted delta to accepted delta: nobody knows yet what becomes of the last one. What a
 committed delta that is refused has sent is lost, what it left behind is kept.
 """
@@ -28,7 +30,7 @@ from nostrain.core.treasury.liquidity import able
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.assignment import assigned_ahead
 from nostrain.protocol.dataset import DatasetManifest
-from nostrain.protocol.jobs import TrainResult
+from nostrain.protocol.jobs import OwnStep, TrainResult
 from nostrain.units import Digest
 
 A, S = AheadState, SubmissionState
@@ -116,6 +118,7 @@ def prepare(tx: Transaction, run: Run, replica: Replica, dataset: DatasetManifes
     tx.put(key, row)
     if row.shard_path is None or row.checkpoint is None or not its_turn(tx, run, row):
         return
+    state_in, own = left_before(tx, run, row.number)
     job = training.train_job(
         tx,
         run,
@@ -125,7 +128,8 @@ def prepare(tx: Transaction, run: Run, replica: Replica, dataset: DatasetManifes
         checkpoint=row.checkpoint,
         shard=row.shard_path,
         seed=work.seed,
-        state_in=state_before(tx, row.number),
+        state_in=state_in,
+        own=own,
     )
     row = msgspec.structs.replace(row, state=advance("ahead", row.state, A.TRAINING), delta_path=job.delta_out, state_out=job.state_out)
     tx.put(key, row)
@@ -144,15 +148,17 @@ def its_turn(tx: Transaction, run: Run, row: Ahead) -> bool:
     return (mine is not None and mine.delta is not None) or before is None or before.state is A.FAILED
 
 
-def state_before(tx: Transaction, number: int) -> str | None:
-    """The private state to begin round `number` with: that of the round before, whatever became of its delta since, unless it was never committed;
-    else that of the last delta that was used."""
+def left_before(tx: Transaction, run: Run, number: int) -> tuple[str | None, OwnStep | None]:
+    """The private state to begin round `number` with, and the delta that is on its way into the state after our base: those of the round before,
+    whatever became of that delta since, unless it was never committed; else the state of the last delta that was used."""
     for key in tx.keys("work/"):
         mine = tx.need(key, Submission)
-        if tx.need(f"round/{mine.announcement}", Round).announcement.round == number - 1 and mine.delta is not None:
-            hopeful = mine.state is not S.REFUSED or tx.said(f"{mine.announcement}/commitment") is not None
-            return mine.state_out if hopeful else tx.memory.state_path
-    return tx.memory.state_path
+        said = tx.need(f"round/{mine.announcement}", Round).announcement
+        if said.round != number - 1 or mine.delta is None or mine.delta_path is None:
+            continue
+        if mine.state is not S.REFUSED or tx.said(f"{mine.announcement}/commitment") is not None:
+            return mine.state_out, OwnStep(run.manifest.outer, mine.delta.sha256, mine.delta_path, len(said.workers))
+    return tx.memory.state_path, None
 
 
 def done(tx: Transaction, key: str, outcome: Outcome) -> None:

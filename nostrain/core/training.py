@@ -7,7 +7,7 @@ import msgspec
 from nostrain.core.rows import Run
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.dataset import DatasetManifest
-from nostrain.protocol.jobs import TrainJob, TrainResult
+from nostrain.protocol.jobs import OwnStep, TrainJob, TrainResult
 from nostrain.protocol.limits import MAX_TOKENS_PER_S
 from nostrain.units import Digest
 
@@ -23,6 +23,7 @@ def train_job(
     shard: str,
     seed: str,
     state_in: str | None,
+    own: OwnStep | None = None,
 ) -> TrainJob:
     """The inner steps of round `number`. `label`, of which its files are named, tells it from others of that number."""
     stem = f"{tx.me.work_dir}/{number:05d}-{label[:16]}"
@@ -38,6 +39,7 @@ def train_job(
         delta_out=f"{stem}.delta",
         state_out=f"{stem}.state",
         dtype=dataset.dtype,
+        own=own,
     )
 
 

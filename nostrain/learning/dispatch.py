@@ -7,6 +7,7 @@ from typing import assert_never
 
 from nostrain.learning import build, calibrate, evaluate, train
 from nostrain.learning.engines.base import DEFAULT_OPTIONS, THREADS_VARIABLE, EngineOptions
+from nostrain.learning.files import LastMade
 from nostrain.learning.memory import EvaluationBatch, MicroBatch
 from nostrain.learning.resident import ResidentModel
 from nostrain.protocol.jobs import AggregateJob, BuildRunJob, CalibrateJob, EvaluateJob, InspectJob, Job, JobResult, TrainJob, ValidationJob
@@ -18,6 +19,7 @@ class JobRunner:
     def __init__(self, options: EngineOptions = DEFAULT_OPTIONS) -> None:
         self._resident = ResidentModel(options)
         memory = options.memory_mb << 20
+        self._made = LastMade()
         self._micro = MicroBatch(memory, options.micro_batch, options.checkpointing)
         self._passes = EvaluationBatch(memory)
 
@@ -39,7 +41,7 @@ class JobRunner:
             case CalibrateJob():
                 return calibrate.calibrate(job, self._resident, self._micro)
             case TrainJob():
-                return train.train(job, self._resident, self._micro)
+                return train.train(job, self._resident, self._micro, self._made)
             case EvaluateJob():
                 return evaluate.evaluate(job, self._resident, self._passes)
             case ValidationJob():

@@ -15,6 +15,23 @@ from nostrain.sparseloco.layout import plan
 from nostrain.units import Digest
 
 
+class LastMade:
+    """The delta that this process encoded last, as it decodes: the next training may begin with it, and decoding takes long."""
+
+    def __init__(self) -> None:
+        self._kept: tuple[Digest, Delta] | None = None
+
+    def keep(self, digest: Digest, delta: Delta) -> None:
+        """Remember what the file of that digest decodes to."""
+        self._kept = digest, delta
+
+    def read_untrusted(self, path: str, tensors: Sequence[TensorSpec], codec: CodecSpec, digest: Digest) -> Delta:
+        """As `read_delta_untrusted`, of a file with that digest; one that is remembered is not read, since its digest names these bytes."""
+        if self._kept is not None and self._kept[0] == digest:
+            return self._kept[1]
+        return decode_untrusted(read_blob_untrusted(path, tensors, codec, digest), tensors, codec)
+
+
 def read_delta_untrusted(path: str, tensors: Sequence[TensorSpec], codec: CodecSpec) -> Delta:
     """Decode the delta in the file `path`.
 

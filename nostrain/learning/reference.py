@@ -3,7 +3,7 @@
 `python -m nostrain.learning.reference SPEC.json OUT.json` reads a `ReferenceSpec` and writes a list of `RoundState`. It knows nothing of relays, keys or
 phases: every worker trains, the accepted deltas are applied in the order given. A worker whose delta was not accepted keeps the private
 state of the round before. In a delayed run (docs/adr/0048) it goes on from the private state of every delta that it committed to, and from that
-of the last one that was accepted when it committed to none.
+of the last one that was accepted when it committed to none; it begins with the outer step over that delta of its own.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from nostrain.protocol.assignment import assigned_ahead, assigned_slot
 from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.digests import initial_state_id
 from nostrain.protocol.engines import EngineKind
-from nostrain.protocol.jobs import AggregateJob, AggregateResult, Job, JobResult, TrainJob, TrainResult
+from nostrain.protocol.jobs import AggregateJob, AggregateResult, Job, JobResult, OwnStep, TrainJob, TrainResult
 from nostrain.protocol.manifest import BlobRef, RunManifest
 from nostrain.units import Digest, Pubkey
 
@@ -95,19 +95,20 @@ def _repeat(spec: ReferenceSpec, engines: Mapping[Pubkey, RunJob]) -> list[Round
     here = Stand(initial_state_id(spec.manifest.root), checked_blob(spec.blobs, spec.manifest.checkpoint.sha256))
     before = here
     used: dict[Pubkey, str] = {}
-    latest: dict[Pubkey, str] = {}
+    latest: dict[Pubkey, tuple[str, OwnStep]] = {}
     history = []
     for turn in spec.rounds:
         folder = Path(spec.work_dir) / f"round-{turn.round:05d}"
         folder.mkdir(parents=True, exist_ok=True)
         made = {}
         for worker in turn.workers:
-            state_in = latest.get(worker, used.get(worker))
-            result = engines[worker](_train_job(spec, turn, worker, here, before, state_in, folder))
+            state_in, own = latest.get(worker, (used.get(worker), None))
+            result = engines[worker](_train_job(spec, turn, worker, here, before, state_in, own, folder))
             assert isinstance(result, TrainResult)
             made[worker] = (result.delta.sha256, str(_file(folder, turn, worker, "delta")))
         used |= {worker: str(_file(folder, turn, worker, "state")) for worker in turn.accepted}
-        latest = {worker: str(_file(folder, turn, worker, "state")) for worker in turn.trained if worker in made} if delayed else {}
+        going = [worker for worker in turn.trained if worker in made] if delayed else []
+        latest = {worker: (str(_file(folder, turn, worker, "state")), _own_step(spec, turn, *made[worker])) for worker in going}
         before = here
         if turn.accepted:
             after = _aggregate(spec, turn, here, tuple(made[worker] for worker in turn.accepted), folder)
@@ -116,13 +117,25 @@ def _repeat(spec: ReferenceSpec, engines: Mapping[Pubkey, RunJob]) -> list[Round
     return history
 
 
+def _own_step(spec: ReferenceSpec, turn: RoundSpec, digest: Digest, path: str) -> OwnStep:
+    """What a worker that committed to a delta begins its next training with."""
+    return OwnStep(spec.manifest.outer, digest, path, len(turn.workers))
+
+
 def _file(folder: Path, turn: RoundSpec, worker: Pubkey, kind: str) -> Path:
     """What a worker's training wrote."""
     return folder / f"{turn.workers.index(worker)}.{kind}"
 
 
 def _train_job(
-    spec: ReferenceSpec, turn: RoundSpec, worker: Pubkey, here: Stand, before: Stand, state_in: str | None, folder: Path
+    spec: ReferenceSpec,
+    turn: RoundSpec,
+    worker: Pubkey,
+    here: Stand,
+    before: Stand,
+    state_in: str | None,
+    own: OwnStep | None,
+    folder: Path,
 ) -> TrainJob:
     """A worker's training on the state `here`, or, in a delayed run, on the one `before`."""
     manifest, base, shards = spec.manifest, before if spec.manifest.delayed else here, len(spec.dataset.shards)
@@ -142,6 +155,7 @@ def _train_job(
         delta_out=str(_file(folder, turn, worker, "delta")),
         state_out=str(_file(folder, turn, worker, "state")),
         dtype=spec.dataset.dtype,
+        own=own,
     )
 
 

@@ -79,11 +79,20 @@ class CalibrateResult(msgspec.Struct, frozen=True, tag="calibrate_result"):
     train_ms: int
 
 
+class OwnStep(msgspec.Struct, frozen=True):
+    """The outer step that a worker takes by itself before it trains: its `delta` (in the file `path`) as one of `committed` (docs/adr/0048)."""
+
+    outer: OuterSpec
+    delta: Digest
+    path: str
+    committed: int
+
+
 class TrainJob(ModelJob, frozen=True, tag="train"):
     """H inner steps from `checkpoint` on windows of `shard` drawn from `seed` (hex32), then error feedback, top-k, quantize, encode.
 
     `state_in`/`state_out` is the worker's private state (error-feedback residual, AdamW moments); None at its first round.
-    `steps_done` counts the inner steps of earlier rounds, for the learning-rate schedule.
+    `steps_done` counts the inner steps of earlier rounds, for the learning-rate schedule. With `own`, training begins one such step further on.
     """
 
     training: TrainingSpec
@@ -96,6 +105,7 @@ class TrainJob(ModelJob, frozen=True, tag="train"):
     delta_out: str
     state_out: str
     dtype: Dtype = "uint8"
+    own: OwnStep | None = None
 
 
 class TrainResult(msgspec.Struct, frozen=True, tag="train_result"):

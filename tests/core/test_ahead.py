@@ -11,7 +11,7 @@ from nostrain.core.rows import NodeState, Replica, Run, Submission, WorkerMemory
 from nostrain.core.tables import ReplicaState, SubmissionState
 from nostrain.core.timing import deadlines
 from nostrain.protocol.assignment import assigned_ahead
-from nostrain.protocol.jobs import TrainJob, TrainResult
+from nostrain.protocol.jobs import OwnStep, TrainJob, TrainResult
 from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Commitment, Message
 from nostrain.units import Digest, EventId, UnixTime
@@ -136,6 +136,9 @@ def test_the_next_training_begins_with_what_the_last_one_left_before_anything_is
     node = trained(begun())
     job = job_of(node)
     assert (job.state_in, job.steps_done) == (row(node, 1).state_out, EXAMPLES.manifest.training.inner_steps)
+    delta = row(node, 1).delta
+    assert delta is not None
+    assert job.own == OwnStep(EXAMPLES.manifest.outer, delta.sha256, f"{row(node, 1).delta_path}", len(EXAMPLES.announcement.workers))
     assert job.seed == assigned_ahead(EXAMPLES.state_id, 2, ME.pubkey, len(DATASET.shards)).seed
     (said,) = [message.body for message in node.speak() if isinstance(message.body, Commitment)]
     assert (said.state_id, said.trained_from) == (EXAMPLES.state_id, EXAMPLES.state_id)
@@ -203,6 +206,7 @@ def test_who_is_not_listed_drops_what_it_trained_and_begins_anew_from_what_was_u
     second(node, workers=tuple(key for key in EXAMPLES.announcement.workers if key != ME.pubkey))
     assert not node.has("ahead/00002")
     assert job_of(node).state_in == node.row(KEY, Submission).state_out != left
+    assert job_of(node).own is None
 
 
 def test_a_round_that_was_missed_ends_its_training_and_the_next_begins_with_what_was_used_last() -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import msgspec
+import pytest
 
-from nostrain.learning.dispatch import run_job
+from nostrain.errors import LocalProtocolError
+from nostrain.learning.dispatch import JobRunner, run_job
 from nostrain.learning.reference import ReferenceSpec, RoundSpec, RoundState, repeat_run
 from nostrain.protocol.assignment import assigned_ahead
 from nostrain.protocol.dataset import DatasetManifest
-from nostrain.protocol.jobs import AggregateJob, AggregateResult, TrainJob, TrainResult
+from nostrain.protocol.jobs import AggregateJob, AggregateResult, OwnStep, TrainJob, TrainResult
 from nostrain.units import Digest, Pubkey
 from tests.learning.conftest import CODEC, MODEL, OUTER, TRAINING, SmallRun
 
@@ -22,9 +24,10 @@ class ByHand:
 
     def __init__(self, run: SmallRun, folder: Path) -> None:
         self.run, self.folder = run, folder
+        self.made: dict[tuple[int, Pubkey], Digest] = {}
 
-    def train(self, number: int, worker: Pubkey, base: Digest, checkpoint: str, state_in: str | None) -> str:
-        """Path of the delta; beside it lies the private state."""
+    def train(self, number: int, worker: Pubkey, base: Digest, checkpoint: str, before: int = 0) -> str:
+        """Digest of the delta; beside it lies the private state."""
         work = assigned_ahead(base, number, worker, len(self.run.shards))
         stem = self.folder / f"{number}-{worker[0]}"
         job = TrainJob(
@@ -35,12 +38,16 @@ class ByHand:
             shard=self.run.shards[work.shard],
             seed=work.seed,
             steps_done=(number - 1) * TRAINING.inner_steps,
-            state_in=state_in,
+            state_in=self.state_of(before, worker) if before else None,
             delta_out=f"{stem}.delta",
             state_out=f"{stem}.state",
+            own=OwnStep(OUTER, self.made[before, worker], str(self.folder / f"{before}-{worker[0]}.delta"), 2)
+            if before == number - 1 > 0
+            else None,
         )
         result = run_job(job)
         assert isinstance(result, TrainResult)
+        self.made[number, worker] = result.delta.sha256
         return result.delta.sha256
 
     def state_of(self, number: int, worker: Pubkey) -> str:
@@ -71,11 +78,39 @@ def test_the_reference_loop_of_a_delayed_run(small_run: SmallRun, tmp_path: Path
 
     hand = ByHand(small_run, tmp_path)
     start, first = small_run.state_id, small_run.checkpoint
-    one = {worker: hand.train(1, worker, start, first, None) for worker in both}
+    one = {worker: hand.train(1, worker, start, first) for worker in both}
     second, at_second = hand.apply(1, start, first, one, 2)
-    hand.train(2, ONE, start, first, hand.state_of(1, ONE))
-    states = {ONE: hand.state_of(2, ONE), OTHER: hand.state_of(1, OTHER)}
-    three = {worker: hand.train(3, worker, second, at_second, states[worker]) for worker in (OTHER, ONE)}
+    hand.train(2, ONE, start, first, 1)
+    three = {worker: hand.train(3, worker, second, at_second, last) for worker, last in ((OTHER, 1), (ONE, 2))}
     third, _ = hand.apply(3, second, at_second, three, 2)
     assert [(state.round, state.state_id) for state in found] == [(1, second), (3, third)]
     assert all(isinstance(state, RoundState) for state in found)
+
+
+def test_a_training_that_takes_its_own_step_first_begins_where_that_step_leads(small_run: SmallRun, tmp_path: Path) -> None:
+    """Alone in its rounds, a worker of a delayed run trains from the very state that it will be scored on. Resident or not: the same bits."""
+    runner = JobRunner()
+    first = runner.run(small_run.train_job(tmp_path))
+    assert isinstance(first, TrainResult)
+    path = str(tmp_path / "0.delta")
+    after = str(tmp_path / "after")
+    step = AggregateJob(MODEL, CODEC, OUTER, small_run.state_id, small_run.checkpoint, ((first.delta.sha256, path),), 1, after)
+    stepped = runner.run(step)
+    afresh = run_job(step)
+    assert isinstance(stepped, AggregateResult)
+    assert isinstance(afresh, AggregateResult)
+    assert (stepped.root, stepped.weights) == (afresh.root, afresh.weights)
+    job = msgspec.structs.replace(small_run.train_job(tmp_path, 1), state_in=str(tmp_path / "0.state"), steps_done=TRAINING.inner_steps)
+    ahead = msgspec.structs.replace(job, own=OwnStep(OUTER, first.delta.sha256, path, 1))
+    there = msgspec.structs.replace(job, checkpoint=after, delta_out=str(tmp_path / "there"), state_out=str(tmp_path / "there.state"))
+    made = [one.run(each) for one, each in ((runner, ahead), (JobRunner(), ahead), (JobRunner(), there), (runner, job))]
+    digests = [result.delta.sha256 for result in made if isinstance(result, TrainResult)]
+    assert digests[0] == digests[1] == digests[2] != digests[3]
+
+
+def test_a_delta_of_our_own_that_is_another_is_refused(small_run: SmallRun, tmp_path: Path) -> None:
+    job = small_run.train_job(tmp_path)
+    run_job(job)
+    own = OwnStep(OUTER, Digest("1" * 64), job.delta_out, 1)
+    with pytest.raises(LocalProtocolError, match=r"our own delta .* has another digest"):
+        run_job(msgspec.structs.replace(job, own=own))

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from nostrain.learning.dispatch import run_job
 from nostrain.learning.engines.base import EngineOptions, Flat, Model, Windows, WorkerState
+from nostrain.learning.files import LastMade
 from nostrain.learning.memory import MicroBatch
 from nostrain.learning.resident import ResidentModel
 from nostrain.learning.train import train
@@ -84,7 +85,7 @@ def test_out_of_memory_halves_the_micro_batch_and_the_round_goes_on(
     first, micro, machine = tmp_path / "first", MicroBatch(), Machine(room=2)
     first.mkdir()
     job = msgspec.structs.replace(small_run.train_job(first), training=BATCH)
-    made = train(job, machine, micro)
+    made = train(job, machine, micro, LastMade())
     assert machine.asked == [8, 4, 2]
     assert "out of memory with 8 windows at once; going on with 4" in capfd.readouterr().err
     again = run_job(
@@ -96,7 +97,7 @@ def test_out_of_memory_halves_the_micro_batch_and_the_round_goes_on(
     later = msgspec.structs.replace(
         job, state_in=job.state_out, steps_done=4, delta_out=str(tmp_path / "d2"), state_out=str(tmp_path / "s2")
     )
-    train(later, machine, micro)
+    train(later, machine, micro, LastMade())
     assert machine.asked == [8, 4, 2, 2]
 
 
@@ -112,7 +113,7 @@ def test_a_model_that_ran_out_of_memory_is_gone_before_the_next_is_opened(small_
                 opened.append(weakref.ref(model))
                 yield model
 
-    train(msgspec.structs.replace(small_run.train_job(tmp_path), training=BATCH), Counting(room=2), MicroBatch())
+    train(msgspec.structs.replace(small_run.train_job(tmp_path), training=BATCH), Counting(room=2), MicroBatch(), LastMade())
     assert alive == [0, 0, 0]
 
 
@@ -120,7 +121,7 @@ def test_when_one_window_is_too_much_the_job_fails_and_leaves_nothing(small_run:
     machine = Machine(room=0)
     job = msgspec.structs.replace(small_run.train_job(tmp_path), training=BATCH)
     with pytest.raises(MemoryError, match="no room for 1 windows"):
-        train(job, machine, MicroBatch())
+        train(job, machine, MicroBatch(), LastMade())
     assert machine.asked == [8, 4, 2, 1]
     assert list(tmp_path.iterdir()) == []
 
