@@ -6,6 +6,7 @@ import msgspec
 
 from nostrain.core import calibration
 from nostrain.core.effects import Credentials, CredentialsRead, Failed, MakeOffer, OfferMade, Outcome
+from nostrain.core.escrow.income import RUN_CHARS, SHARES
 from nostrain.core.escrow.rows import OwnOffer
 from nostrain.core.escrow.split import shared
 from nostrain.core.rows import Round, Run
@@ -25,7 +26,7 @@ def decide(tx: Transaction) -> None:
         return
     if "validator" in tx.me.roles and tx.said(f"{KEY}/0") is None:
         if paid(tx, run) and tx.get("offer", OwnOffer) is None:
-            tx.emit(MakeOffer(owner=KEY, name="offer", description=f"nostrain: shares of the fees of run {run.id[:16]}"))
+            tx.emit(MakeOffer(owner=KEY, name="offer", description=f"{SHARES}{run.id[:RUN_CHARS]}"))
             return
         tx.emit(Credentials(owner=KEY, name="credentials", run=run.id, chain_length=run.manifest.rounds))
     elif "worker" in tx.me.roles and tx.said(f"{KEY}/0") is None:

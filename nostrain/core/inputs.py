@@ -55,6 +55,20 @@ class TicketRedeemed(msgspec.Struct, frozen=True, tag="ticket_redeemed"):
     payment_hash: Digest
 
 
+class InvoicePaid(msgspec.Struct, frozen=True, tag="invoice_paid"):
+    """An invoice of ours was paid, the `index`-th of the node: for the `worker`'s ticket of a round, or, without one, as our share of the fees of
+    the run whose id begins so.
+    """
+
+    node_id: str
+    index: int
+    payment_hash: Digest
+    amount_msat: Msat
+    announcement: EventId | None = None
+    worker: Pubkey | None = None
+    run: str = ""
+
+
 class Block(msgspec.Struct, frozen=True, tag="block"):
     """Our Lightning node sees a new best block."""
 
@@ -72,4 +86,4 @@ class NodeChanged(msgspec.Struct, frozen=True, tag="node_changed"):
     channels: tuple[OwnChannel, ...] = ()
 
 
-Input = Boot | Received | Done | Tick | HoldChanged | TicketRedeemed | Block | NodeChanged
+Input = Boot | Received | Done | Tick | HoldChanged | TicketRedeemed | InvoicePaid | Block | NodeChanged

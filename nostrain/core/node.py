@@ -20,12 +20,12 @@ from nostrain.core import (
     validator,
     worker,
 )
-from nostrain.core.effects import Effect, Outcome
-from nostrain.core.escrow import offers, payee, payer, share, ticket
+from nostrain.core.effects import Effect, FindTicket, Outcome
+from nostrain.core.escrow import income, offers, payee, payer, share, ticket
 from nostrain.core.fraud import disputes
 from nostrain.core.fraud.evidence import remember
 from nostrain.core.identity import Identity
-from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, NodeChanged, Received, Tick, TicketRedeemed
+from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Input, InvoicePaid, NodeChanged, Received, Tick, TicketRedeemed
 from nostrain.core.pruning import prune
 from nostrain.core.rounds.round import fold_round
 from nostrain.core.rows import Chain, NodeState, Outstanding, Started, Waiting
@@ -71,6 +71,8 @@ def step(state: NodeState, input_: Input, now: UnixTime) -> Step:
             payee.hold_changed(tx, input_.payment_hash, input_.state, input_.amount_msat, input_.cltv_expiry)
         case TicketRedeemed():
             ticket.redeemed(tx, input_)
+        case InvoicePaid():
+            income.paid(tx, input_)
         case Block(height=height):
             tx.put("height", Chain(height))
         case NodeChanged():
@@ -197,6 +199,8 @@ def finish(tx: Transaction, effect_id: str, outcome: Outcome) -> None:
             withdrawals.done(tx, outcome)
         case "share":
             share.done(tx, owner, effect.name, outcome)
+        case "purchase" if isinstance(effect, FindTicket):
+            ticket.found(tx, effect, outcome)
         case other:
             raise LocalProtocolError(f"no machine {other!r} for effect {effect_id}")
 
@@ -214,6 +218,7 @@ def settle(tx: Transaction) -> None:
             coordinator,
             payer,
             share,
+            income,
             openings,
             withdrawals,
             validator,

@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from nostrain.core.escrow import income
 from nostrain.core.escrow.rows import Payee, Payer
 from nostrain.core.escrow.share import uncredited
 from nostrain.core.fraud.evidence import forget_round
@@ -72,11 +73,13 @@ def drop(tx: Transaction, round_: Round) -> None:
 
 
 def money_open(tx: Transaction, announcement: EventId) -> bool:
-    """Whether an escrow of the round has not ended, or is still being given back."""
+    """Whether an escrow of the round has not ended, or is still being given back, or a ticket of it that is paid may still be claimed."""
     payers = (tx.need(key, Payer) for key in tx.keys(f"payer/{announcement}"))
     payees = (tx.need(key, Payee) for key in tx.keys(f"payee/{announcement}"))
     if any(level.state not in (PayerState.PAID, PayerState.FAILED) for row in payers for level in row.levels):
         return True
     if any(level.state not in (PayeeState.SETTLED, PayeeState.CANCELLED) for row in payees for level in row.levels):
+        return True
+    if income.pending(tx, announcement):
         return True
     return any("#cancel:" in key or "#settle:" in key for key in tx.keys(f"effect/payee/{announcement}"))

@@ -9,7 +9,7 @@ import msgspec
 
 from nostrain.core.ahead_rows import Ahead
 from nostrain.core.effects import Effect
-from nostrain.core.escrow.rows import Dues, OwnOffer, Payee, Payer, Share, Split, Tickets
+from nostrain.core.escrow.rows import Dues, Income, OwnOffer, Payee, Payer, Share, Split, Tickets
 from nostrain.core.fraud.dispute_rows import Complaint, Heard, Suspicion
 from nostrain.core.groups import grouped
 from nostrain.core.identity import Identity
@@ -259,6 +259,7 @@ Row = (
     | Payer
     | Payee
     | Tickets
+    | Income
     | Dues
     | Share
     | Split

@@ -218,6 +218,8 @@ def refuse(tx: Transaction, mine: Submission, reason: str, *, unsold: bool = Fal
     unsold = unsold or ticket.asked(tx, mine)
     tx.withdraw(f"work/{mine.announcement}")
     save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.REFUSED), reason=reason))
+    if unsold:
+        ticket.given_up(tx, tx.need(f"round/{mine.announcement}", Round))
     patience.remember(tx, tx.need(f"round/{mine.announcement}", Round), mine, unsold=unsold)
     tx.note("warning", "submissions_refused", f"our submission was not used: {reason}")
 

@@ -10,6 +10,7 @@ import trio
 from nostrain.core.inputs import HoldChanged
 from nostrain.core.rounds.named import Wanted, wanted
 from nostrain.core.rows import Run
+from nostrain.daemon.income_feed import IncomeFeed
 from nostrain.daemon.node_feed import node_feed
 from nostrain.daemon.runtime import Runtime
 from nostrain.errors import Unavailable
@@ -33,6 +34,8 @@ async def run_feeds(runtime: Runtime) -> None:
             nursery.start_soon(mail_feed, runtime)
         if runtime.ports.lightning is not None:
             nursery.start_soon(node_feed, runtime, runtime.ports.lightning)
+            if {"coordinator", "validator"} & set(runtime.identity.roles):
+                nursery.start_soon(IncomeFeed(runtime, runtime.ports.lightning).run)
             if {"coordinator", "worker"} & set(runtime.identity.roles):  # a validator's node only takes its share of the fees
                 nursery.start_soon(hold_feed, runtime, runtime.ports.lightning)
 

@@ -19,8 +19,9 @@ from nostrain.lightning.client import ClnLightning
 from nostrain.ports.entropy import Entropy
 from nostrain.ports.tickets import Ticket, TicketTerms
 from nostrain.ports.tolls import FreePassage, Passage, Refusal, Shown, Tolls, Use
-from nostrain.units import Digest, EventId, Msat, Pubkey
+from nostrain.units import Digest, EventId, Msat, Pubkey, is_hex32
 
+TICKETS: Final = "nostrain-ticket/"
 RECORD_S: Final = 20.0
 """How long the journal may take to record a ticket; its round may be gone by then."""
 
@@ -81,14 +82,36 @@ class RunTolls:
         return refusal or FreePassage()
 
 
+def ticket_label(announcement: EventId, worker: Pubkey, fresh: str) -> str:
+    """The label of an invoice for a ticket."""
+    return f"{TICKETS}{announcement}/{worker}/{fresh}"
+
+
+def ticket_of(label: str) -> tuple[EventId, Pubkey] | None:
+    """For which round and worker an invoice's label says that it is; None for one of another kind, or another program's."""
+    announcement, _, rest = label.removeprefix(TICKETS).partition("/")
+    worker = rest.partition("/")[0]
+    if not (label.startswith(TICKETS) and is_hex32(announcement) and is_hex32(worker)):
+        return None
+    return EventId(announcement), Pubkey(worker)
+
+
 class NodeInvoices:
     """`ports.tickets.InvoiceSource`: ordinary invoices of our Lightning node, each under a fresh label."""
 
     def __init__(self, lightning: ClnLightning, entropy: Entropy) -> None:
         self._lightning, self._entropy = lightning, entropy
 
-    async def invoice(self, amount_msat: Msat, description: str, expiry_s: int, preimage: bytes | None = None) -> tuple[str, Digest]:
+    async def invoice(
+        self,
+        amount_msat: Msat,
+        description: str,
+        expiry_s: int,
+        preimage: bytes | None = None,
+        ticket: tuple[EventId, Pubkey] | None = None,
+    ) -> tuple[str, Digest]:
         """As the port."""
-        label = f"nostrain-{self._entropy.draw(16).hex()}"
+        fresh = self._entropy.draw(16).hex()
+        label = f"nostrain-{fresh}" if ticket is None else ticket_label(*ticket, fresh)
         issued = await self._lightning.invoice(label, amount_msat, description, expiry_s, preimage)
         return issued.bolt11, issued.payment_hash

@@ -16,7 +16,7 @@ from nostrain.http.l402_identity import HEADER, make_identity
 from nostrain.http.paywall import PATH
 from nostrain.ports.clock import Clock
 from nostrain.ports.signer import Signer
-from nostrain.ports.tickets import Purchase, Ticket, TicketPayer, TicketWallet
+from nostrain.ports.tickets import PaidTicket, Purchase, PurchasePayer, Ticket, TicketWallet
 from nostrain.units import Digest, EventId, Msat, is_hex32
 from nostrain.wire.bolt11 import parse_bolt11_untrusted
 from nostrain.wire.l402 import Challenge, encode_text, format_authorization, parse_challenges_untrusted, parse_token_untrusted
@@ -35,7 +35,7 @@ class _Answer(msgspec.Struct):
 class TicketClient:
     """Buys tickets for our key. `http` is the caller's; redirects are not followed. One purchase at a time for each round."""
 
-    def __init__(self, http: httpx.AsyncClient, signer: Signer, clock: Clock, payer: TicketPayer, wallet: TicketWallet) -> None:
+    def __init__(self, http: httpx.AsyncClient, signer: Signer, clock: Clock, payer: PurchasePayer, wallet: TicketWallet) -> None:
         self._http, self._signer, self._clock, self._payer, self._wallet = http, signer, clock, payer, wallet
 
     async def buy_ticket(self, server: str, run: EventId, announcement: EventId, size: int, ceiling_msat: Msat) -> Ticket:
@@ -70,6 +70,22 @@ class TicketClient:
             raise RemoteProtocolError("ticket", "the server asks again for what was paid", whose=server)
         await self._wallet.save(msgspec.structs.replace(purchase, ticket=ticket))
         return ticket
+
+    async def find_payment(self, announcement: EventId) -> PaidTicket | None:
+        """As `ports.tickets.TicketBuyer`."""
+        purchase = await self._wallet.load(announcement)
+        if purchase is None:
+            return None
+        invoice = parse_bolt11_untrusted(purchase.invoice)
+        assert invoice.amount_msat is not None  # it was checked before it was saved
+        if purchase.preimage is None:
+            result = await self._payer.ended(purchase.invoice, invoice.payment_hash, invoice.amount_msat)
+            if result.preimage is None:
+                await self._wallet.forget(announcement)
+                return None
+            purchase = msgspec.structs.replace(purchase, preimage=result.preimage)
+            await self._wallet.save(purchase)
+        return PaidTicket(invoice.payment_hash, invoice.amount_msat, purchase.ticket is not None)
 
     async def show_ticket(self, announcement: EventId, server: str, digest: Digest) -> str | None:
         """As `ports.tickets.TicketShower`."""

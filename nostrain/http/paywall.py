@@ -134,7 +134,8 @@ class Paywall:
         with its preimage. Raises Unavailable.
         """
         expiry = min(terms.sold_until - self._clock.now(), self._limits.invoice_s)
-        invoice, payment_hash = await self._invoices.invoice(terms.fee_msat, f"nostrain ticket {announcement[:16]}", expiry)
+        description, ticket = f"nostrain ticket {announcement[:16]}", (announcement, worker)
+        invoice, payment_hash = await self._invoices.invoice(terms.fee_msat, description, expiry, ticket=ticket)
         identifier = Identifier(bytes.fromhex(payment_hash), self._entropy.draw(32))
         grant = Grant(terms.run, announcement, worker, size, terms.expires)
         macaroon = mint(self._keys.ticket_key(identifier.token), encode_identifier(identifier), self._location, grant.caveats())

@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from nostrain.errors import LocalProtocolError, Unavailable
-from nostrain.lightning import channels, holds, offers, payments, wallet, withdrawals
+from nostrain.lightning import channels, holds, income, offers, payments, wallet, withdrawals
 from nostrain.lightning.node import Balances, ClnNode, channel_funds, peer_funds
 from nostrain.lightning.replies import GetInfo, InvoiceReply, ListInvoices
 from nostrain.lightning.rpc import ClnError, Rpc
@@ -18,6 +18,7 @@ from nostrain.ports.lightning import (
     ChannelOrder,
     FetchedInvoice,
     HoldUpdate,
+    Income,
     NodeFunds,
     OpenResult,
     PayResult,
@@ -139,6 +140,14 @@ class ClnLightning:
     async def pay_fetched(self, bolt12: str, payment_hash: Digest, amount_msat: Msat) -> PayResult:
         """As the port."""
         return await offers.pay(self._node, bolt12, payment_hash, amount_msat)
+
+    async def ended(self, bolt11: str, payment_hash: Digest, amount_msat: Msat) -> PayResult:
+        """As `ports.tickets.PurchasePayer`."""
+        return await payments.ended(self._node, bolt11, payment_hash, amount_msat, self._max_final_cltv)
+
+    async def income(self, after: int) -> Income | None:
+        """As the port."""
+        return await income.first_after(self._node, after)
 
     async def splice_out(self, order: SpliceOrder) -> SentResult:
         """As the port."""

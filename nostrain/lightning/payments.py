@@ -41,6 +41,8 @@ CLTV_MARGIN: Final = 2
 """Blocks that we add to the last HTLC's life: the payee may have seen a block that we have not."""
 LOOK_AGAIN_S: Final = 120
 POLL_S: Final = 0.5
+UNSENT_S: Final = 5.0
+"""Between two looks at a payment that was not begun when we looked last, and may have been."""
 BREATH_S: Final = 0.05
 
 
@@ -61,6 +63,22 @@ async def pay(node: ClnNode, bolt11: str, payment_hash: Digest, amount_msat: Msa
         if invoice is None:
             return PayResult(payment_hash, None)
         return await once(node, payment_hash, lambda: expired(invoice), lambda: send(node, bolt11, invoice, amount_msat))
+    except Unavailable as error:
+        raise OutcomeUnknown(str(error)) from error
+
+
+async def ended(node: ClnNode, bolt11: str, payment_hash: Digest, amount_msat: Msat, max_final_cltv: int) -> PayResult:
+    """See `ports.tickets.PurchasePayer.ended`: `pay` without sending anything, to the time from which nobody can have begun it."""
+
+    async def nothing() -> bool:
+        await trio.sleep(UNSENT_S)
+        return False
+
+    try:
+        invoice = await checked(node, bolt11, payment_hash, amount_msat, max_final_cltv)
+        if invoice is None:
+            return PayResult(payment_hash, None)
+        return await once(node, payment_hash, lambda: expired(invoice, RETRY_FOR_S + SETTLING_S), nothing)
     except Unavailable as error:
         raise OutcomeUnknown(str(error)) from error
 
@@ -101,9 +119,9 @@ async def checked(node: ClnNode, bolt11: str, payment_hash: Digest, amount_msat:
     return invoice if fits and invoice.min_final_cltv <= max_final_cltv else None
 
 
-def expired(invoice: Bolt11) -> bool:
-    """Whether the payee need not take it any more."""
-    return time.time() >= invoice.created_at + invoice.expiry_s
+def expired(invoice: Bolt11, since_s: int = 0) -> bool:
+    """Whether the payee need not take it any more, since so long at least."""
+    return time.time() >= invoice.created_at + invoice.expiry_s + since_s
 
 
 def judge(parts: Sequence[SendPay], now: float, *, over: bool) -> Standing:

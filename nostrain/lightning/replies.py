@@ -178,6 +178,16 @@ class InvoiceReply(msgspec.Struct, frozen=True):
     status: str = "unpaid"
 
 
+class PaidInvoice(msgspec.Struct, frozen=True):
+    """`waitanyinvoice`."""
+
+    label: str
+    payment_hash: Digest
+    pay_index: int
+    amount_received_msat: Msat
+    description: str | None = None
+
+
 class ListInvoices(msgspec.Struct, frozen=True):
     """`listinvoices`."""
 

@@ -53,6 +53,7 @@ RIGHTS: Final = (
     right("fetchinvoice", Use.FETCH),
     right("invoice", Use.INVOICE),
     right("listinvoices", Use.INVOICE, Use.HOLD),
+    right("waitanyinvoice", Use.INVOICE, Use.OFFER),
     right("signinvoice", Use.HOLD),
     right("listholdinvoices", Use.HOLD),
     right("injectholdinvoice", Use.HOLD),

@@ -137,6 +137,16 @@ class FetchedInvoice(msgspec.Struct, frozen=True):
     payment_hash: Digest
 
 
+class Income(msgspec.Struct, frozen=True):
+    """A payment of an ordinary invoice of ours, or of one that was made from our offer. `index` counts them in the order in which they came."""
+
+    index: int
+    label: str
+    description: str
+    payment_hash: Digest
+    amount_msat: Msat
+
+
 class Lightning(Protocol):
     """A Lightning node with hold invoices and offers."""
 
@@ -190,6 +200,10 @@ class Lightning(Protocol):
         Query-first: a second call with the same hash joins the first payment and never sends again. One that expired unsent has failed.
         Raises OutcomeUnknown when the node was lost meanwhile; cancellation means the same.
         """
+        ...
+
+    async def income(self, after: int) -> Income | None:
+        """The first payment to us whose number is above `after`, None while there is none; held ones are not among them. Raises Unavailable."""
         ...
 
     async def open_channel(self, order: ChannelOrder) -> OpenResult:

@@ -59,8 +59,16 @@ class TicketBook(Protocol):
 class InvoiceSource(Protocol):
     """Makes ordinary (not held) invoices of our own node."""
 
-    async def invoice(self, amount_msat: Msat, description: str, expiry_s: int, preimage: bytes | None = None) -> tuple[str, Digest]:
-        """A fresh BOLT 11 invoice and its payment hash. `preimage`: 32 secret bytes to be used once; None: the node draws them.
+    async def invoice(
+        self,
+        amount_msat: Msat,
+        description: str,
+        expiry_s: int,
+        preimage: bytes | None = None,
+        ticket: tuple[EventId, Pubkey] | None = None,
+    ) -> tuple[str, Digest]:
+        """A fresh BOLT 11 invoice and its payment hash. `preimage`: 32 secret bytes to be used once; None: the node draws them. `ticket`: for whose
+        ticket of which round it is, so that what is paid and never claimed can be told.
 
         Raises Unavailable.
         """
@@ -83,6 +91,24 @@ class TicketPayer(Protocol):
         ...
 
 
+class PurchasePayer(TicketPayer, Protocol):
+    """One that can be asked about a purchase that was given up."""
+
+    async def ended(self, bolt11: str, payment_hash: Digest, amount_msat: Msat) -> PayResult:
+        """How a payment that may have been begun has ended. Nothing is sent; one that was not begun has failed when nobody can begin it any more,
+        which may take until the invoice has expired. Raises OutcomeUnknown.
+        """
+        ...
+
+
+class PaidTicket(msgspec.Struct, frozen=True):
+    """What we paid for a ticket, and whether we have claimed it."""
+
+    payment_hash: Digest
+    amount_msat: Msat
+    claimed: bool
+
+
 class TicketBuyer(Protocol):
     """Buys our tickets from other nodes."""
 
@@ -90,6 +116,13 @@ class TicketBuyer(Protocol):
         """Our ticket of the round, bought at the base URL `server` if it is not held already. Idempotent; nothing is ever paid twice.
 
         Raises Unavailable (try again), OutcomeUnknown (call again: it asks first), RemoteProtocolError (refused for good, or too dear).
+        """
+        ...
+
+    async def find_payment(self, announcement: EventId) -> PaidTicket | None:
+        """What we paid for the ticket of a round, once that will not change any more; None if nothing. Nothing is bought.
+
+        Raises Unavailable, OutcomeUnknown: ask again.
         """
         ...
 

@@ -17,7 +17,7 @@ from enum import Enum
 import trio
 
 from nostrain.errors import LocalProtocolError, OutcomeUnknown, Unavailable
-from nostrain.ports.lightning import FetchedInvoice, HoldState, HoldUpdate, NodeFunds, PayResult, PeerFunds
+from nostrain.ports.lightning import FetchedInvoice, HoldState, HoldUpdate, Income, NodeFunds, PayResult, PeerFunds
 from nostrain.testing.offers import OfferBook
 from nostrain.testing.spending import FakeSpending
 from nostrain.testing.wallet import FakeWallet
@@ -247,6 +247,11 @@ class FakeLightning(FakeSpending):
                         told[invoice.payment_hash] = invoice.state
                         await send.send(HoldUpdate(invoice.payment_hash, invoice.state, invoice.amount_msat, invoice.cltv_expiry))
                 await changed.wait()
+
+    async def income(self, after: int) -> Income | None:
+        """As the port."""
+        await self._reach()
+        return next((one for one in self._ledger.book.came.get(self._name, []) if one.index > after), None)
 
     async def offer(self, description: str) -> str:
         """As the port."""

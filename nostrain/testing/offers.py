@@ -12,7 +12,7 @@ from coincurve import PrivateKey
 
 from nostrain.crypto import schnorr
 from nostrain.errors import RemoteProtocolError
-from nostrain.ports.lightning import FetchedInvoice
+from nostrain.ports.lightning import FetchedInvoice, Income
 from nostrain.units import Digest, Msat, UnixTime
 from nostrain.wire.bolt12 import BlindedPath
 from nostrain.wire.bolt12_invoice import DEFAULT_EXPIRY_S, check_answers_untrusted, encode_invoice, parse_invoice_untrusted
@@ -29,6 +29,7 @@ class Fetched:
     amount_msat: Msat
     preimage: str
     expires_at: UnixTime
+    description: str
     payer: str | None = None
     pending: bool = False
     failed: bool = False
@@ -44,6 +45,8 @@ class OfferBook:
     fetched: dict[Digest, Fetched] = field(default_factory=dict)
     payments: list[tuple[str, Digest]] = field(default_factory=list)
     numbers: Iterator[int] = field(default_factory=itertools.count)
+    came: dict[str, list[Income]] = field(default_factory=dict)
+    """What each node was paid by invoices that are not held, of offers and others."""
 
     def offer(self, payee: str, description: str) -> str:
         """The offer of a node under a description."""
@@ -62,10 +65,11 @@ class OfferBook:
         """A new invoice. Raises RemoteProtocolError."""
         payee = self.issuer(offer)
         key, number = node_key(payee), next(self.numbers)
+        terms = parse_offer_untrusted(offer)
         preimage = hashlib.sha256(f"{offer}/{payer}/{number}".encode()).digest()
         payment_hash, node_id = Digest(hashlib.sha256(preimage).hexdigest()), key.public_key.format().hex()
         text = encode_invoice(
-            parse_offer_untrusted(offer),
+            terms,
             network=NETWORK,
             payer_id=node_key(payer).public_key.format().hex(),
             metadata=number.to_bytes(16, "big"),
@@ -77,8 +81,8 @@ class OfferBook:
             path=BlindedPath(node_id, node_id, ((node_id, preimage.hex()),)),
             sign=lambda message: schnorr.sign(key.secret, message),
         )
-        check_answers_untrusted(parse_invoice_untrusted(text), parse_offer_untrusted(offer), amount_msat, NETWORK)
-        self.fetched[payment_hash] = Fetched(payee, amount_msat, preimage.hex(), UnixTime(now + self.expiry_s))
+        check_answers_untrusted(parse_invoice_untrusted(text), terms, amount_msat, NETWORK)
+        self.fetched[payment_hash] = Fetched(payee, amount_msat, preimage.hex(), UnixTime(now + self.expiry_s), terms.description or "")
         return FetchedInvoice(text, payment_hash)
 
     def begin(self, payer: str, row: Fetched, payment_hash: Digest, balances: dict[str, Msat], now: UnixTime) -> bool:
@@ -95,10 +99,16 @@ class OfferBook:
 
     def arrive(self, balances: dict[str, Msat]) -> None:
         """Let whatever is on its way arrive, unless it is stuck."""
-        for row in self.fetched.values():
+        for payment_hash, row in self.fetched.items():
             if row.pending and not self.stuck:
                 row.pending = False
+                self.take(row.payee, f"offer/{payment_hash}", row.description, payment_hash, row.amount_msat)
                 balances[row.payee] = Msat(balances.get(row.payee, 0) + row.amount_msat)
+
+    def take(self, payee: str, label: str, description: str, payment_hash: Digest, amount_msat: Msat) -> None:
+        """A payment came: the next one of the payee's."""
+        came = self.came.setdefault(payee, [])
+        came.append(Income(len(came) + 1, label, description, payment_hash, amount_msat))
 
     def under_way(self) -> int:
         """What has left and not arrived."""

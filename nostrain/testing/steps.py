@@ -15,7 +15,7 @@ from typing import Any, Final, Literal, NamedTuple, TypeVar, cast
 from nostrain.errors import NostrainError
 
 T = TypeVar("T")
-FEEDS: Final = frozenset({"block_height", "funds", "holds", "inbox", "meet", "subscribe"})
+FEEDS: Final = frozenset({"block_height", "funds", "holds", "inbox", "income", "meet", "subscribe"})
 """What only listens: to die there is to die before the next commit."""
 
 

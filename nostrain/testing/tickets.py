@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from nostrain.core.rows import NodeState
 from nostrain.daemon.runtime import Runtime
-from nostrain.daemon.tickets import NodeTickets
+from nostrain.daemon.tickets import NodeTickets, ticket_label
 from nostrain.errors import OutcomeUnknown
 from nostrain.http.l402_client import TicketClient
 from nostrain.http.paywall import Paywall, paywall_app
@@ -31,7 +31,7 @@ from nostrain.ports.tickets import Purchase
 from nostrain.testing.entropy import SeededEntropy
 from nostrain.testing.lightning import FakeLedger
 from nostrain.testing.steps import Steps
-from nostrain.units import Digest, EventId, Msat, UnixTime
+from nostrain.units import Digest, EventId, Msat, Pubkey, UnixTime
 from nostrain.wire.bolt11 import Bolt11, encode_bolt11
 
 SERVER: Final = "http://tickets.sim"
@@ -56,6 +56,7 @@ class TicketInvoice:
     amount_msat: Msat
     expires: UnixTime
     preimage: str
+    label: str
     payer: str | None = None
 
 
@@ -86,8 +87,16 @@ class FakeTicketOffice:
         http = httpx.AsyncClient(transport=steps.over("ticket_server", self._transport))
         return TicketClient(http, steps.over("signer", signer), self.clock, steps.over("ticket_payer", FakeTicketPayer(self, name)), wallet)
 
-    async def invoice(self, amount_msat: Msat, description: str, expiry_s: int, preimage: bytes | None = None) -> tuple[str, Digest]:
+    async def invoice(
+        self,
+        amount_msat: Msat,
+        description: str,
+        expiry_s: int,
+        preimage: bytes | None = None,
+        ticket: tuple[EventId, Pubkey] | None = None,
+    ) -> tuple[str, Digest]:
         """As `ports.tickets.InvoiceSource`."""
+        assert ticket is not None
         preimage, now = preimage or self._entropy.draw(32), self.clock.now()
         payment_hash = Digest(hashlib.sha256(preimage).hexdigest())
         terms = Bolt11(
@@ -100,12 +109,14 @@ class FakeTicketOffice:
             expiry_s=expiry_s,
         )
         text = encode_bolt11(terms, self._key.sign_recoverable)
-        self.invoices[payment_hash] = TicketInvoice(text, amount_msat, UnixTime(now + expiry_s), preimage.hex())
+        self.invoices[payment_hash] = TicketInvoice(
+            text, amount_msat, UnixTime(now + expiry_s), preimage.hex(), ticket_label(*ticket, preimage.hex()[:8])
+        )
         return text, payment_hash
 
 
 class FakeTicketPayer:
-    """`ports.tickets.TicketPayer` of one worker, on the ledger."""
+    """`ports.tickets.PurchasePayer` of one worker, on the ledger."""
 
     def __init__(self, office: FakeTicketOffice, name: str) -> None:
         self._office, self._name = office, name
@@ -123,10 +134,17 @@ class FakeTicketPayer:
             ledger.balances["coordinator"] = Msat(ledger.balances["coordinator"] + amount_msat)
             invoice.payer = self._name
             office.payments.append((self._name, payment_hash))
+            ledger.book.take("coordinator", invoice.label, "", payment_hash, amount_msat)
         if office.lost_replies > 0:
             office.lost_replies -= 1
             raise OutcomeUnknown(f"payment {payment_hash[:8]}: the reply was lost")
         return PayResult(payment_hash, invoice.preimage)
+
+    async def ended(self, bolt11: str, payment_hash: Digest, amount_msat: Msat) -> PayResult:
+        """As the port: a payment here has happened at once, or will not."""
+        await trio.lowlevel.checkpoint()
+        invoice = self._office.invoices[payment_hash]
+        return PayResult(payment_hash, invoice.preimage if invoice.payer == self._name else None)
 
 
 @dataclass

@@ -98,6 +98,33 @@ async def test_a_fetched_invoice_is_paid_once_however_often_it_is_asked_for(worl
     assert await settled(world, before) == AMOUNT
 
 
+async def last(world: World) -> int:
+    """The number of the last payment that came to the payee."""
+    index = 0
+    while (found := await world.payee.income(index)) is not None:
+        index = found.index
+    return index
+
+
+async def test_what_is_paid_is_told_to_its_node_in_its_order_and_once(world: World) -> None:
+    before = await last(world)
+    assert await world.payee.income(before) is None
+    paid = []
+    for description in (DESCRIPTION, "another"):
+        fetched = await fetched_from(world, await world.payee.offer(description))
+        await world.payer.pay_fetched(fetched.bolt12, fetched.payment_hash, AMOUNT)
+        paid.append((fetched.payment_hash, AMOUNT, description))
+    one = await world.payee.income(before)
+    assert one is not None
+    assert await world.payee.income(before) == one
+    other = await world.payee.income(one.index)
+    assert other is not None
+    assert [(found.payment_hash, found.amount_msat, found.description) for found in (one, other)] == paid
+    assert await world.payee.income(other.index) is None
+    await fetched_from(world, await world.payee.offer(DESCRIPTION))
+    assert await world.payee.income(other.index) is None, "one that is not paid is none"
+
+
 async def test_two_at_once_pay_once(world: World) -> None:
     before = await world.balance("payee")
     fetched = await fetched_from(world, await world.payee.offer(DESCRIPTION))
@@ -163,6 +190,8 @@ async def test_our_own_node_away_is_unavailable_or_unknown(world: World) -> None
     await world.crash("payer")
     with pytest.raises(Unavailable):
         await world.payer.offer(DESCRIPTION)
+    with pytest.raises(Unavailable):
+        await world.payer.income(0)
     with pytest.raises(Unavailable):
         await world.payer.fetch_invoice(offer, AMOUNT)
     with pytest.raises(OutcomeUnknown):

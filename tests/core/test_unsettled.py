@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from nostrain.core.effects import BuyTicket, Failed, MakeOffer
+from nostrain.core.effects import BuyTicket, Failed, FindTicket, MakeOffer, TicketFound
 from nostrain.core.escrow.rows import Dues, Payee, PayeeLevel, Payer, PayerLevel, Share, Split
 from nostrain.core.inputs import Boot
 from nostrain.core.rows import NodeState, Row
@@ -72,7 +72,9 @@ def test_a_ticket_that_is_asked_for_may_be_paid() -> None:
     there = Node(WORKERS[0], "worker").hear(until("announcement")).ready().at(6)
     (effect,) = there.asks(BuyTicket)
     assert unsettled(there.state) == (f"a ticket that may be paid (round {ROUND[:8]})",)
-    there.ends(effect, Failed("none is sold"))
+    there.ends(effect, Failed("refused with HTTP 410"))
+    assert unsettled(there.state) == (f"a ticket that may be paid (round {ROUND[:8]})",), "it is still to be found out"
+    there.ends(there.asked(FindTicket), TicketFound(None, Msat(0), claimed=False))
     assert unsettled(there.state) == ()
 
 

@@ -101,7 +101,14 @@ class Node:
         self.fails = self.lost = 0
         self.down = False
 
-    async def invoice(self, amount_msat: Msat, description: str, expiry_s: int, preimage: bytes | None = None) -> tuple[str, Digest]:
+    async def invoice(
+        self,
+        amount_msat: Msat,
+        description: str,
+        expiry_s: int,
+        preimage: bytes | None = None,
+        ticket: tuple[EventId, Pubkey] | None = None,
+    ) -> tuple[str, Digest]:
         if self.down:
             raise Unavailable("lightningd is not there")
         preimage = preimage or sha256(f"preimage {len(self.invoices)}".encode()).digest()
@@ -122,6 +129,10 @@ class Node:
             self.lost -= 1
             raise OutcomeUnknown("the reply was lost")
         return PayResult(payment_hash, self.preimages[payment_hash])
+
+    async def ended(self, bolt11: str, payment_hash: Digest, amount_msat: Msat) -> PayResult:
+        assert bolt11 in self.invoices
+        return PayResult(payment_hash, self.preimages[payment_hash] if payment_hash in self.paid else None)
 
 
 class Wallet:

@@ -116,6 +116,9 @@ def pair(simulated: NetworkProcess, real: NetworkProcess) -> Pair:
         ("payee", "invoice", {"amount_msat": 1, "label": "none", "description": "", "unknown": 1}),
         ("payee", "listinvoices", {"label": "none"}),
         ("payee", "listinvoices", {"label": "none", "payment_hash": ZERO}),
+        ("payee", "waitanyinvoice", {"lastpay_index": 999_999, "timeout": 0}),
+        ("payee", "waitanyinvoice", {"lastpay_index": 999_999, "timeout": 1}),
+        ("payee", "waitanyinvoice", {"lastpay_index": "x", "timeout": 0}),
         ("payee", "delinvoice", {"label": "none", "status": "paid"}),
         ("payee", "decode", {"string": "nonsense"}),
         ("payee", "signinvoice", {"invstring": "nonsense"}),
@@ -142,7 +145,10 @@ async def test_an_invoice_from_its_making_to_its_end(pair: Pair) -> None:
     assert all("payment_preimage" in answer for answer in paid)
     twice = await pair.ask("payer", "xpay", invstring=[answer["bolt11"] for answer in made])
     assert all(isinstance(answer, Failure) for answer in twice)
-    await pair.ask("payee", "listinvoices", label="whole life")
+    listed = await pair.ask("payee", "listinvoices", label="whole life")
+    before = [answer["invoices"][0]["pay_index"] - 1 for answer in listed]
+    await pair.ask("payee", "waitanyinvoice", lastpay_index=before, timeout=0)
+    await pair.ask("payee", "waitanyinvoice", lastpay_index=before)
     await pair.ask("payee", "delinvoice", label="whole life", status="unpaid")
     await pair.ask("payee", "delinvoice", label="whole life", status="paid")
 

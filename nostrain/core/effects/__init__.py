@@ -17,6 +17,7 @@ from nostrain.core.effects.money import (
     Cancel,
     ChannelOpened,
     FetchInvoice,
+    FindTicket,
     HoldInvoice,
     Invoiced,
     InvoiceFetched,
@@ -31,6 +32,7 @@ from nostrain.core.effects.money import (
     Settle,
     SpliceOut,
     TicketBought,
+    TicketFound,
     TransactionSent,
     WithdrawalPrepared,
 )
@@ -87,6 +89,7 @@ __all__ = [
     "FetchDataset",
     "FetchInvoice",
     "Fetched",
+    "FindTicket",
     "HoldInvoice",
     "InvoiceFetched",
     "Invoiced",
@@ -118,6 +121,7 @@ __all__ = [
     "Signed",
     "SpliceOut",
     "TicketBought",
+    "TicketFound",
     "TransactionSent",
     "Unheard",
     "Unlock",
@@ -147,6 +151,7 @@ Effect = (
     | Unlock
     | HoldInvoice
     | BuyTicket
+    | FindTicket
     | Pay
     | Settle
     | Cancel
@@ -179,6 +184,7 @@ Outcome = (
     | Unlocked
     | Invoiced
     | TicketBought
+    | TicketFound
     | PayEnded
     | Proved
     | Unheard
@@ -218,6 +224,7 @@ RETRY: Final[dict[type[EffectBase], Retry]] = {
     Unlock: Retry.RECOMPUTE,
     HoldInvoice: Retry.IDEMPOTENT,
     BuyTicket: Retry.QUERY_FIRST,
+    FindTicket: Retry.IDEMPOTENT,
     Pay: Retry.QUERY_FIRST,
     Settle: Retry.IDEMPOTENT,
     Cancel: Retry.IDEMPOTENT,

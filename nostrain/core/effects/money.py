@@ -6,7 +6,7 @@ import msgspec
 
 from nostrain.core.effects.base import EffectBase
 from nostrain.protocol.messages import Payout
-from nostrain.units import Digest, EventId, Msat
+from nostrain.units import Digest, EventId, Msat, Pubkey
 
 
 class HoldInvoice(EffectBase, frozen=True, tag="hold_invoice"):
@@ -26,6 +26,15 @@ class BuyTicket(EffectBase, frozen=True, tag="buy_ticket"):
     announcement: EventId
     size: int
     ceiling_msat: Msat
+
+
+class FindTicket(EffectBase, frozen=True, tag="find_ticket"):
+    """What we paid for the ticket of a round in which we do not take part any more; ends when that will not change."""
+
+    run: EventId
+    round: int
+    announcement: EventId
+    party: Pubkey
 
 
 class Pay(EffectBase, frozen=True, tag="pay"):
@@ -132,6 +141,14 @@ class TicketBought(msgspec.Struct, frozen=True, tag="ticket_bought"):
 
     token: Digest
     payment_hash: Digest
+
+
+class TicketFound(msgspec.Struct, frozen=True, tag="ticket_found"):
+    """Paid by the payment of that hash, or None: nothing was paid, or ever will be. `claimed`: we got the ticket for it."""
+
+    payment_hash: Digest | None
+    amount_msat: Msat
+    claimed: bool
 
 
 class PayEnded(msgspec.Struct, frozen=True, tag="pay_ended"):

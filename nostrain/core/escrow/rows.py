@@ -65,11 +65,30 @@ class TicketSold(msgspec.Struct, frozen=True):
     payment_hash: Digest
 
 
+class TicketPaid(msgspec.Struct, frozen=True):
+    """What a worker paid for a ticket."""
+
+    worker: Pubkey
+    amount_msat: Msat
+
+
 class Tickets(msgspec.Struct, frozen=True, tag="tickets"):
-    """Row `tickets/<announcement id>`: who holds a ticket of a round that we sell tickets for; the first one of each worker counts."""
+    """Row `tickets/<announcement id>`: who holds a ticket of a round that we sell tickets for; the first one of each worker counts.
+
+    `paid`: payments for tickets, by hash, that were not claimed when our node told of them. `unclaimed`: those that the ledger has as that.
+    """
 
     announcement: EventId
     sold: Mapping[Pubkey, TicketSold] = {}
+    paid: Mapping[Digest, TicketPaid] = {}
+    unclaimed: tuple[Digest, ...] = ()
+
+
+class Income(msgspec.Struct, frozen=True, tag="income"):
+    """Row `income`: the last payment to our Lightning node `node_id` that we were told of, by the node's own count."""
+
+    node_id: str
+    index: int
 
 
 class Dues(msgspec.Struct, frozen=True, tag="dues"):

@@ -6,14 +6,16 @@ from typing import Final
 
 import msgspec
 
-from nostrain.core.effects import BuyTicket, TicketBought
+from nostrain.core.effects import BuyTicket, FindTicket, Outcome, TicketBought, TicketFound
 from nostrain.core.escrow.rows import Tickets, TicketSold
 from nostrain.core.inputs import TicketRedeemed
 from nostrain.core.rows import Round, Run, Submission
 from nostrain.core.run import with_item
 from nostrain.core.transaction import Transaction
+from nostrain.errors import IllegalTransition
+from nostrain.protocol.ledger import EntryKind, LedgerEntry
 from nostrain.protocol.manifest import RunManifest
-from nostrain.units import Pubkey
+from nostrain.units import Digest, Pubkey
 
 NAME: Final = "ticket"
 
@@ -53,6 +55,28 @@ def bought(tx: Transaction, mine: Submission, outcome: TicketBought) -> Submissi
     return msgspec.structs.replace(mine, ticket=outcome.token)
 
 
+def given_up(tx: Transaction, round_: Round) -> None:
+    """Our ticket was asked for, and its round is over for us: find out whether it is paid, for the books."""
+    said, party = round_.announcement, tx.need("run", Run).coordinator
+    tx.emit(FindTicket(owner=f"purchase/{round_.id}", name=NAME, run=said.run, round=said.round, announcement=round_.id, party=party))
+
+
+def found(tx: Transaction, effect: FindTicket, outcome: Outcome) -> None:
+    """What became of it; the round may be forgotten by now."""
+    match outcome:
+        case TicketFound(payment_hash=str(payment_hash), amount_msat=amount, claimed=claimed):
+            kind: EntryKind = "ticket_bought" if claimed else "ticket_lost"
+            tx.entries.append(
+                LedgerEntry(tx.now, effect.run, effect.round, effect.announcement, kind, amount, Digest(payment_hash), effect.party)
+            )
+            if not claimed:
+                tx.note("warning", "tickets_lost", f"round {effect.round}: {amount} msat were paid for a ticket that never came")
+        case TicketFound():
+            pass
+        case _:
+            raise IllegalTransition(f"{effect.owner} ended with {type(outcome).__name__}")
+
+
 def redeemed(tx: Transaction, input_: TicketRedeemed) -> None:
     """Remember who holds a ticket of a round of ours. The first of each worker counts; for other rounds and people there are none."""
     round_ = tx.get(f"round/{input_.announcement}", Round)
@@ -64,7 +88,8 @@ def redeemed(tx: Transaction, input_: TicketRedeemed) -> None:
         sold = with_item(row.sold, input_.worker, TicketSold(input_.size, input_.token, input_.payment_hash))
         tx.put(key, msgspec.structs.replace(row, sold=sold))
         fee = tx.need("run", Run).manifest.settlement.fee_msat
-        tx.book("ticket_sold", round_, fee, input_.payment_hash, input_.worker)
+        if input_.payment_hash not in row.unclaimed:
+            tx.book("ticket_sold", round_, fee, input_.payment_hash, input_.worker)
         tx.note("info", "tickets_sold", f"{input_.worker[:8]} holds a ticket of round {round_.announcement.round}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from nostrain.core.effects import BuyTicket, MakeOffer
+from nostrain.core.effects import BuyTicket, FindTicket, MakeOffer
 from nostrain.core.escrow.payee import ENDED as PAYEE_ENDED
 from nostrain.core.escrow.rows import Dues, Payee, Payer, Share
 from nostrain.core.escrow.share import LEAST_MSAT, uncredited
@@ -74,7 +74,7 @@ def purchases(state: NodeState) -> Iterator[str]:
     for key in state.groups.get("effect", ()):
         row = state.rows[key]
         match row.effect if isinstance(row, Outstanding) else None:
-            case BuyTicket(announcement=announcement):
+            case BuyTicket(announcement=announcement) | FindTicket(announcement=announcement):
                 yield f"a ticket that may be paid (round {announcement[:8]})"
             case MakeOffer():
                 yield "the offer to which our shares of the fees are to be paid"

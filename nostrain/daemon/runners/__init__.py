@@ -30,6 +30,7 @@ from nostrain.core.effects import (
     Fetch,
     FetchDataset,
     FetchInvoice,
+    FindTicket,
     HoldInvoice,
     MakeOffer,
     OpenChannel,
@@ -100,7 +101,7 @@ async def once(effect: Effect, ports: Ports) -> Outcome:
             return await oracle.run(effect, ports)
         case DrawLocks() | OpenLocks() | CheckLocks() | Unlock():
             return await ports.offload(lambda: locks.run(effect))
-        case HoldInvoice() | BuyTicket() | Pay() | Settle() | Cancel() | MakeOffer() | FetchInvoice() | PayInvoice():
+        case HoldInvoice() | BuyTicket() | FindTicket() | Pay() | Settle() | Cancel() | MakeOffer() | FetchInvoice() | PayInvoice():
             return await money.run(effect, ports)
         case OpenChannel() | SpliceOut() | PrepareWithdrawal() | SendWithdrawal():
             return await chain.run(effect, ports)

@@ -7,6 +7,7 @@ from nostrain.core.effects import (
     Cancel,
     Failed,
     FetchInvoice,
+    FindTicket,
     HoldInvoice,
     Invoiced,
     InvoiceFetched,
@@ -19,18 +20,20 @@ from nostrain.core.effects import (
     PayInvoice,
     Settle,
     TicketBought,
+    TicketFound,
 )
 from nostrain.daemon.ports import Ports
 from nostrain.errors import LocalProtocolError
 from nostrain.ports.lightning import Lightning
+from nostrain.units import Msat
 from nostrain.wire.messages import payout_untrusted
 
-MoneyEffect = HoldInvoice | BuyTicket | Pay | Settle | Cancel | MakeOffer | FetchInvoice | PayInvoice
+MoneyEffect = HoldInvoice | BuyTicket | FindTicket | Pay | Settle | Cancel | MakeOffer | FetchInvoice | PayInvoice
 
 
 async def run(effect: MoneyEffect, ports: Ports) -> Outcome:
-    """Raises Unavailable, OutcomeUnknown (Pay, PayInvoice and BuyTicket), RemoteProtocolError (BuyTicket and FetchInvoice)."""
-    if isinstance(effect, BuyTicket):
+    """Raises Unavailable, OutcomeUnknown (Pay, PayInvoice, BuyTicket and FindTicket), RemoteProtocolError (BuyTicket and FetchInvoice)."""
+    if isinstance(effect, BuyTicket | FindTicket):
         return await buy(effect, ports)
     lightning = ports.lightning
     if lightning is None:
@@ -51,10 +54,13 @@ async def run(effect: MoneyEffect, ports: Ports) -> Outcome:
             return await invoice(effect, lightning)
 
 
-async def buy(effect: BuyTicket, ports: Ports) -> Outcome:
-    """Our ticket: the buyer has its own memory of what was paid, and asks before it pays."""
+async def buy(effect: BuyTicket | FindTicket, ports: Ports) -> Outcome:
+    """Our ticket, or what was paid for it: the buyer has its own memory of what was paid, and asks before it pays."""
     if ports.tickets is None:
         raise LocalProtocolError("a ticket to buy, and nobody to buy it")
+    if isinstance(effect, FindTicket):
+        paid = await ports.tickets.find_payment(effect.announcement)
+        return TicketFound(None, Msat(0), claimed=False) if paid is None else TicketFound(paid.payment_hash, paid.amount_msat, paid.claimed)
     ticket = await ports.tickets.buy_ticket(effect.server, effect.run, effect.announcement, effect.size, effect.ceiling_msat)
     return TicketBought(ticket.token, ticket.payment_hash)
 

@@ -7,10 +7,12 @@ import secrets
 import time
 from typing import Final
 
+import trio
+
 from nostrain.devnet.simnet.bolt12 import decode_bolt12
 from nostrain.devnet.simnet.methods import NodeMethods
 from nostrain.devnet.simnet.nodes import Invoice, InvoiceState, Node, is_bolt12
-from nostrain.devnet.simnet.params import DelInvoice, InvString, ListInvoices, MakeInvoice, String
+from nostrain.devnet.simnet.params import DelInvoice, InvString, ListInvoices, MakeInvoice, String, WaitAnyInvoice
 from nostrain.devnet.simnet.rpc import INVALID_PARAMS, Json, Method, RpcFailure
 from nostrain.errors import RemoteProtocolError
 from nostrain.units import Digest, Msat, UnixTime
@@ -19,6 +21,7 @@ from nostrain.wire.bolt11 import Bolt11, encode_bolt11, parse_bolt11_untrusted, 
 CURRENCY: Final = "bcrt"
 INVOICE_LABEL_ALREADY_EXISTS: Final = 900
 INVOICE_PREIMAGE_ALREADY_EXISTS: Final = 901
+INVOICE_WAIT_TIMED_OUT: Final = 904
 INVOICE_NOT_FOUND: Final = 905
 INVOICE_STATUS_UNEXPECTED: Final = 906
 
@@ -31,6 +34,7 @@ class InvoiceMethods(NodeMethods):
         return {
             "invoice": Method(MakeInvoice, self.invoice),
             "listinvoices": Method(ListInvoices, self.listinvoices),
+            "waitanyinvoice": Method(WaitAnyInvoice, self.waitanyinvoice),
             "delinvoice": Method(DelInvoice, self.delinvoice),
             "decode": Method(String, self.decode),
             "signinvoice": Method(InvString, self.signinvoice),
@@ -90,6 +94,17 @@ class InvoiceMethods(NodeMethods):
             and asked.payment_hash in (None, invoice.payment_hash)
         ]
         return {"invoices": wanted}
+
+    async def waitanyinvoice(self, asked: WaitAnyInvoice) -> Json:
+        """The first invoice that was paid after the `lastpay_index`-th."""
+        with trio.move_on_after(float("inf") if asked.timeout is None else asked.timeout):
+            while True:
+                later = [one for one in self.node.invoices if one.pay_index is not None and one.pay_index > asked.lastpay_index]
+                if later:
+                    return listed_invoice(min(later, key=lambda one: one.pay_index or 0))
+                changed: trio.Event = self.node.indexes.changed
+                await changed.wait()
+        raise RpcFailure(INVOICE_WAIT_TIMED_OUT, "Timed out")
 
     def delinvoice(self, asked: DelInvoice) -> Json:
         """Forget an invoice that is in the state that the caller believes."""

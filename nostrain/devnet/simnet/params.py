@@ -144,6 +144,13 @@ class ListInvoices(msgspec.Struct):
     offer_id: str | None = None
 
 
+class WaitAnyInvoice(msgspec.Struct):
+    """As in the schema."""
+
+    lastpay_index: int = 0
+    timeout: int | None = None
+
+
 class DelInvoice(msgspec.Struct):
     """As in the schema."""
 
