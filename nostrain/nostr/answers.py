@@ -24,6 +24,7 @@ class Acknowledgements:
 
     def __init__(self) -> None:
         self._pending: dict[EventId, list[Pending]] = {}
+        self._latest = 0.0
 
     @contextmanager
     def expected(self, event_id: EventId) -> Iterator[Pending]:
@@ -37,8 +38,22 @@ class Acknowledgements:
             if not self._pending[event_id]:
                 del self._pending[event_id]
 
+    async def wait(self, pending: Pending, patience_s: float, longest_s: float) -> None:
+        """Return once it is answered, or abandoned; or when no OK at all has come for `patience_s`, this one not for `longest_s`.
+
+        A relay that writes its events to disk one by one answers the last of a burst long after the first; that is no silence.
+        """
+        begun = trio.current_time()
+        while not pending.done.is_set():
+            until = min(max(begun, self._latest) + patience_s, begun + longest_s)
+            if until <= trio.current_time():
+                return
+            with trio.move_on_at(until):
+                await pending.done.wait()
+
     def take(self, ok: OkMessage) -> None:
         """An OK came. A refusal of nothing in particular is taken for that of the only event under way; among several it says nothing."""
+        self._latest = trio.current_time()
         event_id = ok.event_id
         if event_id is None and len(self._pending) == 1:
             (event_id,) = self._pending

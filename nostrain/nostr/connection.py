@@ -77,14 +77,14 @@ class Connection:
         watch.subscription.forget((self._url, watch.name))
         self._locked.pop(watch.name, None)
         for name in (watch.name, watch.name + PAGE_SUFFIX, watch.name + PROBE_SUFFIX):
-            self._queries.end(name)
+            self._queries.forget(name)
 
     async def publish(self, event: Event) -> OkMessage:
         """Send `event` and wait for its OK. Raises Unavailable: the connection ended, or no OK came in time, which ends it."""
-        with self._acknowledgements.expected(event.id) as pending, trio.move_on_after(self._settings.ok_timeout_s):
+        with self._acknowledgements.expected(event.id) as pending:
             self._say(messages.event_message(event))
             if self._failure is None:
-                await pending.done.wait()
+                await self._acknowledgements.wait(pending, self._settings.ok_timeout_s, self._settings.ok_timeout_last_s)
         if pending.ok is None:
             self.fail(f"no OK within {self._settings.ok_timeout_s:g} s")
             raise Unavailable(self._failure)
@@ -173,8 +173,8 @@ class Connection:
         match message:
             case messages.EventMessage():
                 self._on_event(message)
-            case messages.EoseMessage(subscription=name):
-                self._on_eose(name)
+            case messages.EoseMessage(subscription=subscription):
+                self._on_eose(subscription)
             case messages.OkMessage():
                 self._on_ok(message)
             case messages.ClosedMessage():
@@ -185,8 +185,10 @@ class Connection:
                 self._auth.challenged(challenge, UnixTime(min(self._member.now(), self._member.relay_time())))
 
     def _on_event(self, message: messages.EventMessage) -> None:
-        self._vigil.heard(trio.current_time(), message.subscription)
-        name, _, part = message.subscription.partition(":")
+        subscription, current = self._queries.named(message.subscription)
+        if current:
+            self._vigil.heard(trio.current_time(), subscription)
+        name, _, part = subscription.partition(":")
         watch = self._watches.get(name)
         try:
             head = messages.parse_head_untrusted(message.raw)
@@ -197,7 +199,7 @@ class Connection:
             elif part == PROBE_SUFFIX[1:]:
                 self._on_probe(watch, head.id)
             else:
-                self._take(watch, head, message.raw)
+                self._take(watch, head, message.raw, current)
         except RemoteProtocolError as error:
             self._member.count("bad event", str(error))
             if isinstance(error, ForgedEvent):
@@ -208,9 +210,10 @@ class Connection:
             self._member.counts["missed"] += 1  # the relay has forgotten our subscription
             self.open(watch)
 
-    def _take(self, watch: Watch, head: messages.Head, raw: bytes) -> None:
-        """An event for `watch`. Raises RemoteProtocolError."""
-        watch.query.saw(head.created_at)
+    def _take(self, watch: Watch, head: messages.Head, raw: bytes, current: bool) -> None:
+        """An event for `watch`; `current`: in answer to what was asked last. Raises RemoteProtocolError."""
+        if current:
+            watch.query.saw(head.created_at)
         seen = watch.subscription.seen(head.id)
         if seen is not None:
             self._member.counts["duplicate"] += 1
@@ -227,7 +230,10 @@ class Connection:
             if watch.query.lost(event.created_at):
                 self._ask_when_room(watch)
 
-    def _on_eose(self, name: str) -> None:
+    def _on_eose(self, subscription: str) -> None:
+        name, current = self._queries.named(subscription)
+        if not current:
+            return
         self._vigil.answered(name)
         if name == STOCK and self._stock is not None:
             self._stock.end()
@@ -257,10 +263,13 @@ class Connection:
         self._acknowledgements.take(message)
 
     def _on_closed(self, message: messages.ClosedMessage) -> None:
-        self._queries.ended(message.subscription)
-        if message.subscription == STOCK and self._stock is not None:
+        closed, current = self._queries.named(message.subscription)
+        if not current:
+            return
+        self._queries.ended(closed)
+        if closed == STOCK and self._stock is not None:
             self._stock.end(message.reason)
-        name = message.subscription.removesuffix(PAGE_SUFFIX)
+        name = closed.removesuffix(PAGE_SUFFIX)
         if name not in self._watches:
             return
         if self._watches[name].wanted.ids and not message.reason:

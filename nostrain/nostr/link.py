@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from nostrain.errors import RemoteProtocolError, Unavailable
-from nostrain.nostr.archive import Archive
+from nostrain.nostr.archive import EPHEMERAL, Archive
 from nostrain.nostr.backoff import Backoff
 from nostrain.nostr.connection import Connection
 from nostrain.nostr.information import Inform
@@ -156,7 +156,7 @@ class Link:
                 continue
             try:
                 ok = await connection.publish(event)
-                match judge(ok.accepted, ok.reason):
+                match judge(ok.accepted, ok.reason, ephemeral=event.kind in EPHEMERAL):
                     case Answer.ACCEPTED:
                         return None
                     case Answer.REFUSED if event.created_at <= self._member.relay_time():

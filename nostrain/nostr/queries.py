@@ -2,6 +2,9 @@
 
 What finds no room waits until another subscription ends. Those that page are let through one at a time if need be; of those that live, all
 but the last place may be taken, so that history is read whatever happens.
+
+No subscription id is used twice on a connection. NIP-01 lets a `REQ` replace another of its id, and an id be used again after `CLOSE`; khatru
+keeps both and sends everything twice, and may take a `CLOSE` after the `REQ` that followed it. It also tells an answer from a late one.
 """
 
 from __future__ import annotations
@@ -19,7 +22,10 @@ from nostrain.protocol.event import Filter
 PAGE_SUFFIX: Final = ":page"
 PROBE_SUFFIX: Final = ":probe"
 STOCK: Final = "stock"
-"""Subscription ids: `<watch>` is live, `<watch>:page` walks back, `<watch>:probe` asks for a sign of life, `stock` for events by id."""
+"""Names of subscriptions: `<watch>` is live, `<watch>:page` walks back, `<watch>:probe` asks for a sign of life, `stock` for events by id."""
+
+AGAIN: Final = "#"
+"""`<name>#<n>` is the id of a subscription that is asked for the n-th time, from the second on."""
 
 
 class Queries:
@@ -27,11 +33,19 @@ class Queries:
 
     def __init__(self, member: Member, vigil: Vigil, say: Callable[[str], None]) -> None:
         self._member, self._vigil, self._say = member, vigil, say
-        self._open: dict[str, None] = {}
+        self._open: dict[str, str] = {}
+        self._times: dict[str, int] = {}
         self._waiting: dict[str, Filter] = {}
+
+    def named(self, subscription: str) -> tuple[str, bool]:
+        """The name that a subscription id stands for, and whether it is what was asked last under that name."""
+        name = subscription.partition(AGAIN)[0]
+        return name, self._open.get(name) == subscription
 
     def ask(self, name: str, wanted: Filter) -> None:
         """Open a subscription, or ask it anew; later, if there is no room."""
+        if name in self._open:
+            self._say(messages.close_message(self._open[name]))
         if name in self._open or self._room(name):
             self._send(name, wanted)
         else:
@@ -41,8 +55,13 @@ class Queries:
     def end(self, name: str) -> None:
         """Close a subscription, or give up waiting for it."""
         if name in self._open:
-            self._say(messages.close_message(name))
+            self._say(messages.close_message(self._open[name]))
         self.ended(name)
+
+    def forget(self, name: str) -> None:
+        """As `end`, of one that will never be asked again."""
+        self.end(name)
+        self._times.pop(name, None)
 
     def ended(self, name: str) -> None:
         """The relay closed it, or we did: whoever waits for its place is next."""
@@ -61,9 +80,10 @@ class Queries:
         return len(self._open) < allowed and (not _lives(name) or living < allowed - 1)
 
     def _send(self, name: str, wanted: Filter) -> None:
-        self._open[name] = None
+        times = self._times[name] = self._times.get(name, 0) + 1
+        subscription = self._open[name] = name if times == 1 else f"{name}{AGAIN}{times}"
         self._vigil.asked(name, trio.current_time())
-        self._say(messages.req_message(name, [self._member.limits.narrowed(wanted)]))
+        self._say(messages.req_message(subscription, [self._member.limits.narrowed(wanted)]))
 
 
 def _lives(name: str) -> bool:

@@ -37,6 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     eose_timeout_last_s: float = 600.0
     send_timeout_s: float = 10.0
     ok_timeout_s: float = 10.0
+    ok_timeout_last_s: float = 60.0
     publish_timeout_s: float = 30.0
     backoff_first_s: float = 0.5
     backoff_last_s: float = 60.0

@@ -1,7 +1,8 @@
 """Our pool against other people's relays, and other people's clients reading what we publish, and writing what we read.
 
-Relays: nostr-sdk's LocalRelay, nostr-relay from PyPI, @nostr-relay/core from npm (20 events an answer). Clients: nostr-sdk, nostr-tools.
-`scripts/interop-tools` installs what is not a dependency of ours into build/interop, or wherever NOSTRAIN_TEST_INTEROP says.
+Relays: nostr-sdk's LocalRelay, nostr-relay from PyPI, @nostr-relay/core from npm (20 events an answer), strfry with our configuration and our
+policy if it is on PATH, and whichever runs at NOSTRAIN_TEST_RELAY (ws://…). Clients: nostr-sdk, nostr-tools. `scripts/interop-tools` installs
+what is not a dependency of ours into build/interop, or wherever NOSTRAIN_TEST_INTEROP says.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from tests.contracts.relay_process import Author, RelayProcess
 
 HERE = Path(__file__).parent
 TOOLS = Path(os.environ.get("NOSTRAIN_TEST_INTEROP") or HERE.parents[1] / "build" / "interop").absolute()
+CONFIGS = HERE.parents[1] / "relay-configs"
 PATIENCE_S = 60
 STORED = 30
 CONTENT = 'é "\\ \n 🦆'
@@ -58,6 +60,13 @@ def node(script: str) -> tuple[str, ...]:
     return ("node", "--input-type=module", "--eval", (HERE / script).read_text())
 
 
+def free_port() -> int:
+    with socket.socket() as reserved:
+        reserved.bind(("127.0.0.1", 0))
+        port: int = reserved.getsockname()[1]
+        return port
+
+
 def local_relay(folder: Path) -> Iterator[str]:
     relay = RelayProcess(folder)
     yield relay.url
@@ -67,9 +76,7 @@ def local_relay(folder: Path) -> Iterator[str]:
 def pypi_relay(folder: Path) -> Iterator[str]:
     program = TOOLS / "nostr-relay" / "bin" / "nostr-relay"
     needs(program.exists(), "nostr-relay")
-    with socket.socket() as reserved:
-        reserved.bind(("127.0.0.1", 0))
-        port = reserved.getsockname()[1]
+    port = free_port()
     config = folder / "config.yaml"
     config.write_text(NOSTR_RELAY.format(folder=folder, port=port))
     environment = os.environ | {"HOME": str(folder)}  # its server keeps a control socket there
@@ -88,7 +95,34 @@ def npm_relay(folder: Path) -> Iterator[str]:
         process.stdin.close()
 
 
-RELAYS = {"LocalRelay": local_relay, "nostr-relay": pypi_relay, "@nostr-relay": npm_relay}
+def strfry(folder: Path) -> Iterator[str]:
+    """With relay-configs/strfry.conf; only where it lies, where it listens and where its plugin lies are ours."""
+    if shutil.which("strfry") is None:
+        pytest.skip("strfry is not on PATH: not tried with it")
+    port = free_port()
+    text = (CONFIGS / "strfry.conf").read_text()
+    for theirs, ours in {
+        "./strfry-db/": f"{folder}/",
+        "port = 7777": f"port = {port}\n    nofiles = 0",  # its default of open files wants privileges
+        "/etc/strfry/nostrain-policy.py": f"{sys.executable} {CONFIGS}/nostrain-policy.py",
+    }.items():
+        assert text.count(theirs) == 1
+        text = text.replace(theirs, ours)
+    config = folder / "strfry.conf"
+    config.write_text(text)
+    with subprocess.Popen(["strfry", f"--config={config}", "relay"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        yield f"ws://127.0.0.1:{port}"  # the pool dials until it is there
+        process.terminate()
+
+
+def named_relay(folder: Path) -> Iterator[str]:
+    url = os.environ.get("NOSTRAIN_TEST_RELAY")
+    if not url:
+        pytest.skip("NOSTRAIN_TEST_RELAY names no relay that runs already: not tried with another")
+    yield url
+
+
+RELAYS = {"LocalRelay": local_relay, "nostr-relay": pypi_relay, "@nostr-relay": npm_relay, "strfry": strfry, "named": named_relay}
 
 
 @pytest.fixture(params=list(RELAYS), scope="module")
@@ -98,7 +132,7 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 
 @pytest.fixture
 def author(request: pytest.FixtureRequest) -> Author:
-    return Author(request.node.nodeid)
+    return Author(f"{request.node.nodeid} {time.time_ns()}")  # a relay that runs already remembers
 
 
 async def take(relays: RelayPool, wanted: Filter, count: int) -> set[Event]:
