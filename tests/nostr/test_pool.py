@@ -202,7 +202,7 @@ async def test_closed_subscription_is_reopened_if_the_reason_allows(autojump_clo
     async with pool(a=relay) as relays, relays.subscribe([WANTED]) as events:
         assert await take(events, 1) == ["x"]
         assert relays.counts["subscription closed"] == 2
-        relay.wire.say("CLOSED", "1.0", "blocked: go away")
+        relay.wire.say("CLOSED", "1.0#3", "blocked: go away")
         await wait_all_tasks_blocked()
         requests = len(relay.requests())
         await trio.sleep(300)
