@@ -21,12 +21,13 @@ from nostrain.core.cache import leaving, used
 from nostrain.core.effects import Compute, Computed, Failed, Fetch, Fetched, Outcome
 from nostrain.core.escrow import ticket
 from nostrain.core.escrow.payee import locked
+from nostrain.core.escrow.rows import Payee
 from nostrain.core.rounds import epoch
 from nostrain.core.rows import Replica, Round, Run, Submission
 from nostrain.core.run import located
 from nostrain.core.tables import AheadState, ReplicaState, SubmissionState, advance
 from nostrain.core.transaction import Transaction
-from nostrain.core.treasury.liquidity import able
+from nostrain.core.treasury.liquidity import HELD, able
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.assignment import assigned_ahead
 from nostrain.protocol.dataset import DatasetManifest
@@ -80,8 +81,8 @@ def takes_part(tx: Transaction, round_: Round) -> bool:
 
 
 def begun(tx: Transaction, run: Run, dataset: DatasetManifest, number: int, base: Digest) -> Ahead | None:
-    """A new row, if it looks as if the round would have us and could be settled."""
-    if tx.me.pubkey not in run.enrolled or not promising(tx, run, number):
+    """A new row, if the round may have us. It costs nothing yet, and remembers the state to train from: our replica soon stands on the next one."""
+    if tx.me.pubkey not in run.enrolled:
         return None
     work = assigned_ahead(base, number, tx.me.pubkey, len(dataset.shards))
     return Ahead(number=number, base=base, shard=dataset.shards[work.shard].sha256)
@@ -90,13 +91,18 @@ def begun(tx: Transaction, run: Run, dataset: DatasetManifest, number: int, base
 def promising(tx: Transaction, run: Run, number: int) -> bool:
     """Whether a submission in round `number` could be paid, as far as that is known before its announcement."""
     opens = number == epoch.first_of(run.manifest, number)
-    if not able(tx, run, leads=False, locked=not opens) or (tx.memory.pass_over and ticket.charged(run.manifest)):
+    if not able(tx, run, leads=False, locked=not opens or holding(tx)) or (tx.memory.pass_over and ticket.charged(run.manifest)):
         return False
     open_ = tx.get(f"round/{run.open}", Round)
     if opens or open_ is None:
         return True
     mine = tx.get(f"work/{open_.id}", Submission)
     return locked(tx, run, open_) or (epoch.opens(run, open_) and mine is not None and mine.state not in ENDED)
+
+
+def holding(tx: Transaction) -> bool:
+    """Whether escrows of ours hold money now: the room that they take is no lack, they are settled before the next ones are locked."""
+    return any(level.state in HELD for key in tx.keys("payee/") for level in tx.need(key, Payee).levels)
 
 
 def within_reach(tx: Transaction, round_: Round) -> bool:
@@ -108,15 +114,16 @@ def within_reach(tx: Transaction, round_: Round) -> bool:
 
 
 def prepare(tx: Transaction, run: Run, replica: Replica, dataset: DatasetManifest, row: Ahead) -> None:
-    """Shard and base first, both durable; then, when it is its turn, the training job."""
+    """Base and shard first, both durable; then, when it is its turn, the training job. Nothing but the base as long as nobody would pay for it."""
     key, work = key_of(row.number), assigned_ahead(row.base, row.number, tx.me.pubkey, len(dataset.shards))
-    if row.shard_path is None and not leaving(tx, row.shard):
+    wanted = submits(tx, run, row.number) or promising(tx, run, row.number)
+    if wanted and row.shard_path is None and not leaving(tx, row.shard):
         shard = located(run, dataset.shards[work.shard])
         tx.emit(Fetch(owner=key, name="shard", blob=shard, whose="the dataset", author=run.coordinator, must=True))
     if row.checkpoint is None and replica.state is not ReplicaState.BOOTING and replica.state_id == row.base:
         row = msgspec.structs.replace(row, checkpoint=replica.checkpoint)
     tx.put(key, row)
-    if row.shard_path is None or row.checkpoint is None or not its_turn(tx, run, row):
+    if not wanted or row.shard_path is None or row.checkpoint is None or not its_turn(tx, run, row):
         return
     state_in, own = left_before(tx, run, row.number)
     job = training.train_job(
@@ -136,16 +143,26 @@ def prepare(tx: Transaction, run: Run, replica: Replica, dataset: DatasetManifes
     tx.emit(Compute(owner=key, name="train", job=job))
 
 
+def submits(tx: Transaction, run: Run, number: int) -> bool:
+    """Whether the round is open and we have a submission in it."""
+    open_ = tx.get(f"round/{run.open}", Round)
+    return open_ is not None and open_.announcement.round == number and tx.get(f"work/{open_.id}", Submission) is not None
+
+
 def its_turn(tx: Transaction, run: Run, row: Ahead) -> bool:
-    """Whether to train now: for the open round if we submit in it, for the next one once our part of the open one is trained, or we have none."""
+    """Whether to train now: for the open round if we submit in it, for the next one once our part of the open one is trained, or we have none.
+
+    We have none either if our replica, which stands on the next one's base, has never stood on that of the open one.
+    """
     open_ = tx.get(f"round/{run.open}", Round)
     if open_ is None:
         return False
-    mine = tx.get(f"work/{open_.id}", Submission)
     if open_.announcement.round == row.number:
-        return mine is not None
-    before = tx.get(key_of(open_.announcement.round), Ahead)
-    return (mine is not None and mine.delta is not None) or before is None or before.state is A.FAILED
+        return submits(tx, run, row.number)
+    mine, before = tx.get(f"work/{open_.id}", Submission), tx.get(key_of(open_.announcement.round), Ahead)
+    if before is None or before.state is A.FAILED or before.checkpoint is None:
+        return True
+    return mine is not None and mine.delta is not None
 
 
 def left_before(tx: Transaction, run: Run, number: int) -> tuple[str | None, OwnStep | None]:
