@@ -7,6 +7,8 @@ import numpy as np
 from nostrain.sparseloco.container import POSITION, POSITION_BITS
 from nostrain.sparseloco.jitted import jit
 
+_TILES = 4
+
 
 @jit
 def square_sums(units):
@@ -44,35 +46,48 @@ def step_spans(
 
     `places` [deltas, values] as `container.Parts`, `magnitudes` [deltas, chunks, 2] in units.
     """
-    buffer, total, products = (
-        np.empty((edges[:, 1] - edges[:, 0]).max(), np.float32),
-        np.empty(lengths.max(), np.int64),
-        np.empty(4, np.int64),
-    )
+    most = lengths.max()
+    near, totals = np.empty((edges[:, 1] - edges[:, 0]).max(), np.float32), np.empty(most * _TILES, np.int64)
     for span in range(len(edges)):
-        begin, end = edges[span, 0], edges[span, 1]
-        near = buffer[: end - begin]
-        near[:] = flat[begin:end]
-        for chunk in range(edges[span, 2], edges[span, 3]):
-            total[: lengths[chunk]] = 0
-            for delta in range(len(weights)):
-                products[0], products[1] = magnitudes[delta, chunk, 0] * weights[delta], magnitudes[delta, chunk, 1] * weights[delta]
-                products[2], products[3] = -products[0], -products[1]
-                for value in range(first[chunk], first[chunk] + kept[chunk]):
-                    place = places[delta, value]
-                    total[np.uint64(place & POSITION)] += products[np.uint64(place >> POSITION_BITS)]
-            _finish_tile(near, starts[chunk] - begin, lengths[chunk] // widths[chunk], widths[chunk], strides[chunk], total, unit, least)
-        out[begin - edges[0, 0] : end - edges[0, 0]] = near
+        begin, end, last = edges[span, 0], edges[span, 1], edges[span, 3]
+        _copy(near, 0, flat, begin, end - begin)
+        for chunk in range(edges[span, 2], last, _TILES):
+            _sum_tiles(totals, most, chunk, min(chunk + _TILES, last), places, magnitudes, weights, first, kept)
+            for tile in range(chunk, min(chunk + _TILES, last)):
+                rows, sums = lengths[tile] // widths[tile], most * (tile - chunk)
+                _finish_tile(near, starts[tile] - begin, rows, widths[tile], strides[tile], totals, sums, unit, least)
+        _copy(out, begin - edges[0, 0], near, 0, end - begin)
 
 
 @jit
-def _finish_tile(part, start, rows, width, stride, total, unit, least):
-    """As `finish_step` for a tile, in place."""
+def _copy(out, at, source, begin, count):
+    for place in range(count):
+        out[np.uint64(at + place)] = source[np.uint64(begin + place)]
+
+
+@jit
+def _sum_tiles(totals, most, chunk, last, places, magnitudes, weights, first, kept):
+    """The weighted sums of some tiles, each in `most` of the `totals`: of a delta, enough is read at a time that a processor fetches ahead."""
+    products = np.empty(4, np.int64)
+    for at in range(most * (last - chunk)):
+        totals[at] = 0
+    for delta in range(len(weights)):
+        for tile in range(chunk, last):
+            products[0], products[1] = magnitudes[delta, tile, 0] * weights[delta], magnitudes[delta, tile, 1] * weights[delta]
+            products[2], products[3] = -products[0], -products[1]
+            for value in range(first[tile], first[tile] + kept[tile]):
+                place = np.int64(places[delta, value])
+                totals[np.uint64(most * (tile - chunk) + (place & POSITION))] += products[np.uint64(place >> POSITION_BITS)]
+
+
+@jit
+def _finish_tile(part, start, rows, width, stride, totals, sums, unit, least):
+    """As `finish_step` for a tile whose sums begin at `sums`, in place."""
     for row in range(rows):
-        to, source = np.uint64(start + row * stride), np.uint64(row * width)
+        to, source = np.uint64(start + row * stride), np.uint64(sums + row * width)
         for column in range(width):
             here = to + np.uint64(column)
-            value = part[here] - np.float32(total[source + np.uint64(column)]) * unit
+            value = part[here] - np.float32(totals[source + np.uint64(column)]) * unit
             part[here] = np.float32(0) if abs(value) < least else value
 
 
