@@ -23,7 +23,8 @@ def decide(tx: Transaction) -> None:
     run = tx.run
     if run is None or run.halted or run.finished or "worker" not in tx.me.roles or known(tx):
         return
-    if tx.memory.measuring is None:
+    since = tx.memory.measuring
+    if since is None or since > tx.now:  # a clock that was ahead is set right: nobody waits for its time to come again
         tx.put("worker", msgspec.structs.replace(tx.memory, measuring=tx.now))
     tx.emit(Compute(owner=KEY, name="calibrate", job=CalibrateJob(model=run.manifest.model, training=run.manifest.training)))
 

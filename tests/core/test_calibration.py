@@ -66,6 +66,14 @@ def test_a_restart_does_not_begin_to_wait_again() -> None:
     assert speeds(booted(node, "pytorch cpu")) == [0]
 
 
+def test_a_clock_that_was_ahead_and_is_put_right_keeps_nobody_waiting_for_its_time() -> None:
+    node = booted(Node(ME, "worker"), "pytorch cpu")
+    node.now = UnixTime(START + 1_000_000)
+    assert speeds(node.hear(until("manifest"))) == []
+    assert speeds(node.at(100)) == []
+    assert speeds(node.at(100 + MEASURE_S + 1)) == [0]
+
+
 @pytest.mark.parametrize(("tokens", "train_ms", "said"), [(7, 0, 7_000), (0, 5, 0), (1 << 60, 1, MAX_TOKENS_PER_S)])
 def test_what_it_says_can_be_said(tokens: int, train_ms: int, said: int) -> None:
     node = newcomer()
