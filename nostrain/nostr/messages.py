@@ -164,9 +164,9 @@ def judge(accepted: bool, reason: str, *, ephemeral: bool = False) -> Answer:
     """What to do about an `OK` (or, with accepted=False, a `CLOSED`), by its NIP-01 prefix.
 
     A refusal without a known prefix is final: the relay gave us no reason to hope. `mute` is what a relay says of an ephemeral event that
-    nobody was listening for: all that could be done with it was done.
+    nobody was listening for: all that could be done with it was done. strfry writes `ERROR: ` before the prefix of a `CLOSED`.
     """
-    prefix = reason.partition(":")[0]
+    prefix = reason.removeprefix("ERROR: ").partition(":")[0]
     if accepted or prefix == "duplicate" or (ephemeral and prefix == "mute"):
         return Answer.ACCEPTED
     if prefix in ("rate-limited", "error"):

@@ -101,6 +101,8 @@ def test_head_refused(head: bytes) -> None:
         (False, "rate-limited: slow down", Answer.RETRY),
         (False, "error: disk", Answer.RETRY),
         (False, "auth-required: who?", Answer.AUTHENTICATE),
+        (False, "ERROR: auth-required: as strfry closes a subscription", Answer.AUTHENTICATE),
+        (False, "ERROR: bad req: as well", Answer.REFUSED),
         *((False, f"{prefix}: no", Answer.REFUSED) for prefix in ("invalid", "blocked", "pow", "restricted", "mute")),
         (False, "", Answer.REFUSED),
     ],
