@@ -36,7 +36,7 @@ async def run_feeds(runtime: Runtime) -> None:
             nursery.start_soon(node_feed, runtime, runtime.ports.lightning)
             if {"coordinator", "validator"} & set(runtime.identity.roles):
                 nursery.start_soon(IncomeFeed(runtime, runtime.ports.lightning).run)
-            if {"coordinator", "worker"} & set(runtime.identity.roles):  # a validator's node only takes its share of the fees
+            if "worker" in runtime.identity.roles:  # nobody else is paid by hold invoices, or has a rune that allows to list them
                 nursery.start_soon(hold_feed, runtime, runtime.ports.lightning)
 
 
