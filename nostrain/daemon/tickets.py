@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64decode, urlsafe_b64encode
 from collections.abc import Callable
 from typing import Final
 
@@ -22,6 +23,8 @@ from nostrain.ports.tolls import FreePassage, Passage, Refusal, Shown, Tolls, Us
 from nostrain.units import Digest, EventId, Msat, Pubkey, is_hex32
 
 TICKETS: Final = "nostrain-ticket/"
+FRESH: Final = 16
+"""Characters that make a label a new one."""
 RECORD_S: Final = 20.0
 """How long the journal may take to record a ticket; its round may be gone by then."""
 
@@ -83,17 +86,30 @@ class RunTolls:
 
 
 def ticket_label(announcement: EventId, worker: Pubkey, fresh: str) -> str:
-    """The label of an invoice for a ticket."""
-    return f"{TICKETS}{announcement}/{worker}/{fresh}"
+    """The label of an invoice for a ticket; lightningd takes 128 characters, so that the two are in base64."""
+    return f"{TICKETS}{encoded(announcement)}/{encoded(worker)}/{fresh[:FRESH]}"
 
 
 def ticket_of(label: str) -> tuple[EventId, Pubkey] | None:
     """For which round and worker an invoice's label says that it is; None for one of another kind, or another program's."""
-    announcement, _, rest = label.removeprefix(TICKETS).partition("/")
-    worker = rest.partition("/")[0]
-    if not (label.startswith(TICKETS) and is_hex32(announcement) and is_hex32(worker)):
+    announcement, worker = (decoded(part) for part in (*label.removeprefix(TICKETS).split("/"), "", "")[:2])
+    if not label.startswith(TICKETS) or announcement is None or worker is None:
         return None
     return EventId(announcement), Pubkey(worker)
+
+
+def encoded(hex32: str) -> str:
+    """32 bytes of hex in base64, without padding."""
+    return urlsafe_b64encode(bytes.fromhex(hex32)).decode().rstrip("=")
+
+
+def decoded(text: str) -> str | None:
+    """What was `encoded`, None if nothing was."""
+    try:
+        found = urlsafe_b64decode(f"{text}=").hex()
+    except ValueError:
+        return None
+    return found if is_hex32(found) and encoded(found) == text else None
 
 
 class NodeInvoices:

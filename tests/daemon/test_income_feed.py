@@ -18,6 +18,7 @@ from nostrain.daemon.income_feed import IncomeFeed, read
 from nostrain.daemon.node_feed import POLL_S
 from nostrain.daemon.runtime import Runtime
 from nostrain.daemon.tickets import ticket_label, ticket_of
+from nostrain.devnet.simnet.invoices import MAX_LABEL
 from nostrain.errors import Unavailable
 from nostrain.ports.lightning import Income, Lightning
 from nostrain.units import Digest, EventId, Msat, Pubkey
@@ -67,7 +68,17 @@ def test_what_is_ours() -> None:
     assert read("02", paid(1)) == InvoicePaid("02", 1, Digest(f"{1:064x}"), Msat(7), ROUND, WORKER)
     assert read("02", paid(2, "offer", SHARE)) == InvoicePaid("02", 2, Digest(f"{2:064x}"), Msat(7), run="0123456789abcdef")
     assert read("02", paid(3, "coffee", "nostrain ticket")) is None
-    for label in ("", "nostrain-aabb", f"nostrain-ticket/{ROUND}", f"nostrain-ticket/{ROUND}/me/1", f"x/{ROUND}/{WORKER}/1"):
+    assert ticket_of(LABEL) == (ROUND, WORKER)
+    assert len(ticket_label(ROUND, WORKER, "cc" * 16)) <= MAX_LABEL
+    known = LABEL.removeprefix("nostrain-ticket/")
+    for label in (
+        "",
+        "nostrain-aabb",
+        "nostrain-ticket/",
+        f"nostrain-ticket/{ROUND}/{WORKER}/1",
+        f"nostrain-ticket/é/{known}",
+        f"x/{known}",
+    ):
         assert ticket_of(label) is None
 
 

@@ -114,6 +114,7 @@ def pair(simulated: NetworkProcess, real: NetworkProcess) -> Pair:
         ("payee", "invoice", {"amount_msat": "x", "label": "none", "description": ""}),
         ("payee", "invoice", {"label": "none", "description": ""}),
         ("payee", "invoice", {"amount_msat": 1, "label": "none", "description": "", "unknown": 1}),
+        ("payee", "invoice", {"amount_msat": 1, "label": "x" * 129, "description": ""}),
         ("payee", "listinvoices", {"label": "none"}),
         ("payee", "listinvoices", {"label": "none", "payment_hash": ZERO}),
         ("payee", "waitanyinvoice", {"lastpay_index": 999_999, "timeout": 0}),

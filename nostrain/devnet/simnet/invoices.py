@@ -19,6 +19,7 @@ from nostrain.units import Digest, Msat, UnixTime
 from nostrain.wire.bolt11 import Bolt11, encode_bolt11, parse_bolt11_untrusted, parse_unsigned_untrusted
 
 CURRENCY: Final = "bcrt"
+MAX_LABEL: Final = 128
 INVOICE_LABEL_ALREADY_EXISTS: Final = 900
 INVOICE_PREIMAGE_ALREADY_EXISTS: Final = 901
 INVOICE_WAIT_TIMED_OUT: Final = 904
@@ -43,6 +44,8 @@ class InvoiceMethods(NodeMethods):
     def invoice(self, asked: MakeInvoice) -> Json:
         """A new invoice."""
         label = str(asked.label)
+        if len(label) > MAX_LABEL:
+            raise RpcFailure(INVALID_PARAMS, f"Label '{label}' over {MAX_LABEL} bytes")
         if any(invoice.label == label for invoice in self.node.invoices):
             raise RpcFailure(INVOICE_LABEL_ALREADY_EXISTS, f"Duplicate label '{label}'")
         preimage = asked.preimage or secrets.token_hex(32)
