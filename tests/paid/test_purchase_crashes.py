@@ -40,7 +40,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         await nursery.start(world.simnet.run)
         yield world
         world.network.check()
-        world.simnet.stop.set()
+        nursery.cancel_scope.cancel()
 
 
 class Purchase:
