@@ -95,7 +95,10 @@ class Connection:
         return await self._auth.settled(self._settings.ok_timeout_s)
 
     async def missing(self, ids: Sequence[EventId]) -> frozenset[EventId]:
-        """Those of `ids`, not more than a page, that the relay does not show. One call at a time. Raises Unavailable: it gives no answer."""
+        """Those of `ids`, not more than a page, that the relay does not show. One call at a time. Raises Unavailable: it gives no answer.
+
+        A relay that has shown all of them may close the subscription at once, as nostr-sdk's does: that is an answer.
+        """
         stock = self._stock = Stock()
         try:
             self._queries.ask(STOCK, Filter(ids=tuple(ids), limit=len(ids)))
@@ -103,9 +106,10 @@ class Connection:
         finally:
             self._stock = None
             self._queries.end(STOCK)
-        if self._failure is not None or stock.refusal is not None:
+        missing = frozenset(ids) - stock.found
+        if missing and (self._failure is not None or stock.refusal is not None):
             raise Unavailable(self._failure or f"it does not say what it has: {stock.refusal}")
-        return frozenset(ids) - stock.found
+        return missing
 
     async def _ping(self) -> None:
         try:

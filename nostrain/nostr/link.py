@@ -204,7 +204,11 @@ class Link:
             connection = self._connection
             if connection is None:
                 break
-            missing = await connection.missing(page)
+            try:
+                missing = await connection.missing(page)
+            except Unavailable as error:
+                log.info("relay %s: %s", self.url, error)
+                break
             self._member.counts["lost by the relay"] += len(missing)
             self._archive.owe(self.url, reversed([id_ for id_ in page if id_ in missing]))
             if not whole and not lost and len(missing) == len(page):

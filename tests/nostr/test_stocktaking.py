@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import random
 from contextlib import AbstractAsyncContextManager
 
+import pytest
 import trio
 from trio.testing import MockClock
 
 from nostrain.nostr.pool import RelayPool, open_pool
 from nostrain.protocol.event import Filter
+from nostrain.wire.event import encode_event
 from tests.nostr.scripted_relay import ScriptedRelay, Stocked, Wire, dial, note
 
 
@@ -95,6 +98,29 @@ async def test_a_relay_that_has_everything_is_asked_once_when_it_comes_back(auto
             await trio.sleep(60)
         assert len(relay.requests()) == 3
         assert len(relay.published()) == 250
+
+
+@pytest.mark.parametrize("reason", ["", "blocked: no"], ids=["all_was_shown", "nothing_is_shown"])
+async def test_a_relay_that_closes_the_query_for_its_stock_is_given_what_it_missed_at_once(reason: str, autojump_clock: MockClock) -> None:
+    class Closing(Stocked):
+        def on_req(self, wire: Wire, name: str, wanted: Filter) -> None:
+            for event in self.events:
+                if event.id in wanted.ids and not reason:
+                    wire.say("EVENT", name, json.loads(encode_event(event)))
+            wire.say("CLOSED", name, reason)
+
+    first, second = note("first"), note("second")
+    relay, other = Closing(), ScriptedRelay()
+    relay.made = [first, second]
+    async with open_pool(["ws://a", "ws://b"], rng=random.Random(7), connect=dial(a=relay, b=other)) as relays:
+        await relays.publish(first)
+        await trio.sleep(1)
+        relay.down = True
+        relay.wire.drop()
+        await relays.publish(second)
+        relay.down = False
+        await trio.sleep(5)
+        assert relay.events == [first, second]
 
 
 async def test_a_relay_that_keeps_nothing_of_ours_is_not_flooded_whenever_it_comes_back(autojump_clock: MockClock) -> None:
