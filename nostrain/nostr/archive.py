@@ -26,10 +26,18 @@ KEEP_EVENTS: Final = 50_000
 EPHEMERAL: Final = range(20_000, 30_000)
 """Kinds that relays do not store (NIP-01): nobody is owed them later."""
 
+ADVERTS: Final = (range(10_000, 20_000), range(30_000, 40_000))
+"""Kinds of which a relay keeps one of each author, and `d` tag, the newest (NIP-01); the others it may refuse in any words."""
+
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS events (number INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, kind INTEGER NOT NULL, kept INTEGER NOT NULL, raw BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS owed (relay TEXT NOT NULL, id TEXT NOT NULL, PRIMARY KEY (relay, id)) WITHOUT ROWID;
 """
+
+
+def is_advert(kind: int) -> bool:
+    """Whether a newer event takes the place of one of this kind."""
+    return any(kind in kinds for kinds in ADVERTS)
 
 
 class Archive:
@@ -68,11 +76,21 @@ class Archive:
             row = (event.id, event.kind, now, encode_event(event))
             database.execute("INSERT INTO events (id, kind, kept, raw) VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING", row)
             database.executemany("INSERT OR IGNORE INTO owed VALUES (?, ?)", [(relay, event.id) for relay in owed])
+            if is_advert(event.kind):
+                self._replace(database, event)
             newest = database.execute("SELECT max(number) FROM events").fetchone()[0]
             gone = "SELECT id FROM events WHERE kept < ? OR number <= ?"
             bounds = (now - KEEP_S, newest - KEEP_EVENTS)
             database.execute(f"DELETE FROM owed WHERE id IN ({gone})", bounds)
             database.execute("DELETE FROM events WHERE kept < ? OR number <= ?", bounds)
+
+    def _replace(self, database: sqlite3.Connection, event: Event) -> None:
+        """Forget what `event` replaces: no relay ought to have it."""
+        for id_, raw in database.execute("SELECT id, raw FROM events WHERE kind = ? AND id != ?", (event.kind, event.id)).fetchall():
+            other = msgspec.json.decode(raw, type=Event)
+            if (other.pubkey, other.tag("d")) == (event.pubkey, event.tag("d")) and other.created_at <= event.created_at:
+                database.execute("DELETE FROM owed WHERE id = ?", (id_,))
+                database.execute("DELETE FROM events WHERE id = ?", (id_,))
 
     def owed(self, relay: str) -> Event | None:
         """The oldest event that `relay` does not have yet."""

@@ -10,7 +10,7 @@ from typing import Final
 import trio
 
 from nostrain.errors import RemoteProtocolError, Unavailable
-from nostrain.nostr.archive import EPHEMERAL, Archive
+from nostrain.nostr.archive import EPHEMERAL, Archive, is_advert
 from nostrain.nostr.backoff import Backoff
 from nostrain.nostr.connection import Connection
 from nostrain.nostr.information import Inform
@@ -30,6 +30,7 @@ STOCK_PAGE: Final = 100
 PATIENCE_S: Final = 600.0
 """A relay that lacked something and comes back within so long is not asked again before the hour is over: it may be one that takes nothing of ours."""
 
+ADVERT_ERRORS: Final = 3
 SKEW_WARN_S: Final = 60
 INFORMATION_S: Final = 3600.0
 """What a relay says of itself is read again after so long."""
@@ -141,9 +142,10 @@ class Link:
     async def deliver(self, event: Event) -> str | None:
         """Send `event` until the relay answers for good: None when it has it, else its reason for refusing. Tries for ever.
 
-        What the relay says it does not take (NIP-11) is not sent there: that is a refusal too.
+        What the relay says it does not take (NIP-11) is not sent there: that is a refusal too. So is an error, again and again, about an advert: it
+        may have a newer one (nostr-sdk's says `error: unknown` then).
         """
-        backoff = self._backoff()
+        backoff, errors = self._backoff(), 0
         while True:
             connection = await self._connection_there()
             limits, now = self._member.limits, self._member.relay_time()
@@ -161,6 +163,8 @@ class Link:
                         return None
                     case Answer.REFUSED if event.created_at <= self._member.relay_time():
                         return ok.reason  # else it is from the future there, and may be welcome later
+                    case Answer.RETRY if is_advert(event.kind) and (errors := errors + 1) >= ADVERT_ERRORS:
+                        return ok.reason
                     case Answer.AUTHENTICATE if not await connection.authenticated():
                         return ok.reason
             except Unavailable as error:

@@ -9,8 +9,9 @@ import pytest
 from nostrain.errors import ConfigError, Unavailable
 from nostrain.nostr import archive
 from nostrain.nostr.archive import KEEP_S, Archive
+from nostrain.protocol.event import Draft, Event
 from nostrain.units import UnixTime
-from tests.nostr.scripted_relay import note
+from tests.nostr.scripted_relay import ALICE, note
 
 A, B = "ws://a", "ws://b"
 NOW = UnixTime(1_000)
@@ -85,4 +86,20 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path) -> None:
     assert kept.owed(A) == first
     kept.settle(A, first.id)
     assert kept.owed(A) is None
+    kept.close()
+
+
+def test_an_advert_takes_the_place_of_the_one_before() -> None:
+    kept = Archive()
+
+    def pointer(content: str, created_at: int, run: str = "x") -> Event:
+        return ALICE.sign(Draft(UnixTime(created_at), 38650, (("d", run),), content))
+
+    old, other, new, statement = pointer("old", 1), pointer("other", 1, "y"), pointer("new", 2), note("statement")
+    for event in (old, other, statement, new):
+        kept.keep(event, [A], NOW)
+    assert kept.latest(B, 10) == [new.id, statement.id, other.id]
+    assert kept.owed(A) == other
+    kept.keep(pointer("late", 0), [A], NOW)
+    assert new.id in kept.latest(B, 10)
     kept.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from contextlib import AbstractAsyncContextManager
+from typing import Any
 
 import pytest
 import trio
@@ -121,6 +122,24 @@ async def test_a_relay_that_closes_the_query_for_its_stock_is_given_what_it_miss
         relay.down = False
         await trio.sleep(5)
         assert relay.events == [first, second]
+
+
+async def test_an_advert_that_a_relay_has_a_newer_one_of_holds_up_nothing(autojump_clock: MockClock) -> None:
+    class Newest(ScriptedRelay):
+        def on_event(self, wire: Wire, event: Any) -> None:
+            if event["content"] == "old":
+                wire.say("OK", event["id"], False, "error: unknown")
+            else:
+                super().on_event(wire, event)
+
+    away, other, statement = Newest(), ScriptedRelay(), note("statement")
+    away.down = True
+    async with open_pool(["ws://a", "ws://b"], rng=random.Random(7), connect=dial(a=away, b=other)) as relays:
+        await relays.publish(note("old", kind=38650))
+        await relays.publish(statement)
+        away.down = False
+        await trio.sleep(60)
+        assert statement.id in away.published()
 
 
 async def test_a_relay_that_keeps_nothing_of_ours_is_not_flooded_whenever_it_comes_back(autojump_clock: MockClock) -> None:
