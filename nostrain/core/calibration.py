@@ -10,10 +10,10 @@ import msgspec
 
 from nostrain.core.effects import Compute, Computed, Failed, Outcome
 from nostrain.core.timing import MEASURE_S
+from nostrain.core.training import speed
 from nostrain.core.transaction import Transaction
 from nostrain.errors import IllegalTransition
 from nostrain.protocol.jobs import CalibrateJob, CalibrateResult
-from nostrain.protocol.limits import MAX_TOKENS_PER_S
 
 KEY = "calibration"
 
@@ -45,9 +45,9 @@ def done(tx: Transaction, outcome: Outcome) -> None:
     memory = msgspec.structs.replace(tx.memory, machine=tx.me.machine, measuring=None)
     match outcome:
         case Computed(result=CalibrateResult(tokens=tokens, train_ms=spent)):
-            speed = min(tokens * 1000 // max(1, spent), MAX_TOKENS_PER_S)
-            tx.put("worker", msgspec.structs.replace(memory, tokens_per_s=speed))
-            tx.note("info", "calibrations", f"this machine trains {speed:,} tokens a second")
+            measured = speed(tokens, spent)
+            tx.put("worker", msgspec.structs.replace(memory, tokens_per_s=measured))
+            tx.note("info", "calibrations", f"this machine trains {measured:,} tokens a second")
         case Failed(reason=reason):
             tx.put("worker", memory)
             tx.note("warning", "calibrations_failed", f"how fast this machine trains is not known yet: {reason}")

@@ -45,8 +45,12 @@ def train_job(
 
 def remember(tx: Transaction, trained: TrainResult) -> None:
     """How fast it was, for our next enrolment; and a line for a person."""
-    memory, speed = tx.memory, trained.tokens * 1000 // max(1, trained.train_ms)
-    tx.put("worker", msgspec.structs.replace(memory, tokens_per_s=min(speed, MAX_TOKENS_PER_S)))
+    tx.put("worker", msgspec.structs.replace(tx.memory, tokens_per_s=speed(trained.tokens, trained.train_ms)))
     losses = f"loss {trained.loss_first_nanonats / 1e9:.3f} → {trained.loss_last_nanonats / 1e9:.3f}"
     took, size = trained.train_ms / 1000, trained.delta.size
     tx.note("info", "trainings", f"trained {trained.tokens} tokens in {took:.1f} s, {losses}, delta {size} bytes")
+
+
+def speed(tokens: int, train_ms: int) -> int:
+    """Tokens a second, no more than an enrolment may say."""
+    return min(tokens * 1000 // max(1, train_ms), MAX_TOKENS_PER_S)

@@ -34,7 +34,7 @@ from nostrain.core.effects import (
 from nostrain.core.identity import Identity
 from nostrain.core.inputs import Boot, Done, Input, Received
 from nostrain.core.node import outstanding, step
-from nostrain.core.rows import NodeState, Replica, Round, Run
+from nostrain.core.rows import NodeState, Replica
 from nostrain.core.transaction import Note
 from nostrain.hashes import sha256_hex
 from nostrain.protocol import messages as m
@@ -44,6 +44,7 @@ from nostrain.protocol.manifest import BlobRef
 from nostrain.units import Digest, UnixTime
 from nostrain.wire.messages import draft, read_message_untrusted
 from tests.core.actors import EXAMPLES
+from tests.core.reading import Readable
 from tests.docs.examples import START, Party
 
 SHARDS = tuple(Shard(Digest(sha256_hex(b"shard %d" % n)), 9_000, tokens=9_000, text_bytes=9_000) for n in range(9))
@@ -55,7 +56,7 @@ Role = Literal["coordinator", "worker", "validator"]
 OTHER_STATE = AggregateResult(Digest("1" * 64), Digest("2" * 64), BlobRef(Digest("3" * 64), 100), (1, 2))
 
 
-class Node:
+class Node(Readable):
     """A node at `now` whose effects end as `answers` says, by the beginning of their names; the others end well."""
 
     def __init__(self, party: Party, *roles: Role, now: int = LATER, answers: Mapping[str, Outcome] | None = None) -> None:
@@ -121,21 +122,9 @@ class Node:
         raise AssertionError(f"nobody answers {effect.id}")
 
     @property
-    def run(self) -> Run:
-        row = self.state.rows["run"]
-        assert isinstance(row, Run)
-        return row
-
-    @property
     def replica(self) -> Replica:
         row = self.state.rows["replica"]
         assert isinstance(row, Replica)
-        return row
-
-    @property
-    def round(self) -> Round:
-        row = self.state.rows[f"round/{EXAMPLES.round_id}"]
-        assert isinstance(row, Round)
         return row
 
     def counted(self, counter: str) -> int:

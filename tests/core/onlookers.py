@@ -8,18 +8,18 @@ from typing import Literal
 from nostrain.core.identity import Identity
 from nostrain.core.inputs import Boot, Received
 from nostrain.core.node import step
-from nostrain.core.rows import NodeState, Round, Run, Waiting
+from nostrain.core.rows import NodeState, Waiting
 from nostrain.core.transaction import Note
 from nostrain.protocol import messages as m
 from nostrain.protocol.event import Event
 from nostrain.units import Pubkey, UnixTime
-from tests.core.actors import EXAMPLES
+from tests.core.reading import Readable
 from tests.docs.examples import START, Party
 
 NOW = UnixTime(START + 100)
 
 
-class Onlooker:
+class Onlooker(Readable):
     """A node that computes nothing; without roles unless it is given one."""
 
     def __init__(self, pubkey: str = "f" * 64, *roles: Literal["coordinator", "worker", "validator"]) -> None:
@@ -33,18 +33,6 @@ class Onlooker:
             self.state = taken.state
             self.notes += taken.notes
         return self
-
-    @property
-    def run(self) -> Run:
-        row = self.state.rows["run"]
-        assert isinstance(row, Run)
-        return row
-
-    @property
-    def round(self) -> Round:
-        row = self.state.rows[f"round/{EXAMPLES.round_id}"]
-        assert isinstance(row, Round)
-        return row
 
     @property
     def waiting(self) -> list[Waiting]:

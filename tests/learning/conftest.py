@@ -10,6 +10,7 @@ import pytest
 from nostrain.learning.dispatch import run_job
 from nostrain.protocol.assignment import shard_index, window_seed
 from nostrain.protocol.digests import initial_state_id
+from nostrain.protocol.engines import EngineKind
 from nostrain.protocol.jobs import BuildRunJob, BuildRunResult, TrainJob
 from nostrain.protocol.manifest import CodecSpec, ModelSpec, OuterSpec, RunManifest, ScoringSpec, TrainingSpec
 from nostrain.units import Digest
@@ -20,8 +21,17 @@ MODEL = ModelSpec(
 TRAINING = TrainingSpec(inner_steps=4, batch_size=2, sequence_length=32, warmup_steps=4, learning_rate_ppb=10_000_000)
 CODEC = CodecSpec(chunk=256, topk=32)
 OUTER = OuterSpec()
+FRAMEWORKS: dict[EngineKind, str] = {"pytorch": "torch", "mlx": "mlx.core"}
 SCORING = ScoringSpec(unassigned_tokens=32 * 10, assigned_tokens=32 * 3, eval_batch=4)
 WORKERS = 3
+
+
+@pytest.fixture(scope="module", params=FRAMEWORKS)
+def kind(request: pytest.FixtureRequest) -> EngineKind:
+    """Each engine in turn; aloud where its framework is not installed."""
+    name: EngineKind = request.param
+    pytest.importorskip(FRAMEWORKS[name], reason=f"{FRAMEWORKS[name]} is not installed: THE ENGINE `{name}` IS NOT TESTED")
+    return name
 
 
 def write_text(folder: Path) -> None:

@@ -20,14 +20,6 @@ from .conftest import MODEL, TRAINING, SmallRun
 JOB = CalibrateJob(MODEL, TRAINING)
 
 
-@pytest.fixture(params=["pytorch", "mlx"])
-def kind(request: pytest.FixtureRequest) -> EngineKind:
-    module: dict[EngineKind, str] = {"pytorch": "torch", "mlx": "mlx.core"}
-    wanted: EngineKind = request.param
-    pytest.importorskip(module[wanted], reason=f"{module[wanted]} is not installed: THE ENGINE `{wanted}` IS NOT TESTED")
-    return wanted
-
-
 def measured(runner: JobRunner, job: CalibrateJob = JOB) -> CalibrateResult:
     result = runner.run(job)
     assert isinstance(result, CalibrateResult)

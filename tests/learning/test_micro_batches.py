@@ -27,14 +27,6 @@ START = initial_parameters(MODEL, 5)
 WINDOWS = np.random.default_rng(5).integers(0, 256, (18, 33))
 
 
-@pytest.fixture(params=["pytorch", "mlx"])
-def kind(request: pytest.FixtureRequest) -> EngineKind:
-    module: dict[EngineKind, str] = {"pytorch": "torch", "mlx": "mlx.core"}
-    wanted: EngineKind = request.param
-    pytest.importorskip(module[wanted], reason=f"{module[wanted]} is not installed: THE ENGINE `{wanted}` IS NOT TESTED")
-    return wanted
-
-
 @dataclass(frozen=True)
 class Trained:
     """Three steps of six windows."""

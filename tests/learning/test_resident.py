@@ -28,15 +28,7 @@ from nostrain.sparseloco.checkpoint import write_bytes, write_checkpoint
 from .conftest import MODEL, TRAINING, SmallRun
 from .jobs import Trained, aggregate_job, candidates, evaluate_job
 
-FRAMEWORKS = {"pytorch": "torch", "mlx": "mlx.core"}
 LARGER = msgspec.structs.replace(MODEL, num_hidden_layers=3)
-
-
-@pytest.fixture(scope="module", params=FRAMEWORKS)
-def kind(request: pytest.FixtureRequest) -> EngineKind:
-    name: EngineKind = request.param
-    pytest.importorskip(FRAMEWORKS[name], reason=f"{FRAMEWORKS[name]} is not installed: THE ENGINE `{name}` IS NOT TESTED")
-    return name
 
 
 @pytest.fixture
