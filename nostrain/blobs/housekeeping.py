@@ -76,16 +76,11 @@ class Housekeeping:
 
     async def check_room(self, size: int, coming: int = 0) -> None:
         """Whether `size` bytes could be taken beside `coming` that are on their way, with what may be removed for them. Raises StorageFull."""
-        lack = await self._lack(size, coming)
-        if lack > 0:
-            idle = await self._store.idle_bytes(self._ago(self._rules.grace), self._rules.keep) if self._rules.store else 0
-            if lack > idle:
-                raise StorageFull(f"{size} bytes wanted, {max(0, size - lack)} free for blobs")
+        await self._removable_lack(size, coming)
 
     async def make_room(self, size: int, coming: int = 0) -> None:
         """Remove what is in the way of `size` bytes, the longest unused first; nothing if that would not be enough. Raises StorageFull."""
-        await self.check_room(size, coming)
-        lack, count = await self._lack(size, coming), 0
+        lack, count = await self._removable_lack(size, coming), 0
         while lack > 0 and (gone := await self._store.remove_idle(self._ago(self._rules.grace), self._rules.keep, lack)):
             lack -= sum(blob.size for blob in gone)
             count += len(gone)
@@ -98,6 +93,15 @@ class Housekeeping:
             return None
         used = await self._store.last_use(digest, self._rules.keep)
         return None if used is None else formatdate(used + self._rules.idle, usegmt=True)
+
+    async def _removable_lack(self, size: int, coming: int) -> int:
+        """Bytes that have to go for `size` more, and can. Raises StorageFull if they cannot."""
+        lack = await self._lack(size, coming)
+        if lack > 0:
+            idle = await self._store.idle_bytes(self._ago(self._rules.grace), self._rules.keep) if self._rules.store else 0
+            if lack > idle:
+                raise StorageFull(f"{size} bytes wanted, {max(0, size - lack)} free for blobs")
+        return lack
 
     async def _lack(self, size: int, coming: int) -> int:
         """Bytes that have to go for `size` more."""

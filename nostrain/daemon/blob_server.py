@@ -11,15 +11,18 @@ import trio
 from starlette.types import ASGIApp
 
 from nostrain.blobs.app import blossom_app
+from nostrain.blobs.download import connections
 from nostrain.blobs.housekeeping import Housekeeping, Retention
 from nostrain.blobs.policy import BlobLimits
 from nostrain.blobs.store import LOCAL
+from nostrain.blobs.tuning import Tuning
 from nostrain.config.blobs import BlobsConfig
 from nostrain.config.schema import DaemonConfig
 from nostrain.daemon.clock import SystemClock
 from nostrain.daemon.money import Office
 from nostrain.daemon.uploads import RunStore, RunUploads
 from nostrain.errors import ConfigError
+from nostrain.http.outbound import outbound
 from nostrain.http.paywall import paywall_app
 from nostrain.http.rates import RateLimit, Rates
 from nostrain.http.server import serve
@@ -68,8 +71,13 @@ def public_url(config: BlobsConfig, office: Office | None) -> str | None:
     return config.url or (config.servers[0] if sold else None)
 
 
-async def open_server(stack: AsyncExitStack, config: DaemonConfig, app: ASGIApp, keeper: Housekeeping) -> str:
-    """Serve `app`, blobs and tickets, and keep the store to its rules; the URL it is bound to. Raises ConfigError."""
+async def open_server(
+    stack: AsyncExitStack, config: DaemonConfig, store: RunStore, policy: RunUploads, clock: SystemClock, office: Office | None
+) -> str:
+    """Serve blobs and tickets, and keep the store to its rules; the URL it is bound to. Raises ConfigError."""
+    keeper = Housekeeping(store, clock, rules(config))
+    mirror = connections(outbound(config.private_addresses, Tuning().connections), Tuning())
+    app = application(config.blobs, store, policy, clock, office, await stack.enter_async_context(mirror), keeper)
     nursery = await stack.enter_async_context(trio.open_nursery())
     stack.callback(nursery.cancel_scope.cancel)
     try:

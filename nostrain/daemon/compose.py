@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Final, Literal
 
 from nostrain.blobs.client import BlossomClient
-from nostrain.blobs.download import connections
-from nostrain.blobs.housekeeping import Housekeeping
 from nostrain.blobs.tuning import Tuning
 from nostrain.config.blobs import PriceConfig
 from nostrain.config.runs import joined_run
@@ -24,7 +22,7 @@ from nostrain.core.bounds import manifest_problem
 from nostrain.core.identity import Identity, RunPlan
 from nostrain.core.rows import NodeState, Run
 from nostrain.daemon.billboard import Billboard
-from nostrain.daemon.blob_server import advertised, application, open_server, rules
+from nostrain.daemon.blob_server import advertised, open_server
 from nostrain.daemon.clock import OsEntropy, SystemClock
 from nostrain.daemon.dataset import sources
 from nostrain.daemon.machine import engine_machine, engine_memory
@@ -89,17 +87,13 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
         book = NodeTickets(lambda: policy.state(), lambda: composed.runtime)
         with opening(data):
             office = money.open_office(stack, book, policy)
-        mirror = connections(outbound(config.private_addresses, Tuning().connections), Tuning())
-        keeper = Housekeeping(store, clock, rules(config))
-        app = application(config.blobs, store, policy, clock, office, await stack.enter_async_context(mirror), keeper)
-        url = await open_server(stack, config, app, keeper) if "blobs" in config.roles else None
+        url = await open_server(stack, config, store, policy, clock, office) if "blobs" in config.roles else None
         engine = await stack.enter_async_context(EngineProcess.open(engine_settings(config.engine, work_dir)))
         composed = Node(config, signer.pubkey, engine, blobs_url=url, rpc=rpc)
         if journal is not None:
             servers, ours = advertised(config.blobs.servers, url, config.blobs.url)
             pool = composed.pool = await stack.enter_async_context(open_relays(config, signer, data))
             tickets = await money.ticket_buyer(stack, signer)
-            transport = outbound(config.private_addresses, Tuning().connections, (*servers, *ours))
             client = BlossomClient(
                 store,
                 servers,
@@ -109,7 +103,7 @@ async def open_node(config: DaemonConfig, runner: Perform | None = None) -> Asyn
                 tickets=tickets,
                 purse=money.purse(),
                 lists=RelayedServerLists(pool),
-                transport=transport,
+                transport=outbound(config.private_addresses, Tuning().connections, (*servers, *ours)),
             )
             await stack.enter_async_context(client)
             oracle = DlcOracle(root, data) if "validator" in config.roles else None
