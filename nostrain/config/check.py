@@ -136,7 +136,7 @@ def _check_engine(engine: EngineConfig) -> None:
         raise ConfigError("engine.device", engine.device, f"{engine.kind} has no such device", f"Write one of {there}")
     if engine.kind == "mlx":
         plain = EngineConfig()
-        for name in ("precision", "activation_checkpointing", "compile"):
+        for name in ("precision", "compile"):
             if getattr(engine, name) != getattr(plain, name):
                 raise ConfigError(f"engine.{name}", getattr(engine, name), "mlx has no such option", "Leave it out")
 

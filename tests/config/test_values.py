@@ -55,7 +55,7 @@ def test_values_that_cannot_work(tmp_path: Path, override: str, key: str) -> Non
     assert refused(write(tmp_path, WORKER), (override,)).key == key
 
 
-@pytest.mark.parametrize("option", ["device=cuda", "precision=bfloat16", "activation_checkpointing=true", "compile=true"])
+@pytest.mark.parametrize("option", ["device=cuda", "precision=bfloat16", "compile=true"])
 def test_what_mlx_does_not_have_is_refused(tmp_path: Path, option: str) -> None:
     key = option.partition("=")[0]
     assert refused(write(tmp_path, WORKER), ("engine.kind=mlx", f"engine.{option}")).key == f"engine.{key}"

@@ -42,26 +42,6 @@ def moved(parameters: Flat) -> NDArray[np.float32]:
     return parameters - START
 
 
-def test_activations_that_are_computed_again_are_the_same() -> None:
-    kept, again = trained(), trained(checkpointing=True)
-    assert kept[0].tobytes() == again[0].tobytes()
-    assert kept[1] == again[1]
-    assert not opened(checkpointing=True).module.training
-
-
-def test_checkpointing_does_compute_them_again() -> None:
-    """Otherwise it would save nothing."""
-    passes = []
-    for checkpointing in (False, True):
-        model, calls = opened(checkpointing=checkpointing), [0]
-        model.module.get_submodule("model.layers.0.mlp").register_forward_pre_hook(
-            lambda *_, calls=calls: calls.__setitem__(0, calls[0] + 1)
-        )
-        model.inner_steps(WINDOWS[:6], TRAINING, 0, WorkerState.fresh(len(START)))
-        passes.append(calls[0])
-    assert passes == [1, 2]
-
-
 def test_bfloat16_trains_and_measures_nothing() -> None:
     exact, losses, _ = trained()
     rough, their_losses, state = trained(precision="bfloat16")

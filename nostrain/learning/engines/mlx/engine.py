@@ -29,7 +29,7 @@ class MlxEngine:
         mx.set_default_device(pick_device(options.device))
         mx.clear_cache()
         with memory_errors():
-            return MlxModel(spec, flat)
+            return MlxModel(spec, flat, checkpointing=options.checkpointing)
 
 
 def pick_device(wanted: Device) -> mx.Device:

@@ -22,13 +22,13 @@ from nostrain.units import PPM
 class MlxModel:
     """`base.Model`. `_shared` is numpy's view of the memory of `_flat`, for writing by index; nothing is computed while it is written."""
 
-    def __init__(self, spec: ModelSpec, flat: Flat) -> None:
-        """The model of `spec` with the values `flat` (copied).
+    def __init__(self, spec: ModelSpec, flat: Flat, *, checkpointing: bool = False) -> None:
+        """The model of `spec` with the values `flat` (copied); `checkpointing` as `base.EngineOptions`.
 
         Raises:
             LocalProtocolError: `flat` is not of this model.
         """
-        self.network, self._tensors = Network(spec), model_tensors(spec)
+        self.network, self._tensors = Network(spec, checkpointing=checkpointing), model_tensors(spec)
         self._sizes = tensor_sizes(self._tensors)
         if flat.shape != (sum(self._sizes),):
             raise LocalProtocolError(f"{len(flat)} parameters are not those of the model: it has {sum(self._sizes)}")

@@ -21,20 +21,20 @@ Arrays = Mapping[str, mx.array]
 
 
 class Network:
-    """The functions of one `ModelSpec`; it holds no parameters."""
+    """The functions of one `ModelSpec`; it holds no parameters. `checkpointing`: a backward pass computes each layer's activations a second time."""
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, *, checkpointing: bool = False) -> None:
         self._spec, self._epsilon = spec, spec.rms_norm_eps_ppb / 1e9
         self._periods = mx.array(rope_periods(spec))
+        # What `mx.checkpoint` is to differentiate by has to be among the arguments: so a layer is a function of its own tensors.
+        self._layer = mx.checkpoint(self._plain_layer) if checkpointing else self._plain_layer
 
     def logits(self, tensors: Arrays, tokens: mx.array) -> mx.array:
         """Float32 [batch, n, vocabulary] of integer tokens [batch, n]."""
         embedding = tensors["model.embed_tokens.weight"]
         hidden = embedding[tokens]
         for layer in range(self._spec.num_hidden_layers):
-            name = f"model.layers.{layer}"
-            hidden = hidden + self._attention(tensors, f"{name}.self_attn", self._norm(tensors, f"{name}.input_layernorm", hidden))
-            hidden = hidden + _gated(tensors, f"{name}.mlp", self._norm(tensors, f"{name}.post_attention_layernorm", hidden))
+            hidden = self._layer(_below(tensors, f"model.layers.{layer}."), hidden)
         head = embedding if self._spec.tie_word_embeddings else tensors["lm_head.weight"]
         return self._norm(tensors, "model.norm", hidden) @ head.T
 
@@ -43,6 +43,10 @@ class Network:
         scores = self.logits(tensors, windows[:, :-1])
         wanted = mx.take_along_axis(scores, windows[:, 1:, None], axis=-1).squeeze(-1)
         return mx.logsumexp(scores, axis=-1) - wanted
+
+    def _plain_layer(self, tensors: Arrays, hidden: mx.array) -> mx.array:
+        hidden = hidden + self._attention(tensors, "self_attn", self._norm(tensors, "input_layernorm", hidden))
+        return hidden + _gated(tensors, "mlp", self._norm(tensors, "post_attention_layernorm", hidden))
 
     def _norm(self, tensors: Arrays, name: str, values: mx.array) -> mx.array:
         return mx.fast.rms_norm(values, tensors[f"{name}.weight"], self._epsilon)
@@ -82,6 +86,11 @@ def _stretched(periods: NDArray[np.float64], rope: RopeScaling) -> NDArray[np.fl
     kept = np.clip((turns - low) / (high - low), 0, 1)
     stretched: NDArray[np.float64] = periods / ((1 - kept) / factor + kept)
     return stretched
+
+
+def _below(tensors: Arrays, prefix: str) -> dict[str, mx.array]:
+    """The tensors whose names begin so, under the rest of their names."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _linear(tensors: Arrays, name: str, values: mx.array) -> mx.array:
