@@ -43,7 +43,7 @@ class Direction:
             nursery.start_soon(deliver)
             async with push:
                 while data := await source.receive_some(CHUNK):
-                    await push.send((self.arrival(len(data)), data))
+                    await push.send((self.arrival(len(data)), bytes(data)))
                 await push.send((self.arrival(0), b""))
         if isinstance(sink, trio.abc.HalfCloseableStream):
             await sink.send_eof()

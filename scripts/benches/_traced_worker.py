@@ -24,7 +24,7 @@ def detour(ports: dict[int, int]) -> None:
     async def dialled(host: str, port: int, **others: Any) -> trio.SocketStream:
         return await dial(host, ports.get(port, port), **others)
 
-    trio.open_tcp_stream = dialled
+    trio.open_tcp_stream = dialled  # type: ignore[assignment]
 
 
 def traced(trace: TextIO) -> Any:

@@ -177,10 +177,11 @@ def main() -> None:
     )
     for label, work in (("encode", ours.encode), ("decode", ours.decode), ("decode and aggregate 20 workers", ours.decode_and_aggregate)):
         print(f"memory of {label} beyond residual, pseudo-gradient or θ: at most {peak(work) / values.nbytes:.2f}× the parameters")
+    other: Reference | Bare
     if options.reference:
-        other: Reference | Bare = Reference(load_reference(options.reference), tensors, values)
-        name = "templar"
-        print(f"templar ships {other.size():,} bytes, {values.nbytes / other.size():.1f}× below float32")
+        reference = Reference(load_reference(options.reference), tensors, values)
+        print(f"templar ships {reference.size():,} bytes, {values.nbytes / reference.size():.1f}× below float32")
+        other, name = reference, "templar"
     else:
         other, name = Bare(values), "torch, bare"
     pairs = [

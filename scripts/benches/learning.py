@@ -87,7 +87,8 @@ def all_cells() -> dict[str, Sparse | Dense | None]:
     sparse = [Sparse(), Sparse(feedback=False), *(Sparse(quantizer) for quantizer in ("none", "sign", "plain"))]
     sparse += [Sparse("two", rule, alpha, parameter) for rule, parameter, alphas in RULES for alpha in alphas]
     sparse += [Sparse(alpha=4, feedback=False)]
-    return {"ddp": None} | {str(cell): cell for cell in (*dense, *sparse)}
+    named: dict[str, Sparse | Dense | None] = {"ddp": None}
+    return named | {str(cell): cell for cell in dense} | {str(cell): cell for cell in sparse}
 
 
 class Run:
@@ -190,7 +191,7 @@ def nesterov(cell: Dense) -> Callable[[Flat, Flat], Flat]:
 
     def outer(flat: Flat, mean: Flat) -> Flat:
         velocity[:] = [momentum * velocity[0] + mean if velocity else mean.copy()]
-        return flat - rate * (mean + momentum * velocity[0])
+        return (flat - rate * (mean + momentum * velocity[0])).astype(np.float32, copy=False)
 
     return outer
 

@@ -186,7 +186,7 @@ def show(found: dict[str, Went], steps_s: float, link: Link) -> dict[str, Any]:
     # Training and validation are computing: what they differ by between two runs is noise, not the link.
     computing = ("training", "encoding", VALIDATION, *_ahead.PHASES[3:5])
     network_adds = sum(one - straight.phases[name] for name, one in slow.phases.items() if name not in computing)
-    figures = {
+    figures: dict[str, Any] = {
         "alone_s": steps_s,
         "training_of_the_round": {name: went.phases["training"] / went.wall_s for name, went in found.items()},
         "whole_round": {name: steps_s / went.wall_s for name, went in found.items()},

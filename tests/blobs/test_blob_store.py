@@ -7,7 +7,7 @@ import os
 import random
 import shutil
 import sqlite3
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +36,7 @@ def store(tmp_path: Path) -> Iterator[BlobStore]:
     store.close()
 
 
-async def pieces(data: bytes, size: int = 70_000) -> AsyncIterator[bytes]:
+async def pieces(data: bytes, size: int = 70_000) -> AsyncGenerator[bytes, None]:
     for start in range(0, len(data), size):
         yield data[start : start + size]
 

@@ -99,6 +99,7 @@ def coin_network(request: pytest.FixtureRequest) -> NetworkProcess | None:
 
 @pytest.fixture
 async def chest(coin_network: NetworkProcess | None) -> AsyncIterator[Chest]:
+    chest: Chest
     if coin_network is None:
         ledger = FakeLedger(lambda: chest.height, balances=dict(FUNDS))
         chest = Chest(FakeLightning(ledger, "payer"), "payee")

@@ -9,7 +9,7 @@ from nostrain.core.inputs import Boot, NodeChanged, Received
 from nostrain.core.treasury.capacity import capacity_msat
 from nostrain.core.treasury.liquidity_rows import Coin, Peer
 from nostrain.core.treasury.policies import ChannelPolicy
-from nostrain.protocol.messages import NodeAddress
+from nostrain.protocol.messages import Message, NodeAddress
 from nostrain.units import BlockHeight, Digest, Msat
 from tests.core.actors import EXAMPLES, HEIGHT, Node, changed, until
 from tests.docs.examples import COORDINATOR, WORKERS, Party
@@ -54,7 +54,7 @@ def leader(*coins: Coin, peers: tuple[Peer, ...] = (), policy: ChannelPolicy = P
     return there
 
 
-def enrols(n: int, party: Party, address: str = "93.184.216.34:9735", id_: str | None = None, after: int = 3) -> object:
+def enrols(n: int, party: Party, address: str = "93.184.216.34:9735", id_: str | None = None, after: int = 3) -> Message:
     return changed(f"enrolment worker {n}", party, after, node=NodeAddress(id_ or node_id(party), address))
 
 

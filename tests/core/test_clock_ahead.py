@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import msgspec
 
-from nostrain.core import node
 from nostrain.core.effects import Failed, FetchInvoice, OpenChannel, PrepareWithdrawal, SpliceOut, TransactionSent
 from nostrain.core.escrow.rows import Dues
 from nostrain.core.escrow.share import PAYABLE_MSAT, RETRY_S
+from nostrain.core.node import next_deadline
+from nostrain.core.rows import NodeState
 from nostrain.core.timing import DAY_S
 from nostrain.core.treasury.opening_rows import Openings
 from nostrain.units import Msat, UnixTime
@@ -23,7 +24,7 @@ TIGHT = msgspec.structs.replace(POLICY, day_msat=FIRST)
 
 
 def rings_within_a_day(there: Node) -> bool:
-    deadline = node.next_deadline(there.state, there.now)
+    deadline = next_deadline(there.state, there.now)
     return deadline is not None and deadline <= there.now + DAY_S
 
 
@@ -75,7 +76,7 @@ def test_a_share_is_paid_again_after_minutes() -> None:
     there = closed()
     run = msgspec.structs.replace(there.run, round=there.run.manifest.rounds)
     dues = Dues(KEYS[0], due_msat=Msat(2 * PAYABLE_MSAT), retry_at=UnixTime(START + YEAR))
-    there.state = node.NodeState({**there.state.rows, "run": run, f"dues/{KEYS[0]}": dues})
+    there.state = NodeState({**there.state.rows, "run": run, f"dues/{KEYS[0]}": dues})
     there.at(there.now - START + 1)
     there.at(there.now - START + RETRY_S)
     assert any(KEYS[0] in effect.owner for effect in there.asks(FetchInvoice))

@@ -14,7 +14,7 @@ from nostrain.core.tables import ComplaintState, SubmissionState, SuspicionState
 from nostrain.daemon.runners import proofs
 from nostrain.protocol import messages as m
 from nostrain.protocol.digests import dispute_digest
-from nostrain.units import Digest, EventId
+from nostrain.units import Digest, EventId, UnixTime
 from nostrain.wire.messages import read_message_untrusted
 from tests.core.actors import EXAMPLES, LABELS, MESSAGES, ROUND, Node, changed, say, until
 from tests.docs.examples import COORDINATOR, START, VALIDATORS, WORKERS, Party
@@ -76,7 +76,7 @@ def test_an_honest_round_makes_nobody_suspect() -> None:
 
 def test_a_contradiction_is_proved_published_and_disputed_when_our_turn_comes() -> None:
     node = listener()
-    node.now = START + 70
+    node.now = UnixTime(START + 70)
     node.take(Received(CONTRADICTION))
     node.ends(node.asked(Prove), proven(node.asked(Prove)))
     assert LIAR.pubkey in node.run.faulty

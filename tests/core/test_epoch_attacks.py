@@ -13,7 +13,7 @@ from nostrain.core.inputs import Boot
 from nostrain.core.pruning import KEEP_ROUNDS, prune
 from nostrain.core.rounds import epoch
 from nostrain.core.rounds.scoring import PROVENANCE_ROUNDS, attested_levels
-from nostrain.core.rows import EpochDuty, NodeState, Replica, Round, Run
+from nostrain.core.rows import EpochDuty, NodeState, Replica, Round, Row, Run
 from nostrain.core.tables import EpochState
 from nostrain.core.timing import CATCH_UP_S, collect_by, deadlines, epoch_ends, settled_by
 from nostrain.core.transaction import Transaction
@@ -133,7 +133,7 @@ def test_rounds_are_kept_as_long_as_the_scores_of_an_open_epoch_look_back() -> N
     rounds = {f"round/{ids[number]}": Round(ids[number], said[number]) for number in ids}
     others = {key: row for key, row in node.state.rows.items() if not key.startswith(("round/", "epoch/"))}
     duty = {f"epoch/{ids[first]}": EpochDuty(ids[first], EpochState.ANNOUNCED)}
-    run = {"run": msgspec.structs.replace(node.run, round=last), "replica": Replica(head=node.run.head, round=last)}
+    run: dict[str, Row] = {"run": msgspec.structs.replace(node.run, round=last), "replica": Replica(head=node.run.head, round=last)}
     tx = Transaction(NodeState({**others, **rounds, **duty, **run}), node.now)
     prune(tx)
     kept = {tx.need(key, Round).announcement.round for key in tx.keys("round/")}

@@ -15,6 +15,7 @@ from nostrain.core import coordinator
 from nostrain.core.escrow.payer import trusted
 from nostrain.core.escrow.rows import Tickets, TicketSold
 from nostrain.core.escrow.terms import oracles_of
+from nostrain.core.listing import listed
 from nostrain.core.rounds.speakers import MAX_ALTERNATIVES
 from nostrain.core.rows import Lead, NodeState
 from nostrain.core.transaction import Transaction
@@ -218,16 +219,16 @@ def test_urls_cannot_make_a_result_too_large() -> None:
 
 
 def test_a_crowd_of_newcomers_does_not_outgrow_an_announcement_nor_displace_anyone() -> None:
-    workers = [m.Enrolment(run=EXAMPLES.run, role="worker", name="w") for _ in range(230)]
-    crowd = [m.Message(EventId(f"{n:064x}"), Pubkey(f"{n:064x}"), START, body) for n, body in enumerate(workers, start=1)]
+    body = m.Enrolment(run=EXAMPLES.run, role="worker", name="w")
+    crowd = [m.Message(EventId(f"{n:064x}"), Pubkey(f"{n:064x}"), START, body) for n in range(1, 231)]
     node = Onlooker(COORDINATOR.pubkey).hear([*ROUND, *crowd])
-    listed, validators = coordinator.listed(Transaction(node.state, NOW), node.run)
+    workers, validators = listed(Transaction(node.state, NOW), node.run)
     assert len(node.run.enrolled) == 236
-    assert len(listed) == EXAMPLES.manifest.places == 8, "no more than the pool is meant for"
-    assert {party.pubkey for party in WORKERS} <= set(listed)
+    assert len(workers) == EXAMPLES.manifest.places == 8, "no more than the pool is meant for"
+    assert {party.pubkey for party in WORKERS} <= set(workers)
     assert {entry.pubkey for entry in validators} == {party.pubkey for party in VALIDATORS}
-    body = msgspec.structs.replace(EXAMPLES.announcement, workers=listed, validators=validators)
-    assert draft(body, NOW).created_at == NOW
+    announcement = msgspec.structs.replace(EXAMPLES.announcement, workers=workers, validators=validators)
+    assert draft(announcement, NOW).created_at == NOW
 
 
 def test_no_more_enrol_than_anyone_remembers() -> None:
@@ -247,6 +248,6 @@ def test_too_many_validators_are_not_listed() -> None:
         said = msgspec.structs.replace(MESSAGES["enrolment validator 0"].body, oracle=Pubkey(f"{n:064x}"))
         more[Pubkey(f"{n:064x}")] = (EventId(f"{n:064x}"), START, said)
     run = msgspec.structs.replace(node.run, enrolled={**node.run.enrolled, **more})
-    _, validators = coordinator.listed(Transaction(node.state, NOW), run)
+    _, validators = listed(Transaction(node.state, NOW), run)
     assert len(validators) == MAX_VALIDATORS
     assert {party.pubkey for party in VALIDATORS} <= {entry.pubkey for entry in validators}

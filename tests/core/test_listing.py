@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from nostrain.core import coordinator
+from nostrain.core.listing import listed
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.limits import MAX_VALIDATORS
 from nostrain.units import EventId, Pubkey
@@ -22,6 +22,6 @@ def test_ground_keys_that_come_later_displace_no_validator_who_enrolled_before_t
     keys = [Pubkey(f"{n:064x}") for n in range(MAX_VALIDATORS)]
     crowd = {key: (EventId(key), START, msgspec.structs.replace(body, oracle=key)) for key in keys}
     run = msgspec.structs.replace(node.run, enrolled={**node.run.enrolled, **crowd})
-    _, validators = coordinator.listed(Transaction(node.state, NOW), run)
+    _, validators = listed(Transaction(node.state, NOW), run)
     assert len(validators) == MAX_VALIDATORS
     assert {party.pubkey for party in VALIDATORS} <= {entry.pubkey for entry in validators}

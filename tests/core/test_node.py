@@ -12,11 +12,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from nostrain.core import node as router
+from nostrain.core import outbox
 from nostrain.core.effects import RETRY, Cancel, Effect, EffectBase, Ok
+from nostrain.core.groups import grouped
 from nostrain.core.identity import Identity
 from nostrain.core.inputs import Block, Boot, Done, HoldChanged, Received, Tick
 from nostrain.core.node import next_deadline, step
-from nostrain.core.rows import NodeState, Round, Started, grouped
+from nostrain.core.rows import Chain, NodeState, Round, Started
 from nostrain.core.timing import CATCH_UP_S
 from nostrain.core.transaction import Transaction, changes
 from nostrain.core.treasury.liquidity_rows import LightningNode
@@ -105,10 +107,10 @@ def test_every_effect_says_how_it_may_be_retried() -> None:
 
 def test_policies_that_do_not_rest_are_a_bug_and_not_a_hang(monkeypatch: pytest.MonkeyPatch) -> None:
     def restless(tx: Transaction) -> None:
-        tx.put("height", router.Chain(BlockHeight(tx.version)))
+        tx.put("height", Chain(BlockHeight(tx.version)))
 
     node = Node(WORKERS[0], "worker")
-    monkeypatch.setattr(router.outbox, "decide", restless)
+    monkeypatch.setattr(outbox, "decide", restless)
     with pytest.raises(LocalProtocolError, match="do not come to rest"):
         node.take(Tick())
 

@@ -12,6 +12,7 @@ import trio.testing
 
 from nostrain.core.rows import NodeState
 from nostrain.daemon import feeds
+from nostrain.daemon.income_feed import IncomeFeed
 from nostrain.daemon.runtime import Runtime
 from nostrain.testing.lightning import FakeLedger, FakeLightning
 from tests.daemon.world import make_identity, make_ports
@@ -40,7 +41,7 @@ async def test_who_listens_to_what(
     monkeypatch.setattr(feeds, "node_feed", node)
     monkeypatch.setattr(feeds, "hold_feed", holds)
     monkeypatch.setattr(feeds, "relay_feed", nothing)
-    monkeypatch.setattr(feeds.IncomeFeed, "run", income)
+    monkeypatch.setattr(IncomeFeed, "run", income)
     identity = msgspec.structs.replace(make_identity(tmp_path), roles=(role,))
     ports = make_ports(tmp_path, lightning=FakeLightning(FakeLedger(lambda: 1), "node"))
     async with trio.open_nursery() as nursery:

@@ -8,9 +8,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from nostrain.core import node
 from nostrain.core.inputs import Received
 from nostrain.core.rows import NodeState
-from nostrain.daemon import runtime as runtime_module
 from nostrain.errors import IllegalTransition, LocalProtocolError
 from nostrain.protocol.event import Draft
 from nostrain.protocol.messages import Acknowledgement, Message
@@ -42,7 +42,7 @@ async def test_a_message_that_breaks_the_machines_is_dropped_and_told(
             raise KeyError("surprise")
         return real(state, input_, now)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(runtime_module.node, "step", broken)
+    monkeypatch.setattr(node, "step", broken)
     runtime = Watched(make_ports(tmp_path), tmp_path)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(runtime.run)
@@ -67,7 +67,7 @@ async def test_a_program_that_contradicts_itself_ends(
             raise error
         return real(state, input_, now)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(runtime_module.node, "step", contradicting)
+    monkeypatch.setattr(node, "step", contradicting)
     runtime = Watched(make_ports(tmp_path), tmp_path)
     await runtime.put(Received(a_message()))
     with pytest.RaisesGroup(pytest.RaisesExc(type(error))):

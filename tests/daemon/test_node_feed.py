@@ -38,7 +38,7 @@ class Scripted:
             await trio.sleep_forever()
         if isinstance(answer, Exception):
             raise answer
-        return cast("NodeFunds", answer)
+        return answer
 
 
 def lightning(*answers: NodeFunds | Exception | None) -> Lightning:

@@ -20,7 +20,8 @@ from nostrain.daemon.status import Node, metrics
 from nostrain.engine import EngineProcess
 from nostrain.errors import Unavailable
 from nostrain.ports.lightning import HoldState, HoldUpdate, Lightning, NodeFunds
-from nostrain.testing.simulation import Participant, Plan, Simulation
+from nostrain.testing.participant import Participant
+from nostrain.testing.simulation import Plan, Simulation
 from nostrain.units import BlockHeight, Digest, Msat
 from nostrain.wire.control import Status
 from tests.daemon.world import Toy, Watched, make_ports, until

@@ -75,8 +75,8 @@ class Toy:
         self.after_done: Callable[[dict[str, Row], Done], None] = lambda _rows, _done: None
         self.deadlines: Callable[[NodeState], list[int]] = lambda _state: []
         self.taken: list[tuple[int, Input]] = []
-        monkeypatch.setattr(runtime_module.node, "step", self.step)
-        monkeypatch.setattr(runtime_module.node, "next_deadline", self.next_deadline)
+        monkeypatch.setattr(node, "step", self.step)
+        monkeypatch.setattr(node, "next_deadline", self.next_deadline)
 
     def step(self, state: NodeState, input_: Input, now: UnixTime) -> node.Step:
         rows = dict(state.rows)

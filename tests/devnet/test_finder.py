@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -180,7 +180,7 @@ def found() -> FoundRun:
 
 
 @pytest.fixture
-def answering(monkeypatch: pytest.MonkeyPatch, found: FoundRun) -> Iterator[list[object]]:
+def answering(monkeypatch: pytest.MonkeyPatch, found: FoundRun) -> list[object]:
     asked: list[object] = []
 
     async def find(relays: object, now: object) -> list[FoundRun]:

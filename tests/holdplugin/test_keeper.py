@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,9 @@ from typing import Any
 import pytest
 
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
-from nostrain.holdplugin import keeper as keeping
 from nostrain.holdplugin.hook import Reply
 from nostrain.holdplugin.invoices import Invoice, Refused, Settings, State
-from nostrain.holdplugin.keeper import Keeper
+from nostrain.holdplugin.keeper import ORPHAN_S, Keeper
 from nostrain.holdplugin.schema import open_database
 from nostrain.holdplugin.store import Store
 from nostrain.units import BlockHeight, Digest
@@ -54,8 +54,8 @@ def make(tmp_path: Path, living: set[str]) -> Callable[[str], Side]:
 
 @pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    clock = [NOW]
-    monkeypatch.setattr(keeping.time, "time", lambda: clock[0])
+    clock: list[int] = [NOW]
+    monkeypatch.setattr(time, "time", lambda: clock[0])
     return clock
 
 
@@ -109,13 +109,13 @@ def test_what_lightningd_does_not_have_any_more_is_cancelled_in_time(
     make: Callable[[str], Side], living: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
-    monkeypatch.setattr(keeping.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     first, standby = make("first"), make("standby")
     insert(first)
     standby.receive()
     living.discard("standby")
     first.keeper.tick(nothing)
-    clock[0] = keeping.ORPHAN_S
+    clock[0] = ORPHAN_S
     first.keeper.tick(lambda: frozenset({(HASH, 0)}))
     assert first.store.get(HASH) is not None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ import msgspec
 import pytest
 
 from nostrain.errors import LocalProtocolError
-from nostrain.learning import calibrate
 from nostrain.learning.dispatch import JobRunner
 from nostrain.learning.engines.base import EngineOptions
 from nostrain.protocol.engines import EngineKind
@@ -29,7 +29,7 @@ def measured(runner: JobRunner, job: CalibrateJob = JOB) -> CalibrateResult:
 def ticking(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Every look at the clock costs so long."""
     passed = iter(range(1_000_000))
-    monkeypatch.setattr(calibrate.time, "perf_counter", lambda: next(passed) * seconds)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(passed) * seconds)
 
 
 def trained(runner: JobRunner, small_run: SmallRun, folder: Path) -> list[bytes]:

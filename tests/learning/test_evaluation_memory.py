@@ -19,6 +19,7 @@ from nostrain.learning.memory import EvaluationBatch
 from nostrain.protocol.footprint import evaluation_bytes, evaluation_needs
 from nostrain.protocol.jobs import EvaluateResult, ValidationJob, ValidationResult
 from nostrain.protocol.manifest import CodecSpec, ModelSpec
+from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted
 
 from .conftest import MODEL, SmallRun
 from .jobs import Trained, candidates, evaluate_job
@@ -93,10 +94,9 @@ def test_a_machine_that_knows_its_memory_does_not_try_what_cannot_fit(
 def test_the_file_s_values_are_gone_when_the_model_is_open(small_run: SmallRun, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are as much as the model; nobody may keep them through the job that opened it."""
     read: list[weakref.ref[Any]] = []
-    load = resident.load_checkpoint_untrusted
 
     def watched(path: Any, tensors: Any) -> Any:
-        flat = load(path, tensors)
+        flat = load_checkpoint_untrusted(path, tensors)
         read.append(weakref.ref(flat))
         return flat
 

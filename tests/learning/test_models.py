@@ -103,7 +103,7 @@ def test_what_is_replaced_and_put_back_is_the_same_bit_for_bit(small_run: SmallR
     model = opened(small_run)
     before, windows = model.read().copy(), np.arange(33 * 3).reshape(3, 33)
     losses = model.window_losses(windows, 2)
-    at = np.arange(0, len(before), 7, np.int32)
+    at = np.arange(0, len(before), 7, dtype=np.int32)
     kept = model.replace(at, np.full(len(at), 0.5, np.float32))
     assert (model.read()[at] == 0.5).all()
     assert (model.window_losses(windows, 2) != losses).all()

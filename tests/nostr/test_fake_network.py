@@ -7,6 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from nostrain.errors import LocalProtocolError, Unavailable
+from nostrain.ports.relays import Relays
 from nostrain.protocol.event import Draft, Event, Filter
 from nostrain.testing.relays import FakeRelayNetwork, Faults
 from nostrain.units import UnixTime
@@ -129,7 +130,7 @@ async def test_subscriptions_end_with_the_participant(autojump_clock: MockClock)
     network = FakeRelayNetwork()
     got = []
 
-    async def read(relays: object) -> None:
+    async def read(relays: Relays) -> None:
         async with relays.subscribe([WANTED]) as events:
             got.extend([event.content async for event in events])
         got.append("the end")

@@ -58,7 +58,7 @@ async def survives(sim: Simulation) -> None:
     assert accepted_names(sim, results(sim)[-1]) == {"worker-0", "worker-1"}
     assert not rows_of(sim, NAME, Ahead)
     committed = [message for message in sim.said(Commitment) if message.author == sim.key(NAME)]
-    assert len({message.body.round for message in committed}) >= 2  # type: ignore[union-attr] - of three, the crash costs one at most
+    assert len({message.body.round for message in committed}) >= 2  # type: ignore[union-attr] # of three, the crash costs one at most
 
 
 @pytest.mark.parametrize("paid", [False, True])

@@ -62,8 +62,8 @@ def test_outer_step_is_exact(delta_seeds: list[int], weights_seed: int, alpha: i
         for index, units in zip(delta.indices, delta.units, strict=True):
             sums[index] += Fraction(weight, WEIGHT_ONE) * int(units) * UNIT
     for at, exact in enumerate(sums):
-        step = to_float32(exact)
-        assert after[at] == to_float32(Fraction(float(flat[at])) - Fraction(float(step)))
+        moved = to_float32(exact)
+        assert after[at] == to_float32(Fraction(float(flat[at])) - Fraction(float(moved)))
 
 
 @pytest.mark.parametrize("compiled", [False, True])

@@ -17,6 +17,7 @@ from nostrain.crypto import schnorr
 from nostrain.crypto.oracle import outcome_message
 from nostrain.crypto.points import base_multiply, encode_point
 from nostrain.errors import RemoteProtocolError
+from nostrain.hashes import tagged_hash
 from nostrain.units import Pubkey, UnixTime
 from nostrain.wire import dlc, tlv
 from nostrain.wire.dlc import Announcement, Attestation, Convention, DigitDescriptor, EnumDescriptor, OracleEvent
@@ -206,7 +207,7 @@ def test_hostile_announcements_are_refused(name: str) -> None:
 def test_sign_flags_other_than_0_and_1_are_refused() -> None:
     """Signed as it stands, so nothing but the flag is wrong."""
     event_tlv = dlc.encode_event(thermometer().event).replace(b"\xfd\xd8\x0a\x0a\x00\x02\x00", b"\xfd\xd8\x0a\x0a\x00\x02\x02")
-    signature = schnorr.sign(KEY, dlc.tagged_hash("DLC/oracle/announcement/v0", event_tlv))
+    signature = schnorr.sign(KEY, tagged_hash("DLC/oracle/announcement/v0", event_tlv))
     with pytest.raises(RemoteProtocolError, match="sign flag 2"):
         dlc.parse_announcement_untrusted(tlv.tlv(dlc.ANNOUNCEMENT, signature + bytes.fromhex(PUBKEY) + event_tlv))
 
