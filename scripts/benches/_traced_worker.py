@@ -2,7 +2,8 @@
 
     _traced_worker.py CONFIG TRACE CORE [FROM=TO ...]
 
-TRACE gets a line of JSON an effect: begin and end on the machine's monotonic clock, kind, owner, name, and a training's own milliseconds.
+TRACE gets a line of JSON an effect: begin and end on the machine's monotonic clock, kind, owner, name, processor seconds of this process and of its
+engine so far, and a training's own milliseconds.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, TextIO
 
+import _cpu
 import trio
 
 
@@ -36,6 +38,7 @@ def traced(trace: TextIO) -> Any:
         begin = time.monotonic()
         outcome = await perform(effect, ports)
         line = {"begin": begin, "end": time.monotonic(), "kind": type(effect).__name__, "owner": effect.owner, "name": effect.name}
+        line |= {"daemon_cpu": time.process_time(), "engine_cpu": _cpu.of_children()}
         result = getattr(outcome, "result", None)
         if isinstance(result, TrainResult):
             line |= {"train_ms": result.train_ms, "encode_ms": result.encode_ms}

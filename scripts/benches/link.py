@@ -1,10 +1,10 @@
 """One worker alone on a core behind a slow link: how much of a round it trains, and where the rest of the time goes.
 
-    scripts/bench link [--mbit 100] [--rtt-ms 50] [--rounds 8] [--validators 1] [--delay 1] [--scored 4096] [--json FILE]
+    scripts/bench link [--mbit 100] [--rtt-ms 50] [--rounds 8] [--first 2] [--validators 1] [--delay 1] [--scored 4096] [--json FILE]
 
 A real, unpaid devnet (tiny model, H = 30), twice: the worker's connections through a TCP proxy with the link's rate and delay, and straight.
 The worker and its engine have one core to themselves, everybody else and the proxy have the others. Before, the same training job runs
-with nothing of ours beside it. Rounds count from announcement to announcement; the first, in which engines warm up, and the last do not.
+with nothing of ours beside it (`_alone.py`). Rounds count from announcement to announcement; the first, in which engines warm up, and the last do not.
 With --delay 1 the worker trains while its validators score; then a round counts from the begin of one training to that of the next
 (`_ahead.py`), and validators read only `--scored` tokens for each of their two measurements, so that they are not slower than the worker.
 """
@@ -16,18 +16,18 @@ import contextlib
 import json
 import os
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import _ahead
-import msgspec
 import trio
 from _throttle import Link
 
@@ -37,12 +37,7 @@ from nostrain.devnet.layout import Options, lay_out
 from nostrain.devnet.observer import Observer, Watched
 from nostrain.devnet.processes import Processes
 from nostrain.devnet.supervisor import STAGGER_S, Devnet, start_relays
-from nostrain.learning.beside import EngineBeside
-from nostrain.protocol.assignment import shard_index, window_seed
-from nostrain.protocol.dataset import DatasetManifest
-from nostrain.protocol.digests import initial_state_id
-from nostrain.protocol.jobs import BuildRunJob, BuildRunResult, TrainJob, TrainResult
-from nostrain.protocol.manifest import CodecSpec, ModelSpec, TimingSpec, TrainingSpec
+from nostrain.protocol.manifest import TimingSpec
 
 WORKER = "worker-1"
 ALONE_TIMES = 5
@@ -64,27 +59,12 @@ PHASES = (
 )
 
 
-def alone(folder: Path, core: int) -> list[float]:
-    """Seconds of the inner steps of a round, in an engine process with a core and the machine to itself, as often as asked; warmed up once."""
-    os.sched_setaffinity(0, {core})
-    spec, training, taken = ModelSpec(), TrainingSpec(), []
-    with EngineBeside("pytorch") as engine:
-        built = engine.run(BuildRunJob(None, spec, 1, 1 << 20, 1 << 20, str(folder)))
-        assert isinstance(built, BuildRunResult)
-        paths = {blob.sha256: path for blob, path in built.blobs}
-        dataset = msgspec.json.decode(Path(paths[built.dataset.sha256]).read_bytes(), type=DatasetManifest)
-        start, out, kept = initial_state_id(built.root), str(folder / "delta"), str(folder / "state")
-        shard = paths[dataset.shards[shard_index(start, 0, len(dataset.shards))].sha256]
-        for number in range(ALONE_TIMES):
-            before = kept if number else None
-            steps = number * training.inner_steps
-            job = TrainJob(
-                spec, training, CodecSpec(), paths[built.checkpoint.sha256], shard, window_seed(start, 0), steps, before, out, kept
-            )
-            made = engine.run(job)
-            assert isinstance(made, TrainResult)
-            taken.append(made.train_ms / 1000)
-    return taken[1:]
+def alone(folder: Path, core: int, delay: int) -> list[dict[str, float]]:
+    """Rounds of `_alone.py`, without the first two, in which the engine warms up."""
+    script = str(Path(__file__).with_name("_alone.py"))
+    command = (sys.executable, script, str(folder), str(core), str(ALONE_TIMES + 2), str(delay))
+    lines = subprocess.run(command, stdout=subprocess.PIPE, check=True, text=True).stdout.splitlines()
+    return [json.loads(line) for line in lines[2:]]
 
 
 @dataclass
@@ -102,6 +82,8 @@ class Went:
     """Bytes a round over the link; 0 without one."""
     others_s: float = 0.0
     """Delayed runs: from a receipt to the next announcement, which is what training need not wait for."""
+    computed: dict[str, float] = field(default_factory=dict)
+    """Delayed runs: processor seconds a round, as `_ahead.COMPUTED`."""
 
 
 @asynccontextmanager
@@ -132,8 +114,8 @@ async def network(root: Path, options: Options, link: Link | None, core: int) ->
         await processes.stop_all()
 
 
-async def devnet_run(root: Path, options: Options, link: Link | None, core: int) -> Went:
-    """Run it to the end."""
+async def devnet_run(root: Path, options: Options, link: Link | None, core: int, first: int) -> Went:
+    """Run it to the end; the rounds from `first` on count."""
     async with network(root, options, link, core) as (devnet, started):
         observer = devnet.observer
         zero = time.monotonic() - observer.elapsed()
@@ -147,14 +129,14 @@ async def devnet_run(root: Path, options: Options, link: Link | None, core: int)
     lines = [json.loads(line) for line in (root / "trace").read_text().splitlines()]
     setup = observer.rounds[1].seen["announced"] + zero - started
     if options.delay:
-        mean, others, count = _ahead.mean_phases(lines, observer.rounds, zero)
+        ahead = _ahead.found(lines, observer.rounds, zero, first)
         up, down = ((sent[max(sent)][way] - sent[2][way]) / (max(sent) - 2) for way in range(2))
-        return Went(mean, sum(mean.values()), count, setup, up, down, others)
+        return Went(ahead.phases, sum(ahead.phases.values()), ahead.rounds, setup, up, down, ahead.others, ahead.computed)
     trainings = {line["owner"]: line for line in lines if "train_ms" in line}
-    measured = range(2, max(observer.rounds))
+    measured = range(first, max(observer.rounds))
     parts = [phases(observer.rounds[n], observer.rounds[n + 1], trainings[f"work/{observer.rounds[n].round.id}"], zero) for n in measured]
     mean = {name: statistics.mean(part[name] for part in parts) for name in PHASES}
-    up, down = ((sent[measured.stop][way] - sent[2][way]) / len(measured) for way in range(2))
+    up, down = ((sent[measured.stop][way] - sent[first][way]) / len(measured) for way in range(2))
     return Went(mean, sum(mean.values()), len(measured), setup, up, down)
 
 
@@ -174,9 +156,9 @@ def waited(went: Went) -> float:
     return went.phases.get(VALIDATION, 0.0) + went.phases.get(_ahead.PHASES[3], 0.0)
 
 
-def show(found: dict[str, Went], steps_s: float, link: Link) -> dict[str, Any]:
+def show(found: dict[str, Went], taken: list[dict[str, float]]) -> dict[str, Any]:
     """Print the table; the figures under it, as data."""
-    slow, straight = found["link"], found["straight"]
+    slow, straight, steps_s = found["link"], found["straight"], min(one["train"] for one in taken)
     print(f"{'seconds a round':<42}{'link':>9}{'straight':>10}{'the link adds':>15}")
     for name, one in slow.phases.items():
         other = straight.phases[name]
@@ -196,9 +178,11 @@ def show(found: dict[str, Went], steps_s: float, link: Link) -> dict[str, Any]:
         "link_alone": steps_s / (steps_s + max(0.0, network_adds)),
         "kbit_per_s_of_training": (slow.up + slow.down) * 8 / 1000 / steps_s,
     }
-    print(
-        f"\nthe {TrainingSpec().inner_steps} inner steps with nothing of ours beside them: {steps_s:.3f} s, the fastest of {ALONE_TIMES - 1}: other programs only slow them"
-    )
+    for name in slow.computed:
+        print(f"{'processor: ' + name:<42}{slow.computed[name]:9.3f}{straight.computed[name]:10.3f}")
+    lone = _ahead.means(taken)
+    print(f"\nthe same rounds with nothing of ours beside them, {len(taken)}: " + ", ".join(f"{name} {lone[name]:.3f} s" for name in lone))
+    print(f"the fastest training of them: {steps_s:.3f} s; other programs only slow it")
     shares = {
         "training ÷ wall time": "training_of_the_round",
         "uncontended step time ÷ wall time": "whole_round",
@@ -223,6 +207,7 @@ def main() -> None:
     parser.add_argument("--mbit", type=float, default=100, help="of the link, in each direction")
     parser.add_argument("--rtt-ms", type=float, default=50, help="round trip of the link")
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--first", type=int, help=f"round that counts first [default: 2, with --delay {_ahead.SETTLING}]")
     parser.add_argument("--validators", type=int, default=1)
     parser.add_argument("--delay", type=int, choices=(0, 1), default=0)
     parser.add_argument(
@@ -231,8 +216,10 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
-    if len(cores) < 2 or asked.rounds < (6 if asked.delay else 3):
-        parser.error("it takes two cores and three rounds, with --delay six")
+    least = _ahead.SETTLING if asked.delay else 2
+    first = max(asked.first or least, least)
+    if len(cores) < 2 or asked.rounds < first + (3 if asked.delay else 1):
+        parser.error("it takes two cores, and one round more than the first that counts, with --delay three")
     core, others = cores[-1], set(cores[:-1])
     link, load = Link(asked.mbit * 1e6, asked.rtt_ms / 1e3), os.getloadavg()[0]
     scored = asked.scored or (4_096 if asked.delay else None)
@@ -243,16 +230,16 @@ def main() -> None:
     found: dict[str, Went] = {}
     with tempfile.TemporaryDirectory(prefix="nostrain-") as root, contextlib.chdir(root):
         Path("alone").mkdir()
-        taken = alone(Path(root, "alone"), core)
+        taken = alone(Path(root, "alone"), core, asked.delay)
         os.sched_setaffinity(0, others)
         for name, through in (("link", link), ("straight", None)):
             print(f"{name}:")
             Path(name).mkdir()
-            found[name] = trio.run(devnet_run, Path(root, name), options, through, core)
+            found[name] = trio.run(devnet_run, Path(root, name), options, through, core, first)
     print(f"\nload before {load:.1f}; {found['link'].rounds} rounds of each; {asked.mbit:g} Mbit/s, {asked.rtt_ms:g} ms")
-    figures = show(found, min(taken), link)
+    figures = show(found, taken)
     if asked.json:
-        report = {"load": load, "alone_s": taken, "figures": figures, "runs": {name: vars(went) for name, went in found.items()}}
+        report = {"load": load, "alone": taken, "figures": figures, "runs": {name: vars(went) for name, went in found.items()}}
         asked.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
