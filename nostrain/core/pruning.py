@@ -32,9 +32,10 @@ def prune(tx: Transaction) -> None:
     for key in tx.keys("round/"):
         round_ = tx.need(key, Round)
         number = round_.announcement.round
+        if number > run.round - KEEP_ROUNDS:
+            continue  # as most rounds are: nothing else is looked up for them, of which there is much, and at every step
         followed = replica is None or (replica.round >= number and replica.confirming != round_.id)
-        settled = not money_open(tx, round_.id) and not uncredited(tx, run, number) and number < unattested(tx)
-        if number <= run.round - KEEP_ROUNDS and followed and settled:
+        if followed and not money_open(tx, round_.id) and not uncredited(tx, run, number) and number < unattested(tx):
             done.append(round_)
     for round_ in done:
         drop(tx, round_)

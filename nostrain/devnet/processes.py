@@ -1,7 +1,11 @@
-"""The processes of a devnet: each in a process group of its own, started, watched, killed and started again, all gone at the end."""
+"""The processes of a devnet: each in a process group of its own, started, watched, killed and started again, all gone at the end.
+
+Also at an end by `kill -9`: an undertaker (`devnet.undertaker`) is told of every group, and kills what is left once nobody can speak to it any more.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -14,6 +18,7 @@ import trio
 
 from nostrain.errors import Unavailable
 
+UNDERTAKER = Path(__file__).with_name("undertaker.py")
 STOP_GRACE_S = 10.0
 POLL_S = 0.05
 
@@ -44,6 +49,7 @@ class Processes:
 
     def __init__(self) -> None:
         self.children: dict[str, Child] = {}
+        self._undertaker: subprocess.Popen[bytes] | None = None
 
     async def start(self, name: str, command: Sequence[str], log: Path) -> Child:
         """Start `command` in a session of its own, output appended to `log`."""
@@ -55,13 +61,38 @@ class Processes:
                 list(command), stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True, env=environment
             )
         child = self.children[name] = Child(name, process)
+        self._tell("+", child)
         return child
+
+    def _tell(self, sign: str, child: Child) -> None:
+        """Have the undertaker look after a group, or no longer. It starts with the first, in a session of its own: what kills ours passes it by."""
+        if self._undertaker is None:
+            command = (sys.executable, "-I", "-S", str(UNDERTAKER))
+            self._undertaker = subprocess.Popen(command, stdin=subprocess.PIPE, start_new_session=True, bufsize=0)
+        assert self._undertaker.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # somebody killed it: then there is none
+            self._undertaker.stdin.write(f"{sign}{child.process.pid}\n".encode())
+
+    def _dismiss(self) -> None:
+        """The undertaker ends by itself: nothing is left to look after."""
+        if self._undertaker is not None:
+            assert self._undertaker.stdin is not None
+            self._undertaker.stdin.close()
+            self._undertaker.wait()
+            self._undertaker = None
 
     async def kill(self, name: str) -> None:
         """`kill -9` of the whole group, and wait until it is gone."""
         child = self.children.pop(name)
         signal_group(child, signal.SIGKILL)
+        await self._gone(child)
+
+    async def _gone(self, child: Child) -> None:
+        """Wait until the first of the group is gone, and have it looked after no longer; with the last child the undertaker goes too."""
         await child.process.wait()
+        self._tell("-", child)
+        if not self.children:
+            self._dismiss()
 
     def dead(self) -> list[Child]:
         """Children that ended by themselves."""
@@ -75,7 +106,7 @@ class Processes:
             with trio.move_on_after(grace_s):
                 await child.process.wait()
             signal_group(child, signal.SIGKILL)
-            await child.process.wait()
+            await self._gone(child)
         return int(child.process.returncode or 0)
 
     async def stop_all(self) -> None:
@@ -86,10 +117,10 @@ class Processes:
             with trio.move_on_after(STOP_GRACE_S):
                 for child in self.children.values():
                     await child.process.wait()
-            for child in self.children.values():
+            for name, child in list(self.children.items()):
                 signal_group(child, signal.SIGKILL)
-                await child.process.wait()
-            self.children.clear()
+                del self.children[name]
+                await self._gone(child)
 
 
 def signal_group(child: Child, number: signal.Signals) -> None:
