@@ -34,13 +34,15 @@ def main() -> int:
     _settle()
     if (advice := prepare_process(options.kind)) is not None:
         print(f"engine: {advice}", file=sys.stderr)
-    from nostrain.learning.dispatch import JobRunner  # numpy reads the number of threads when it is imported
+    from nostrain.learning.adoption import Adoption  # numpy reads the number of threads when it is imported
+    from nostrain.learning.dispatch import JobRunner
 
-    runner = JobRunner(options)
+    runner, adoption = JobRunner(options), Adoption()
     try:
         with _take_stdout() as frames:
             while (body := read_frame(sys.stdin.buffer)) is not None:
                 write_frame(frames, msgspec.msgpack.encode(answer(body, runner)))
+                adoption.look()
     except (LocalProtocolError, msgspec.MsgspecError) as error:
         print(f"engine: {error}", file=sys.stderr)
         return 1

@@ -1,7 +1,8 @@
 """The compressor: a flat vector ⇄ the bytes of a delta (SparseLoCo, arXiv:2508.15706, algorithm 1; docs/protocol.md, section 8).
 
 Top-k of every chunk, one or two magnitudes and a sign, and an entropy coder. A delta has exactly one encoding, and a decoder refuses
-everything else. With numba installed, models of COMPILED_FROM values and more are done by `kernels`, with equal results.
+everything else. With numba installed, models of COMPILED_FROM values and more are done by `kernels` (smaller ones from `compiled.adopt` on), with
+equal results.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.protocol.manifest import CodecSpec, TensorSpec
 from nostrain.sparseloco.coder import decode_stream_untrusted, encode_stream
-from nostrain.sparseloco.compiled import kernels_for
+from nostrain.sparseloco.compiled import by_numpy, kernels_for
 from nostrain.sparseloco.container import HIGH, NEGATIVE, Parts, high_counts, join, share_of, split_untrusted
 from nostrain.sparseloco.delta import Delta, empty_indices
 from nostrain.sparseloco.layout import Layout, plan
@@ -46,9 +47,10 @@ def compress(
         raise LocalProtocolError(f"encode: {values.dtype} {values.shape} is not the flat float32 vector of {layout.size} values")
     kernels = kernels_for(layout.size, compiled)
     if kernels is None:
-        positions = top_k(values, layout)
-        parts = quantize(values[layout.flat_indices(positions)], positions, layout, codec.quantizer_bits)
-        return join(encode_stream(parts, layout, codec)), _delta_of(parts, layout)
+        with by_numpy():
+            positions = top_k(values, layout)
+            parts = quantize(values[layout.flat_indices(positions)], positions, layout, codec.quantizer_bits)
+            return join(encode_stream(parts, layout, codec)), _delta_of(parts, layout)
     kept, positions = kernels.top_k(values, layout)
     parts = quantize(kept, positions, layout, codec.quantizer_bits, kernels.lloyd)
     return join(kernels.encode_stream(parts, layout, codec)), kernels.delta_of(parts, layout)
@@ -82,8 +84,9 @@ def read_parts_untrusted(
     stream = split_untrusted(blob, layout, codec)
     kernels = kernels_for(layout.size, compiled)
     if kernels is None:
-        parts = decode_stream_untrusted(stream, layout, codec, places)
-        counts = high_counts(parts, layout)
+        with by_numpy():
+            parts = decode_stream_untrusted(stream, layout, codec, places)
+            counts = high_counts(parts, layout)
     else:
         parts = kernels.decode_stream_untrusted(stream, layout, codec, places)
         counts = kernels.high_counts(parts, layout)
