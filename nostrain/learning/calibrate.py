@@ -8,7 +8,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from nostrain.learning.engines.base import Flat, Model, Windows, WorkerState
+from nostrain.learning.engines.base import Flat, Model, Moments, Windows
 from nostrain.learning.memory import MicroBatch
 from nostrain.learning.resident import ResidentModel
 from nostrain.protocol.jobs import CalibrateJob, CalibrateResult
@@ -42,18 +42,18 @@ def _measured(job: CalibrateJob, resident: ResidentModel, size: int) -> Calibrat
     count = parameter_count(job.model)
     values: Flat = np.resize(draw.standard_normal(_DRAWN, np.float32) * np.float32(0.02), count)
     with resident.scratch(job.model, values) as model:
-        state = WorkerState.fresh(count)
-        spent, steps = _step(model, windows, training, state), 1
+        moments = Moments.fresh(count)
+        spent, steps = _step(model, windows, training, moments), 1
         if spent < ENOUGH_S:
             spent, steps = 0.0, 0
         while spent < ENOUGH_S and steps < STEPS:
-            spent += _step(model, windows, training, state)
+            spent += _step(model, windows, training, moments)
             steps += 1
     return CalibrateResult(tokens=steps * size * job.training.sequence_length, train_ms=max(1, round(spent * 1000)))
 
 
-def _step(model: Model, windows: Windows, training: TrainingSpec, state: WorkerState) -> float:
+def _step(model: Model, windows: Windows, training: TrainingSpec, moments: Moments) -> float:
     """Seconds of one step."""
     begin = time.perf_counter()
-    model.inner_steps(windows, training, 0, state)
+    model.inner_steps(windows, training, 0, moments)
     return time.perf_counter() - begin

@@ -1,7 +1,7 @@
 """The model that an engine process keeps between jobs: a round's jobs are all at one checkpoint, and the next one is the outer step away.
 
 Opening a model means building its modules (transformers fills them with random values first) and reading a file of four bytes a parameter. Whoever
-borrows the model leaves its parameters as they were, bit for bit; what does not come to its end makes it be forgotten.
+borrows the model leaves its parameters as they were, bit for bit, or says that it does not; what does not come to its end makes it be forgotten.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from nostrain.learning.engines import load_engine
 from nostrain.learning.engines.base import EngineOptions, Flat, Model
 from nostrain.protocol.manifest import ModelSpec
 from nostrain.protocol.tensors import model_tensors
-from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted
+from nostrain.sparseloco.checkpoint import map_checkpoint_untrusted
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +58,10 @@ class ResidentModel:
         self._kept: _Kept | None = None
 
     @contextmanager
-    def at(self, spec: ModelSpec, checkpoint: str) -> Iterator[Model]:
+    def at(self, spec: ModelSpec, checkpoint: str, *, spoils: bool = False) -> Iterator[Model]:
         """The model with the values of the file `checkpoint`, for the length of the `with`.
+
+        Who `spoils` it may leave what it likes: the next job reads its checkpoint into it.
 
         Raises:
             RemoteProtocolError: the file is not a canonical checkpoint of the model.
@@ -72,8 +74,10 @@ class ResidentModel:
             kept = None  # freed before the next one is built: two may not fit
             kept = _Kept(spec, self._open(spec, checkpoint), file)
         elif kept.file != file:
-            kept.model.write(load_checkpoint_untrusted(checkpoint, model_tensors(spec)))
+            kept.model.write(_values(spec, checkpoint))
             kept.file = file
+        if spoils:
+            kept.file = NOWHERE
         yield kept.model
         self._kept = kept
 
@@ -95,15 +99,20 @@ class ResidentModel:
         self._kept = kept
 
     def _open(self, spec: ModelSpec, checkpoint: str) -> Model:
-        """The file's values are gone when the model is open: whoever borrows it needs the room."""
+        """The file's pages are gone when the model is open: whoever borrows it needs the room."""
         engine = load_engine(self._options.kind)
-        return engine.open_model(spec, load_checkpoint_untrusted(checkpoint, model_tensors(spec)), self._options)
+        return engine.open_model(spec, _values(spec, checkpoint), self._options)
 
     def advance(self, spec: ModelSpec, before: str, after: str) -> None:
         """The outer step from the file `before` was written to the file `after`: a model that is at the one goes to the other."""
         if self._kept is not None and self._kept.is_at(spec, before):
             kept, self._kept = self._kept, None
             file = FileState.of(after)
-            kept.model.write(load_checkpoint_untrusted(after, model_tensors(spec)))
+            kept.model.write(_values(spec, after))
             kept.file = file
             self._kept = kept
+
+
+def _values(spec: ModelSpec, checkpoint: str) -> Flat:
+    """What is in the file, checked and memory-mapped: reading it takes no memory of our own."""
+    return map_checkpoint_untrusted(checkpoint, model_tensors(spec), finite=True)

@@ -1,25 +1,35 @@
-"""A worker's part of a round: H inner steps by an engine, then the compressed pseudo-gradient (SparseLoCo, arXiv:2508.15706, algorithm 1)."""
+"""A worker's part of a round: H inner steps by an engine, then the compressed pseudo-gradient (SparseLoCo, arXiv:2508.15706, algorithm 1).
+
+Of vectors as long as the model it holds five at most: while it trains, parameters, gradient and AdamW's moments; afterwards the residual in the place of the
+gradient. What the training started from is read from the checkpoint a second time, and its pages are the fifth vector until then.
+"""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.learning.data import cut, known, read_shard, training_windows
-from nostrain.learning.engines.base import Flat, Windows, WorkerState
+from nostrain.learning.engines.base import Flat, Moments, Windows
 from nostrain.learning.files import LastMade
 from nostrain.learning.memory import MicroBatch
 from nostrain.learning.resident import ResidentModel
 from nostrain.learning.score import nanonats
 from nostrain.protocol.jobs import OwnStep, TrainJob, TrainResult
-from nostrain.protocol.manifest import BlobRef, TensorSpec
-from nostrain.sparseloco.aggregate import cap_weights, outer_step
-from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted, write_bytes, write_checkpoint
+from nostrain.protocol.manifest import TensorSpec
+from nostrain.sparseloco.aggregate import cap_weights, outer_step, step_blocks
+from nostrain.sparseloco.checkpoint import checkpoint_parts, load_checkpoint_untrusted, map_checkpoint_untrusted, replace_file, write_bytes
 from nostrain.sparseloco.codec import compress
+from nostrain.sparseloco.delta import Delta
 from nostrain.sparseloco.feedback import accumulate, remainder
-from nostrain.sparseloco.rules import plan_step
+from nostrain.sparseloco.rules import Step, plan_step
+
+_BLOCK: Final = 1 << 16
 
 
 def train(job: TrainJob, resident: ResidentModel, micro: MicroBatch, made: LastMade) -> TrainResult:
@@ -33,71 +43,91 @@ def train(job: TrainJob, resident: ResidentModel, micro: MicroBatch, made: LastM
     begin = time.perf_counter()
     shard = read_shard(job.shard, job.dtype)
     windows = known(cut(shard, training_windows(job.seed, len(shard), job.training), job.training.sequence_length), job.model.vocab_size)
-    losses, gradient, state = _trained(job, windows, resident, micro, made)
-    trained = time.perf_counter()
-    total = accumulate(state.residual, gradient, job.codec.error_feedback_ppm)
-    del gradient
-    blob, sent = compress(job.tensors, job.codec, total)
-    state.residual = remainder(total, sent)
+    trained = micro.attempt(lambda: micro.size(job.model, job.training), lambda size: _attempt(job, windows, resident, size, made))
+    blob, sent = compress(job.tensors, job.codec, trained.total)
+    residual = remainder(trained.total, sent)
     delta = write_bytes(job.delta_out, blob)
     made.keep(delta.sha256, sent)
-    _save_state(job.state_out, state)
+    _save_state(job.state_out, trained.moments, residual)
+    losses = trained.losses
     quarter = max(1, len(losses) // 4)
     return TrainResult(
         delta=delta,
         loss_first_nanonats=nanonats(float(np.mean(losses[:quarter]))),
         loss_last_nanonats=nanonats(float(np.mean(losses[-quarter:]))),
         tokens=windows.shape[0] * job.training.sequence_length,
-        train_ms=round((trained - begin) * 1000),
-        encode_ms=round((time.perf_counter() - trained) * 1000),
+        train_ms=round((trained.at - begin) * 1000),
+        encode_ms=round((time.perf_counter() - trained.at) * 1000),
     )
 
 
-def _trained(
-    job: TrainJob, windows: Windows, resident: ResidentModel, micro: MicroBatch, made: LastMade
-) -> tuple[list[float], Flat, WorkerState]:
-    """Losses, pseudo-gradient (θ before less θ after) and state after the inner steps. Every attempt begins with what is on disk."""
-    return micro.attempt(lambda: micro.size(job.model, job.training), lambda size: _attempt(job, windows, resident, size, made))
+@dataclass(frozen=True, slots=True)
+class _Trained:
+    """What the inner steps lead to: losses, moments, and `total`, the residual · decay + the pseudo-gradient. `at`: when they were through."""
+
+    losses: list[float]
+    moments: Moments
+    total: Flat
+    at: float
 
 
-def _attempt(job: TrainJob, windows: Windows, resident: ResidentModel, size: int, made: LastMade) -> tuple[list[float], Flat, WorkerState]:
-    """With `size` windows at once. Whatever it holds goes with it when it fails."""
-    with resident.at(job.model, job.checkpoint) as model:
-        base = model.read().copy()
-        start = base if job.own is None else _stepped(job, job.own, base, made)
-        if job.own is not None:
-            model.write(start)
-        state = _load_state(job.state_in, len(start))
-        losses = model.inner_steps(windows, job.training, job.steps_done, state, size)
-        gradient = start - model.read()
-        model.write(base)
-    return losses, gradient, state
+def _attempt(job: TrainJob, windows: Windows, resident: ResidentModel, size: int, made: LastMade) -> _Trained:
+    """With `size` windows at once, from what is on disk. Whatever it holds goes with it when it fails."""
+    with resident.at(job.model, job.checkpoint, spoils=True) as model:
+        base = map_checkpoint_untrusted(job.checkpoint, job.tensors)
+        own = None if job.own is None else _own_step(job, job.own, made)
+        if own is not None:
+            start = model.read()
+            model.write(outer_step(start, *own, out=start))
+            del start
+        moments = _load_moments(job.state_in, len(base))
+        losses = model.inner_steps(windows, job.training, job.steps_done, moments, size)
+        at = time.perf_counter()
+        total, after, begin = _load_residual(job.state_in, len(base)), model.read(), 0
+        for before in _start(base, own):
+            part = slice(begin, begin + len(before))
+            accumulate(total[part], before - after[part], job.codec.error_feedback_ppm)
+            begin += len(before)
+    return _Trained(losses, moments, total, at)
 
 
-def _stepped(job: TrainJob, own: OwnStep, base: Flat, made: LastMade) -> Flat:
-    """The parameters after the outer step over one delta of our own."""
+def _own_step(job: TrainJob, own: OwnStep, made: LastMade) -> tuple[list[Delta], Step]:
+    """The outer step over one delta of our own."""
     try:
         delta = made.read_untrusted(own.path, job.tensors, job.codec, own.delta)
     except RemoteProtocolError as error:
         raise LocalProtocolError(f"our own delta {own.path}: {error}") from error
-    return outer_step(base, [delta], plan_step(cap_weights([delta]), own.outer, own.committed))
+    return [delta], plan_step(cap_weights([delta]), own.outer, own.committed)
+
+
+def _start(base: Flat, own: tuple[list[Delta], Step] | None) -> Iterator[Flat]:
+    """What the training started from, in consecutive parts of some MiB at most."""
+    return (base[at : at + _BLOCK] for at in range(0, len(base), _BLOCK)) if own is None else step_blocks(base, *own)
 
 
 def _state_tensors(size: int) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name, (length,)) for name, length in (("exp_avg", size), ("exp_avg_sq", size), ("residual", size), ("step", 1)))
 
 
-def _load_state(path: str | None, size: int) -> WorkerState:
+def _load_moments(path: str | None, size: int) -> Moments:
     if path is None:
-        return WorkerState.fresh(size)
+        return Moments.fresh(size)
+    first, second = _stored(path, size, 0, size), _stored(path, size, size, size)
+    return Moments(first, second, int(_stored(path, size, 3 * size, 1)[0]))
+
+
+def _load_residual(path: str | None, size: int) -> Flat:
+    return np.zeros(size, np.float32) if path is None else _stored(path, size, 2 * size, size)
+
+
+def _stored(path: str, size: int, begin: int, count: int) -> Flat:
+    """Of the worker state of a model of `size` parameters, `count` values from `begin` on."""
     try:
-        values = load_checkpoint_untrusted(path, _state_tensors(size))
+        return load_checkpoint_untrusted(path, _state_tensors(size), begin, count)
     except RemoteProtocolError as error:
         raise LocalProtocolError(f"worker state {path}: {error}") from error
-    first, second, residual = (values[at * size : (at + 1) * size] for at in range(3))
-    return WorkerState(residual, first, second, int(values[-1]))
 
 
-def _save_state(path: str, state: WorkerState) -> BlobRef:
-    values = np.concatenate([state.first_moment, state.second_moment, state.residual, np.array([state.steps], np.float32)])
-    return write_checkpoint(path, _state_tensors(len(state.residual)), values)
+def _save_state(path: str, moments: Moments, residual: Flat) -> None:
+    steps = np.array([moments.steps], np.float32)
+    replace_file(path, checkpoint_parts(_state_tensors(len(residual)), moments.first, moments.second, residual, steps))

@@ -34,19 +34,35 @@ def write_bytes(path: str | os.PathLike[str], *parts: bytes | memoryview) -> Blo
 
 
 def write_parts(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]) -> BlobRef:
-    """Write `parts` to a temporary name, fsync, rename to `path`, fsync the folder. Returns the digest and size of the whole.
+    """As `replace_file`. Returns the digest and size of the whole.
+
+    Raises:
+        OSError: as there.
+    """
+    digest, size = hashlib.sha256(), 0
+
+    def counted() -> Iterator[bytes | memoryview]:
+        nonlocal size
+        for part in parts:
+            digest.update(part)
+            size += len(part)
+            yield part
+
+    replace_file(path, counted())
+    return BlobRef(Digest(digest.hexdigest()), size)
+
+
+def replace_file(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]) -> None:
+    """Write `parts` to a temporary name, fsync, rename to `path`, fsync the folder.
 
     Raises:
         OSError: the disk is full or the path is unusable; `path` is then as it was.
     """
     target = Path(path)
     temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    digest, size = hashlib.sha256(), 0
     try:
         with temporary.open("wb") as file:
             for part in parts:
-                digest.update(part)
-                size += len(part)
                 file.write(part)
             file.flush()
             os.fsync(file.fileno())
@@ -58,7 +74,6 @@ def write_parts(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview
         os.fsync(folder)
     finally:
         os.close(folder)
-    return BlobRef(Digest(digest.hexdigest()), size)
 
 
 def header_bytes(tensors: Sequence[TensorSpec]) -> bytes:
@@ -80,10 +95,20 @@ def write_checkpoint(path: str | os.PathLike[str], tensors: Sequence[TensorSpec]
         LocalProtocolError: `flat` does not fit the tensors or is not finite.
         OSError: as `write_bytes`.
     """
-    if flat.dtype != np.float32 or flat.shape != (sum(tensor_sizes(tensors)),) or not _all_finite(flat):
-        raise LocalProtocolError("checkpoint: the values are not the finite flat float32 vector of the manifest's tensors")
-    data = np.ascontiguousarray(flat, "<f4").data.cast("B")
-    return write_bytes(path, header_bytes(tensors), data)
+    return write_parts(path, checkpoint_parts(tensors, flat))
+
+
+def checkpoint_parts(tensors: Sequence[TensorSpec], *parts: NDArray[np.float32]) -> list[bytes | memoryview]:
+    """The bytes of the canonical checkpoint of the flat float32 vector that `parts` are in turn; they are not copied.
+
+    Raises:
+        LocalProtocolError: they do not fit the tensors or are not finite.
+    """
+    if sum(part.size for part in parts) != sum(tensor_sizes(tensors)):
+        raise LocalProtocolError("checkpoint: the values are not as many as those of the tensors")
+    if any(part.dtype != np.float32 or part.ndim != 1 or not _all_finite(part) for part in parts):
+        raise LocalProtocolError("checkpoint: the values are not the finite flat float32 vector of the tensors")
+    return [header_bytes(tensors), *(np.ascontiguousarray(part, "<f4").data.cast("B") for part in parts)]
 
 
 def stream_checkpoint(
@@ -114,8 +139,12 @@ def stream_checkpoint(
         return write_parts(path, pieces()), leaves.root()
 
 
-def load_checkpoint_untrusted(path: str | os.PathLike[str], tensors: Sequence[TensorSpec]) -> NDArray[np.float32]:
-    """The flat float32 vector of a checkpoint that somebody else wrote. Size and header are checked before the data are read.
+def load_checkpoint_untrusted(
+    path: str | os.PathLike[str], tensors: Sequence[TensorSpec], begin: int = 0, count: int = -1
+) -> NDArray[np.float32]:
+    """The flat float32 vector of a checkpoint that somebody else wrote, or only `count` values of it, from `begin` on.
+
+    Size and header are checked before the data are read.
 
     Raises:
         RemoteProtocolError: the file is not the canonical checkpoint of `tensors`, or a weight is not finite.
@@ -123,22 +152,25 @@ def load_checkpoint_untrusted(path: str | os.PathLike[str], tensors: Sequence[Te
     """
     with open(path, "rb") as file:
         _check_untrusted(file, tensors)
-        flat = np.fromfile(file, "<f4").astype(np.float32, copy=False)
+        flat = np.fromfile(file, "<f4", count, offset=4 * begin).astype(np.float32, copy=False)
     if not _all_finite(flat):
         raise RemoteProtocolError("checkpoint", "a weight is not finite")
     return flat
 
 
-def map_checkpoint_untrusted(path: str | os.PathLike[str], tensors: Sequence[TensorSpec]) -> NDArray[np.float32]:
-    """The same vector, memory-mapped and read-only: it takes no memory that the system cannot have back. Only size and header are checked.
+def map_checkpoint_untrusted(path: str | os.PathLike[str], tensors: Sequence[TensorSpec], *, finite: bool = False) -> NDArray[np.float32]:
+    """The same vector, memory-mapped and read-only: it takes no memory that the system cannot have back. Size and header are checked.
 
     Raises:
-        RemoteProtocolError: the file is not the canonical checkpoint of `tensors`; whether every weight is finite is not looked at.
+        RemoteProtocolError: the file is not the canonical checkpoint of `tensors`; or a weight is not finite, which only `finite` looks at.
         OSError: the file cannot be read.
     """
     with open(path, "rb") as file:
         _check_untrusted(file, tensors)
-        return np.memmap(file, "<f4", "r", offset=file.tell())
+        flat = np.memmap(file, "<f4", "r", offset=file.tell())
+    if finite and not _all_finite(flat):
+        raise RemoteProtocolError("checkpoint", "a weight is not finite")
+    return flat
 
 
 def checkpoint_root_untrusted(path: str | os.PathLike[str], tensors: Sequence[TensorSpec]) -> Digest:

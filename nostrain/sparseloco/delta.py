@@ -39,9 +39,9 @@ class Delta:
     units: NDArray[np.int64]
     size: int
 
-    def values(self) -> NDArray[np.float32]:
-        """The values at `indices` as float32, without rounding."""
-        return (self.units.astype(np.float64) * UNIT).astype(np.float32)
+    def values(self, part: slice = slice(None)) -> NDArray[np.float32]:
+        """The values at `indices`, or at a `part` of them, as float32, without rounding."""
+        return (self.units[part].astype(np.float64) * UNIT).astype(np.float32)
 
     def dense(self) -> NDArray[np.float32]:
         """The flat vector of `size` float32 values, zero where nothing was sent."""

@@ -26,5 +26,7 @@ def accumulate(residual: NDArray[np.float32], pseudo_gradient: NDArray[np.float3
 
 def remainder(accumulated: NDArray[np.float32], sent: Delta) -> NDArray[np.float32]:
     """What of `accumulated` the delta `sent` did not carry: the next residual, flat float32, in the memory of `accumulated`."""
-    accumulated[sent.indices] -= sent.values()
+    for at in range(0, len(sent.indices), _BLOCK):
+        part = slice(at, at + _BLOCK)
+        accumulated[sent.indices[part]] -= sent.values(part)
     return accumulated

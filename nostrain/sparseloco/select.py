@@ -20,14 +20,14 @@ from nostrain.sparseloco.minifloat import LEVEL_UNITS, LEVELS, nearest_levels
 
 LLOYD_STEPS: Final = 6
 LARGEST_UNITS: Final = int(LEVEL_UNITS[LEVELS - 1])
-_PIECE: Final = 1 << 22
+_PIECE: Final = 1 << 18
 
 Ints = NDArray[np.int64]
 Means = Callable[[Ints, Layout], tuple[Ints, Ints]]
 
 
 def top_k(values: NDArray[np.float32], layout: Layout) -> NDArray[np.int32]:
-    """Positions inside their chunks of the kept values, chunk by chunk, increasing. Works in pieces of about 4M values.
+    """Positions inside their chunks of the kept values, chunk by chunk, increasing. Works in pieces of about 256K values.
 
     Raises:
         LocalProtocolError: a value is infinite or no number.

@@ -26,7 +26,7 @@ from quality import plain
 
 from nostrain.learning.data import build_shards, cut, read_shard, training_windows
 from nostrain.learning.engines import load_engine
-from nostrain.learning.engines.base import EngineOptions, Model, WorkerState
+from nostrain.learning.engines.base import EngineOptions, Model, Moments
 from nostrain.learning.initial import initial_parameters
 from nostrain.protocol.manifest import CodecSpec, ModelSpec, OuterSpec, Rule, TrainingSpec
 from nostrain.protocol.tensors import model_tensors
@@ -121,12 +121,12 @@ class Run:
             windows = self.held_out if last else self.held_out[:96]
             self.curve.append((turn + 1, float(self.model(flat).window_losses(windows, 32).mean())))
 
-    def pseudo_gradients(self, turn: int, flat: Flat, states: list[WorkerState]) -> list[Flat]:
+    def pseudo_gradients(self, turn: int, flat: Flat, every: list[Moments]) -> list[Flat]:
         """What every worker's inner steps of a round changed, θ before less θ after."""
         found = []
-        for worker, state in enumerate(states):
+        for worker, moments in enumerate(every):
             model = self.model(flat)
-            model.inner_steps(self.windows(turn, worker), self.training, turn * self.training.inner_steps, state)
+            model.inner_steps(self.windows(turn, worker), self.training, turn * self.training.inner_steps, moments)
             found.append(flat - model.read())
         return found
 
@@ -135,21 +135,21 @@ class Run:
         count, batch = self.options.workers, self.training.batch_size
         training = replace_batch(self.training, count * batch)
         flat = initial_parameters(self.spec, self.seed)
-        state = WorkerState.fresh(len(flat))
+        moments = Moments.fresh(len(flat))
         for turn in range(self.options.rounds):
             parts = [self.windows(turn, worker).reshape(training.inner_steps, batch, -1) for worker in range(count)]
             model = self.model(flat)
             joined = np.concatenate(parts, axis=1)
-            model.inner_steps(joined.reshape(-1, joined.shape[-1]), training, turn * training.inner_steps, state)
+            model.inner_steps(joined.reshape(-1, joined.shape[-1]), training, turn * training.inner_steps, moments)
             flat = model.read().copy()
             self.note(turn, flat)
 
     def dense(self, outer: Callable[[Flat, Flat], Flat]) -> None:
         """Whole pseudo-gradients; `outer` makes the next θ of θ and their mean."""
         flat = initial_parameters(self.spec, self.seed)
-        states = [WorkerState.fresh(len(flat)) for _ in range(self.options.workers)]
+        every = [Moments.fresh(len(flat)) for _ in range(self.options.workers)]
         for turn in range(self.options.rounds):
-            flat = outer(flat, np.mean(self.pseudo_gradients(turn, flat, states), axis=0, dtype=np.float32))
+            flat = outer(flat, np.mean(self.pseudo_gradients(turn, flat, every), axis=0, dtype=np.float32))
             self.note(turn, flat)
 
     def sparse(self, cell: Sparse) -> None:
@@ -157,13 +157,14 @@ class Run:
         codec = CodecSpec(quantizer_bits=2 if cell.quantizer == "two" else 1)
         decay = codec.error_feedback_ppm if cell.feedback else Ppm(0)
         flat = initial_parameters(self.spec, self.seed)
-        states = [WorkerState.fresh(len(flat)) for _ in range(self.options.workers)]
+        every = [Moments.fresh(len(flat)) for _ in range(self.options.workers)]
+        residuals = [np.zeros_like(flat) for _ in every]
         for turn in range(self.options.rounds):
             deltas = []
-            for state, found in zip(states, self.pseudo_gradients(turn, flat, states), strict=True):
-                total = accumulate(state.residual, found, decay)
+            for residual, found in zip(residuals, self.pseudo_gradients(turn, flat, every), strict=True):
+                total = accumulate(residual, found, decay)
                 sent = self.send(cell.quantizer, codec, total)
-                state.residual = remainder(total, sent)
+                remainder(total, sent)
                 deltas.append(sent)
             flat = outer_step(flat, deltas, plan_step(cap_weights(deltas), cell.outer, len(deltas)))
             self.note(turn, flat)

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from nostrain.learning.data import build_shards, cut, read_shard, training_windows
 from nostrain.learning.engines import load_engine
-from nostrain.learning.engines.base import EngineOptions, WorkerState
+from nostrain.learning.engines.base import EngineOptions, Moments
 from nostrain.learning.initial import initial_parameters
 from nostrain.protocol.manifest import CodecSpec, ModelSpec, OuterSpec, TensorSpec, TrainingSpec
 from nostrain.protocol.tensors import model_tensors
@@ -89,7 +89,7 @@ def last_losses(quantizer: str, seed: int, options: argparse.Namespace, folder: 
     training = TrainingSpec(inner_steps=options.steps)
     tensors, flat = model_tensors(spec), initial_parameters(spec, seed)
     shards = [read_shard(str(path)) for path in sorted(folder.glob("shard-*.bin"))]
-    states = [WorkerState.fresh(len(flat)) for _ in range(options.workers)]
+    states = [(Moments.fresh(len(flat)), np.zeros_like(flat)) for _ in range(options.workers)]
     engine = load_engine("pytorch")
     held_out = read_shard(str(folder / "validation.bin"))
     count = min((len(held_out) - 1) // training.sequence_length, options.windows)
@@ -97,14 +97,14 @@ def last_losses(quantizer: str, seed: int, options: argparse.Namespace, folder: 
     losses = []
     for turn in range(options.rounds):
         deltas = []
-        for worker, state in enumerate(states):
+        for worker, (moments, residual) in enumerate(states):
             model = engine.open_model(spec, flat, EngineOptions())
             shard = shards[(seed + turn + worker) % len(shards)]
             offsets = training_windows(f"{seed:016x}{turn:08x}{worker:08x}", len(shard), training)
-            model.inner_steps(cut(shard, offsets, training.sequence_length), training, turn * options.steps, state)
-            total = accumulate(state.residual, flat - model.read(), codec.error_feedback_ppm)
+            model.inner_steps(cut(shard, offsets, training.sequence_length), training, turn * options.steps, moments)
+            total = accumulate(residual, flat - model.read(), codec.error_feedback_ppm)
             sent = plain(tensors, total) if quantizer == "plain" else compress(tensors, codec, total)[1]
-            state.residual = remainder(total, sent)
+            remainder(total, sent)
             deltas.append(sent)
         flat = outer_step(flat, deltas, plan_step(cap_weights(deltas), outer, options.workers))
         if turn >= options.rounds - options.last:

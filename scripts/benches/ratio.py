@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from nostrain.learning.data import build_shards, cut, read_shard, training_windows
 from nostrain.learning.engines import load_engine
-from nostrain.learning.engines.base import EngineOptions, WorkerState
+from nostrain.learning.engines.base import EngineOptions, Moments
 from nostrain.learning.initial import initial_parameters
 from nostrain.protocol.manifest import CodecSpec, ModelSpec, TensorSpec, TrainingSpec
 from nostrain.protocol.tensors import model_tensors
@@ -34,8 +34,7 @@ def pseudo_gradient(size: str, steps: int, rounds: int) -> tuple[tuple[TensorSpe
     """One worker's residual plus pseudo-gradient after `rounds` rounds of `steps` inner steps."""
     tensors, flat = model_tensors(SIZES[size]), initial_parameters(SIZES[size], 1)
     training = TrainingSpec(inner_steps=steps, learning_rate_ppb=RATES[size], warmup_steps=20)
-    engine, state = load_engine("pytorch"), WorkerState.fresh(len(flat))
-    total = state.residual
+    engine, moments, residual = load_engine("pytorch"), Moments.fresh(len(flat)), np.zeros_like(flat)
     with tempfile.TemporaryDirectory() as name:
         build_shards(None, 1, 1 << 20, 1 << 18, Path(name))
         shards = [read_shard(str(path)) for path in sorted(Path(name).glob("shard-*.bin"))]
@@ -43,14 +42,14 @@ def pseudo_gradient(size: str, steps: int, rounds: int) -> tuple[tuple[TensorSpe
             shard = shards[turn % len(shards)]
             windows = cut(shard, training_windows(f"{turn:016x}", len(shard), training), training.sequence_length)
             model = engine.open_model(SIZES[size], flat, EngineOptions())
-            losses = model.inner_steps(windows, training, turn * steps, state)
+            losses = model.inner_steps(windows, training, turn * steps, moments)
             print(f"round {turn + 1}: loss {losses[0]:.3f} → {losses[-1]:.3f}", flush=True)
-            total = accumulate(state.residual, flat - model.read(), CodecSpec().error_feedback_ppm)
+            accumulate(residual, flat - model.read(), CodecSpec().error_feedback_ppm)
             if turn + 1 < rounds:
-                _, sent = compress(tensors, CodecSpec(), total)
+                _, sent = compress(tensors, CodecSpec(), residual)
                 flat[sent.indices] -= sent.values()
-                state.residual = remainder(total, sent)
-    return tensors, total
+                remainder(residual, sent)
+    return tensors, residual
 
 
 def kind(tensor: TensorSpec) -> str:

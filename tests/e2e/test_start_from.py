@@ -44,7 +44,7 @@ def pretrain(dataset: Path, folder: Path, vocabulary: int) -> None:
     import torch
 
     from nostrain.learning.data import cut, read_shard, training_windows
-    from nostrain.learning.engines.base import WorkerState
+    from nostrain.learning.engines.base import Moments
     from nostrain.learning.engines.pytorch.model import TorchModel
     from nostrain.learning.initial import initial_parameters
 
@@ -53,7 +53,7 @@ def pretrain(dataset: Path, folder: Path, vocabulary: int) -> None:
     training = TrainingSpec(inner_steps=60, warmup_steps=10)
     shard = read_shard(str(dataset / "shard-0000.bin"), "uint16")
     windows = cut(shard, training_windows("ab" * 32, len(shard), training), training.sequence_length)
-    model.inner_steps(windows, training, 0, WorkerState.fresh(len(model.read())))
+    model.inner_steps(windows, training, 0, Moments.fresh(len(model.read())))
     model.module.to(torch.bfloat16).save_pretrained(folder, max_shard_size="400KB")
 
 

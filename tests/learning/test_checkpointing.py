@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from nostrain.learning.engines import load_engine
-from nostrain.learning.engines.base import EngineOptions, WorkerState
+from nostrain.learning.engines.base import EngineOptions, Moments
 from nostrain.learning.initial import initial_parameters
 from nostrain.protocol.engines import EngineKind
 from nostrain.protocol.manifest import ModelSpec, TrainingSpec
@@ -26,12 +26,12 @@ def windows(count: int) -> np.ndarray[tuple[int, int], np.dtype[np.int64]]:
 def trained(kind: EngineKind, spec: ModelSpec, *, checkpointing: bool) -> tuple[bytes, list[float], bytes, bytes]:
     """Parameters, losses and moments after three steps, of which each is made of batches of four and two windows."""
     start = initial_parameters(spec, 5)
-    model, state = (
+    model, moments = (
         load_engine(kind).open_model(spec, start, EngineOptions(kind, checkpointing=checkpointing)),
-        WorkerState.fresh(len(start)),
+        Moments.fresh(len(start)),
     )
-    losses = model.inner_steps(windows(18), TRAINING, 0, state, 4)
-    return model.read().tobytes(), losses, state.first_moment.tobytes(), state.second_moment.tobytes()
+    losses = model.inner_steps(windows(18), TRAINING, 0, moments, 4)
+    return model.read().tobytes(), losses, moments.first.tobytes(), moments.second.tobytes()
 
 
 @pytest.mark.parametrize("spec", [MODEL, QWEN3], ids=["llama", "qwen3"])
@@ -57,7 +57,7 @@ def test_pytorch_computes_them_again() -> None:
         model.module.get_submodule("model.layers.0.mlp").register_forward_pre_hook(
             lambda *_, calls=calls: calls.__setitem__(0, calls[0] + 1)
         )
-        model.inner_steps(windows(6), TRAINING, 0, WorkerState.fresh(len(start)))
+        model.inner_steps(windows(6), TRAINING, 0, Moments.fresh(len(start)))
         assert not model.module.training
         passes.append(calls[0])
     assert passes == [1, 2]
@@ -70,7 +70,7 @@ def test_mlx_needs_less_memory() -> None:
     for checkpointing in (False, True):
         model = load_engine("mlx").open_model(DEEP, start, EngineOptions("mlx", checkpointing=checkpointing))
         mx.reset_peak_memory()
-        model.inner_steps(windows(32), msgspec.structs.replace(TRAINING, batch_size=32), 0, WorkerState.fresh(len(start)))
+        model.inner_steps(windows(32), msgspec.structs.replace(TRAINING, batch_size=32), 0, Moments.fresh(len(start)))
         peaks.append(mx.get_peak_memory())
         del model
     assert peaks[1] < 0.6 * peaks[0]

@@ -19,7 +19,7 @@ from nostrain.learning.memory import EvaluationBatch
 from nostrain.protocol.footprint import evaluation_bytes, evaluation_needs
 from nostrain.protocol.jobs import EvaluateResult, ValidationJob, ValidationResult
 from nostrain.protocol.manifest import CodecSpec, ModelSpec
-from nostrain.sparseloco.checkpoint import load_checkpoint_untrusted
+from nostrain.sparseloco.checkpoint import map_checkpoint_untrusted
 
 from .conftest import MODEL, SmallRun
 from .jobs import Trained, candidates, evaluate_job
@@ -95,12 +95,12 @@ def test_the_file_s_values_are_gone_when_the_model_is_open(small_run: SmallRun, 
     """They are as much as the model; nobody may keep them through the job that opened it."""
     read: list[weakref.ref[Any]] = []
 
-    def watched(path: Any, tensors: Any) -> Any:
-        flat = load_checkpoint_untrusted(path, tensors)
+    def watched(*arguments: Any, **options: Any) -> Any:
+        flat = map_checkpoint_untrusted(*arguments, **options)
         read.append(weakref.ref(flat))
         return flat
 
-    monkeypatch.setattr(resident, "load_checkpoint_untrusted", watched)
+    monkeypatch.setattr(resident, "map_checkpoint_untrusted", watched)
     with resident.ResidentModel(EngineOptions()).at(MODEL, small_run.checkpoint):
         gc.collect()
         assert [one() for one in read] == [None]

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from nostrain.learning.dispatch import run_job
-from nostrain.learning.engines.base import EngineOptions, Flat, Model, Windows, WorkerState
+from nostrain.learning.engines.base import EngineOptions, Flat, Model, Moments, Windows
 from nostrain.learning.files import LastMade
 from nostrain.learning.memory import MicroBatch
 from nostrain.learning.resident import ResidentModel
@@ -43,15 +43,13 @@ class Cramped:
     def read(self) -> Flat:
         return self.model.read()
 
-    def inner_steps(
-        self, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState, micro_batch: int = 0
-    ) -> list[float]:
+    def inner_steps(self, windows: Windows, training: TrainingSpec, steps_done: int, moments: Moments, micro_batch: int = 0) -> list[float]:
         self.asked.append(micro_batch)
         if micro_batch > self.room:
-            state.first_moment[:] = state.residual[:] = np.nan
+            moments.first[:] = moments.second[:] = np.nan
             self.replace(np.arange(5), np.full(5, np.nan, np.float32))
             raise MemoryError(f"no room for {micro_batch} windows")
-        return self.model.inner_steps(windows, training, steps_done, state, micro_batch)
+        return self.model.inner_steps(windows, training, steps_done, moments, micro_batch)
 
     def window_losses(self, windows: Windows, batch: int) -> NDArray[np.float64]:
         return self.model.window_losses(windows, batch)
@@ -71,8 +69,8 @@ class Machine(ResidentModel):
         self.room, self.asked = room, list[int]()
 
     @contextmanager
-    def at(self, spec: ModelSpec, checkpoint: str) -> Iterator[Model]:
-        with super().at(spec, checkpoint) as model:
+    def at(self, spec: ModelSpec, checkpoint: str, *, spoils: bool = False) -> Iterator[Model]:
+        with super().at(spec, checkpoint, spoils=spoils) as model:
             yield Cramped(model, self.room, self.asked)
 
 
@@ -107,9 +105,9 @@ def test_a_model_that_ran_out_of_memory_is_gone_before_the_next_is_opened(small_
 
     class Counting(Machine):
         @contextmanager
-        def at(self, spec: ModelSpec, checkpoint: str) -> Iterator[Model]:
+        def at(self, spec: ModelSpec, checkpoint: str, *, spoils: bool = False) -> Iterator[Model]:
             alive.append(sum(model() is not None for model in opened))
-            with super().at(spec, checkpoint) as model:
+            with super().at(spec, checkpoint, spoils=spoils) as model:
                 opened.append(weakref.ref(model))
                 yield model
 

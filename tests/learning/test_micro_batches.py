@@ -13,7 +13,7 @@ import pytest
 
 from nostrain.learning.dispatch import JobRunner, run_job
 from nostrain.learning.engines import load_engine
-from nostrain.learning.engines.base import EngineOptions, Flat, WorkerState
+from nostrain.learning.engines.base import EngineOptions, Flat, Moments
 from nostrain.learning.initial import initial_parameters
 from nostrain.protocol.engines import EngineKind
 from nostrain.protocol.jobs import TrainResult
@@ -33,18 +33,18 @@ class Trained:
 
     parameters: Flat
     losses: list[float]
-    state: WorkerState
+    moments: Moments
 
     @classmethod
     def by(cls, kind: EngineKind, micro_batch: int = 0) -> Trained:
-        model, state = load_engine(kind).open_model(MODEL, START, EngineOptions(kind)), WorkerState.fresh(len(START))
-        losses = model.inner_steps(WINDOWS, TRAINING, 0, state, micro_batch)
-        return cls(model.read().copy(), losses, state)
+        model, moments = load_engine(kind).open_model(MODEL, START, EngineOptions(kind)), Moments.fresh(len(START))
+        losses = model.inner_steps(WINDOWS, TRAINING, 0, moments, micro_batch)
+        return cls(model.read().copy(), losses, moments)
 
 
 def assert_same_but_for_rounding(one: Trained, other: Trained) -> None:
     np.testing.assert_allclose(one.losses, other.losses, rtol=1e-6)
-    np.testing.assert_allclose(one.state.first_moment, other.state.first_moment, rtol=1e-3, atol=1e-7)
+    np.testing.assert_allclose(one.moments.first, other.moments.first, rtol=1e-3, atol=1e-7)
     # Adam divides by the root of a gradient's square: where that is all rounding, a step may go either way.
     assert np.quantile(np.abs(one.parameters - other.parameters), 0.999) < 1e-5
 
@@ -54,14 +54,14 @@ def test_a_batch_in_parts_is_the_same_batch(kind: EngineKind, micro_batch: int) 
     whole, parts = Trained.by(kind), Trained.by(kind, micro_batch)
     assert_same_but_for_rounding(parts, whole)
     assert (parts.parameters.tobytes() == whole.parameters.tobytes()) is (micro_batch >= TRAINING.batch_size)
-    assert parts.state.steps == 3
+    assert parts.moments.steps == 3
 
 
 def test_parts_are_the_same_in_both_engines() -> None:
     pytest.importorskip("mlx.core", reason="mlx is not installed: THE ENGINE `mlx` IS NOT TESTED")
     one, other = Trained.by("pytorch", 4), Trained.by("mlx", 4)
     np.testing.assert_allclose(one.losses, other.losses, atol=1e-5)
-    np.testing.assert_allclose(one.state.first_moment, other.state.first_moment, atol=1e-5 * np.abs(one.state.first_moment).max())
+    np.testing.assert_allclose(one.moments.first, other.moments.first, atol=1e-5 * np.abs(one.moments.first).max())
 
 
 def torch_is_full(room: int, asked: list[int]) -> Callable[..., Any]:
@@ -99,7 +99,7 @@ def test_out_of_memory_halves_the_micro_batch_and_the_round_goes_on(
 ) -> None:
     """The framework's own error, where a device has room for three windows of eight."""
     job = msgspec.structs.replace(small_run.train_job(tmp_path), training=msgspec.structs.replace(SMALL, batch_size=8))
-    roomy = msgspec.structs.replace(job, delta_out=str(tmp_path / "roomy.delta"), state_out=str(tmp_path / "roomy.state"))
+    roomy = msgspec.structs.replace(job, delta_out=str(tmp_path / "roomy.delta"), state_out=str(tmp_path / "roomy.moments"))
     expected = run_job(roomy, EngineOptions(kind, micro_batch=2))
     assert isinstance(expected, TrainResult)
     asked: list[int] = []

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from nostrain.errors import LocalProtocolError
 from nostrain.learning.data import cut, training_windows
 from nostrain.learning.dispatch import run_job
-from nostrain.learning.engines.base import WorkerState
+from nostrain.learning.engines.base import Moments
 from nostrain.learning.engines.pytorch.families import build_module
 from nostrain.learning.engines.pytorch.model import TorchModel, tensor_specs
 from nostrain.learning.initial import initial_parameters
@@ -73,7 +73,7 @@ def test_fine_tuning_starts_where_pretraining_ended(tmp_path: Path) -> None:
     training = msgspec.structs.replace(TRAINING, inner_steps=80, batch_size=4)
     shard = np.frombuffer((text / "1.txt").read_bytes(), np.uint8)
     windows = cut(shard, training_windows("ab" * 32, len(shard), training), training.sequence_length)
-    losses = model.inner_steps(windows, training, 0, WorkerState.fresh(len(model.read())))
+    losses = model.inner_steps(windows, training, 0, Moments.fresh(len(model.read())))
     folder = tmp_path / "pretrained"
     saved(spec, folder, flat=model.read(), max_shard_size="40KB")
 

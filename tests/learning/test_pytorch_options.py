@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from nostrain.errors import ConfigError
 from nostrain.learning.__main__ import _options
-from nostrain.learning.engines.base import EngineOptions, Flat, WorkerState
+from nostrain.learning.engines.base import EngineOptions, Flat, Moments
 from nostrain.learning.engines.pytorch.engine import PyTorchEngine, pick_device, pick_dtype
 from nostrain.learning.engines.pytorch.memory import memory_errors
 from nostrain.learning.engines.pytorch.model import TorchModel
@@ -31,11 +31,11 @@ def opened(**options: Any) -> TorchModel:
     return PyTorchEngine().open_model(MODEL, START, EngineOptions(**options))
 
 
-def trained(micro_batch: int = 0, **options: Any) -> tuple[Flat, list[float], WorkerState]:
-    """Parameters, losses and state after three steps of six windows."""
-    model, state = opened(**options), WorkerState.fresh(len(START))
-    losses = model.inner_steps(WINDOWS, TRAINING, 0, state, micro_batch)
-    return model.read().copy(), losses, state
+def trained(micro_batch: int = 0, **options: Any) -> tuple[Flat, list[float], Moments]:
+    """Parameters, losses and moments after three steps of six windows."""
+    model, moments = opened(**options), Moments.fresh(len(START))
+    losses = model.inner_steps(WINDOWS, TRAINING, 0, moments, micro_batch)
+    return model.read().copy(), losses, moments
 
 
 def moved(parameters: Flat) -> NDArray[np.float32]:
@@ -44,8 +44,8 @@ def moved(parameters: Flat) -> NDArray[np.float32]:
 
 def test_bfloat16_trains_and_measures_nothing() -> None:
     exact, losses, _ = trained()
-    rough, their_losses, state = trained(precision="bfloat16")
-    assert rough.dtype == state.first_moment.dtype == np.float32
+    rough, their_losses, moments = trained(precision="bfloat16")
+    assert rough.dtype == moments.first.dtype == np.float32
     assert (rough != exact).any()
     np.testing.assert_allclose(their_losses, losses, rtol=1e-2)
     cosine = float(moved(rough) @ moved(exact) / np.linalg.norm(moved(rough)) / np.linalg.norm(moved(exact)))

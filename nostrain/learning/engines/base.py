@@ -47,21 +47,20 @@ DEFAULT_OPTIONS: Final = EngineOptions()
 
 
 @dataclass(slots=True)
-class WorkerState:
-    """What a worker keeps between rounds: the residual and AdamW's moments (flat float32 [size] each) and the number of its own steps.
+class Moments:
+    """What an optimizer keeps between rounds: AdamW's moments (flat float32 [size] each) and the number of steps that led to them.
 
-    The moments are kept because starting AdamW afresh every round cost 0.3 to 0.5 bits a byte after 8 rounds of 30 steps.
+    They are kept because starting AdamW afresh every round cost 0.3 to 0.5 bits a byte after 8 rounds of 30 steps.
     """
 
-    residual: Flat
-    first_moment: Flat
-    second_moment: Flat
+    first: Flat
+    second: Flat
     steps: int
 
     @classmethod
-    def fresh(cls, size: int) -> WorkerState:
-        """The state of a worker before its first round."""
-        return cls(np.zeros(size, np.float32), np.zeros(size, np.float32), np.zeros(size, np.float32), 0)
+    def fresh(cls, size: int) -> Moments:
+        """The moments of a worker before its first round."""
+        return cls(np.zeros(size, np.float32), np.zeros(size, np.float32), 0)
 
 
 class Model(Protocol):
@@ -70,10 +69,8 @@ class Model(Protocol):
     def read(self) -> Flat:
         """The parameters; a copy or a view, which the next call of another method may change."""
 
-    def inner_steps(
-        self, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState, micro_batch: int = 0
-    ) -> list[float]:
-        """AdamW on `windows` [H · batch, n + 1], in order; the parameters, moments and steps of `state` are changed in place.
+    def inner_steps(self, windows: Windows, training: TrainingSpec, steps_done: int, moments: Moments, micro_batch: int = 0) -> list[float]:
+        """AdamW on `windows` [H · batch, n + 1], in order; the parameters and `moments` are changed in place.
 
         `micro_batch` windows are computed at once, and their gradients added up to the batch's (0: all of them).
 
@@ -81,7 +78,7 @@ class Model(Protocol):
 
         Raises:
             LocalProtocolError: a loss is not finite.
-            MemoryError: the device has too little memory; model and `state` are then of no further use.
+            MemoryError: the device has too little memory; model and `moments` are then of no further use.
         """
 
     def window_losses(self, windows: Windows, batch: int) -> NDArray[np.float64]:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import torch
 
 from nostrain.errors import LocalProtocolError
-from nostrain.learning.engines.base import ADAM_EPSILON, Windows, WorkerState, learning_rate
+from nostrain.learning.engines.base import ADAM_EPSILON, Moments, Windows, learning_rate
 from nostrain.protocol.manifest import TrainingSpec
 from nostrain.units import PPM
+
+_BLOCK: Final = 1 << 18
+"""Parameters that the optimizer works on at a time: what it needs beside them stays in a processor's cache, and every value comes out the same."""
 
 
 class Trainable(Protocol):
@@ -23,13 +26,12 @@ class Trainable(Protocol):
 
 
 def inner_steps(
-    model: Trainable, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState, micro_batch: int
+    model: Trainable, windows: Windows, training: TrainingSpec, steps_done: int, moments: Moments, micro_batch: int
 ) -> list[float]:
     """As `base.Model.inner_steps`."""
     gradient = model.attach_gradient()
-    flat = torch.nn.Parameter(model.parameters)
-    flat.grad = gradient
-    optimizer = _optimizer(flat, training, state)
+    first, second = (torch.from_numpy(moment).to(gradient.device) for moment in (moments.first, moments.second))
+    optimizer = _optimizer(model.parameters, gradient, first, second, training, moments.steps)
     tokens = torch.from_numpy(windows).to(gradient.device)
     limit = training.clip_ppm / PPM
     losses = []
@@ -43,8 +45,7 @@ def inner_steps(
         optimizer.step()
     if not np.isfinite(losses).all():
         raise LocalProtocolError("training diverged: a loss is not finite")
-    _store_moments(optimizer, flat, state)
-    state.steps += len(losses)
+    moments.first, moments.second, moments.steps = first.cpu().numpy(), second.cpu().numpy(), moments.steps + len(losses)
     return losses
 
 
@@ -58,23 +59,20 @@ def _accumulate(model: Trainable, batch: torch.Tensor, micro_batch: int) -> floa
     return total
 
 
-def _optimizer(flat: torch.nn.Parameter, training: TrainingSpec, state: WorkerState) -> torch.optim.AdamW:
-    """One AdamW over the flat vector, with the moments of `state`: on the CPU their very memory."""
+def _optimizer(
+    flat: torch.Tensor, gradient: torch.Tensor, first: torch.Tensor, second: torch.Tensor, training: TrainingSpec, steps: int
+) -> torch.optim.AdamW:
+    """One AdamW over the blocks of the flat vector, after `steps` steps that led to the moments; all four [size] are its own memory."""
+    blocks = [torch.nn.Parameter(block) for block in torch.split(flat, _BLOCK)]
     optimizer = torch.optim.AdamW(
-        [flat],
+        blocks,
         betas=(training.beta1_ppm / PPM, training.beta2_ppm / PPM),
         eps=ADAM_EPSILON,
         weight_decay=training.weight_decay_ppm / PPM,
         foreach=False,
     )
-    optimizer.state[flat] = {
-        "step": torch.tensor(float(state.steps)),
-        "exp_avg": torch.from_numpy(state.first_moment).to(flat.device),
-        "exp_avg_sq": torch.from_numpy(state.second_moment).to(flat.device),
-    }
+    parts = zip(blocks, *(torch.split(whole, _BLOCK) for whole in (gradient, first, second)), strict=True)
+    for block, slope, average, square in parts:
+        block.grad = slope
+        optimizer.state[block] = {"step": torch.tensor(float(steps)), "exp_avg": average, "exp_avg_sq": square}
     return optimizer
-
-
-def _store_moments(optimizer: torch.optim.AdamW, flat: torch.nn.Parameter, state: WorkerState) -> None:
-    moments = optimizer.state[flat]
-    state.first_moment, state.second_moment = moments["exp_avg"].cpu().numpy(), moments["exp_avg_sq"].cpu().numpy()

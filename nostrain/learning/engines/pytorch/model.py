@@ -6,20 +6,22 @@ One flat vector is what the codec, the optimizer and the checkpoint work on: a s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from nostrain.errors import LocalProtocolError
-from nostrain.learning.engines.base import Flat, Windows, WorkerState
+from nostrain.learning.engines.base import Flat, Moments, Windows
 from nostrain.learning.engines.pytorch.families import build_module
 from nostrain.learning.engines.pytorch.inner import inner_steps
 from nostrain.learning.engines.pytorch.memory import memory_errors
 from nostrain.protocol.manifest import ModelSpec, TensorSpec, TrainingSpec
 from nostrain.protocol.tensors import model_tensors
 from nostrain.sparseloco.layout import tensor_sizes
+
+_BLOCK: Final = 1 << 20
 
 
 class TorchModel:
@@ -47,16 +49,16 @@ class TorchModel:
             )
         # torch's allocator aligns to 64 bytes; numpy's does not, and the kernels' results may depend on alignment.
         self.parameters = torch.empty(len(flat), dtype=torch.float32, device=device)
-        self.parameters.copy_(torch.from_numpy(flat))
         self.module = module.to(device)
+        for parameter, part in self._views(self.parameters):
+            parameter.data = part  # what the module had is gone before the pages of the new vector are touched
+        self.write(flat)
         self._dtype, self._checkpointing = dtype, checkpointing
         if checkpointing:
             # The second name is that of transformers before 6, from 5.23 on deprecated.
             enable = getattr(self.module, "activation_checkpointing_enable", None) or self.module.gradient_checkpointing_enable
             enable({"use_reentrant": False})  # type: ignore[operator]
         self._forward = torch.compile(self.module) if compiled else self.module
-        for parameter, part in self._views(self.parameters):
-            parameter.data = part
 
     def read(self) -> Flat:
         """As `base.Model.read`: a view on the CPU, else a copy."""
@@ -82,15 +84,13 @@ class TorchModel:
         with torch.autocast(windows.device.type, self._dtype, enabled=self._dtype != torch.float32):
             return token_losses(self._forward, windows)
 
-    def inner_steps(
-        self, windows: Windows, training: TrainingSpec, steps_done: int, state: WorkerState, micro_batch: int = 0
-    ) -> list[float]:
+    def inner_steps(self, windows: Windows, training: TrainingSpec, steps_done: int, moments: Moments, micro_batch: int = 0) -> list[float]:
         """As `base.Model.inner_steps`."""
         # transformers recomputes activations in training mode only; nothing else depends on the mode, there being no dropout.
         self.module.train(self._checkpointing)
         try:
             with memory_errors():
-                return inner_steps(self, windows, training, steps_done, state, micro_batch)
+                return inner_steps(self, windows, training, steps_done, moments, micro_batch)
         finally:
             self.module.train(False)
             self.module.zero_grad(set_to_none=True)  # as much memory as the parameters, needed by nobody until the next training
@@ -108,8 +108,10 @@ class TorchModel:
         return means
 
     def write(self, flat: Flat) -> None:
-        """As `base.Model.write`."""
-        self.parameters.copy_(torch.from_numpy(flat))
+        """As `base.Model.write`. By way of copies of blocks: torch warns of memory that may not be written, as a mapped file's."""
+        for at in range(0, len(flat), _BLOCK):
+            block = torch.from_numpy(np.array(flat[at : at + _BLOCK]))
+            self.parameters[at : at + len(block)].copy_(block)
 
     def replace(self, indices: NDArray[np.signedinteger[Any]], values: Flat) -> Flat:
         """As `base.Model.replace`."""
