@@ -2,8 +2,8 @@
 
     _traced_worker.py CONFIG TRACE CORE [FROM=TO ...]
 
-TRACE gets a line of JSON an effect: begin and end on the machine's monotonic clock, kind, owner, name, processor seconds of this process and of its
-engine so far, and a training's own milliseconds.
+TRACE gets a line of JSON an effect: begin and end on the machine's monotonic clock, kind, owner, name; after a job of the engine, processor seconds of
+this process and of its engine so far; and a training's own milliseconds.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ def detour(ports: dict[int, int]) -> None:
 
 def traced(trace: TextIO) -> Any:
     """The ordinary effect runner, written down."""
+    from nostrain.core.effects import Compute
     from nostrain.daemon.runners import perform
     from nostrain.protocol.jobs import TrainResult
 
@@ -38,7 +39,8 @@ def traced(trace: TextIO) -> Any:
         begin = time.monotonic()
         outcome = await perform(effect, ports)
         line = {"begin": begin, "end": time.monotonic(), "kind": type(effect).__name__, "owner": effect.owner, "name": effect.name}
-        line |= {"daemon_cpu": time.process_time(), "engine_cpu": _cpu.of_children()}
+        if isinstance(effect, Compute):  # not at every effect: looking costs the daemon's time
+            line |= {"daemon_cpu": time.process_time(), "engine_cpu": _cpu.of_children()}
         result = getattr(outcome, "result", None)
         if isinstance(result, TrainResult):
             line |= {"train_ms": result.train_ms, "encode_ms": result.encode_ms}
