@@ -14,6 +14,7 @@ from typing import Final
 import numpy as np
 
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
+from nostrain.hashes import sha256_hex
 from nostrain.learning.data import cut, known, read_shard, training_windows
 from nostrain.learning.engines.base import Flat, Moments, Windows
 from nostrain.learning.files import LastMade
@@ -21,19 +22,21 @@ from nostrain.learning.memory import MicroBatch
 from nostrain.learning.resident import ResidentModel
 from nostrain.learning.score import nanonats
 from nostrain.protocol.jobs import OwnStep, TrainJob, TrainResult
-from nostrain.protocol.manifest import TensorSpec
+from nostrain.protocol.manifest import BlobRef, TensorSpec
 from nostrain.sparseloco.aggregate import cap_weights, outer_step, step_blocks
-from nostrain.sparseloco.checkpoint import checkpoint_parts, load_checkpoint_untrusted, map_checkpoint_untrusted, replace_file, write_bytes
+from nostrain.sparseloco.checkpoint import checkpoint_parts, load_checkpoint_untrusted, map_checkpoint_untrusted
 from nostrain.sparseloco.codec import compress
 from nostrain.sparseloco.delta import Delta
+from nostrain.sparseloco.durable import replace_files
 from nostrain.sparseloco.feedback import accumulate, remainder
 from nostrain.sparseloco.rules import Step, plan_step
+from nostrain.units import Digest
 
 _BLOCK: Final = 1 << 16
 
 
 def train(job: TrainJob, resident: ResidentModel, micro: MicroBatch, made: LastMade) -> TrainResult:
-    """Run the job; writes `delta_out` and then `state_out`, both atomically. When memory is too little, it begins again with half the windows at once.
+    """Run the job; `delta_out` and `state_out` are replaced when both are on the disk. When memory is too little, it begins again with half the windows at once.
 
     Raises:
         RemoteProtocolError: the checkpoint or the shard is unusable.
@@ -46,9 +49,9 @@ def train(job: TrainJob, resident: ResidentModel, micro: MicroBatch, made: LastM
     trained = micro.attempt(lambda: micro.size(job.model, job.training), lambda size: _attempt(job, windows, resident, size, made))
     blob, sent = compress(job.tensors, job.codec, trained.total)
     residual = remainder(trained.total, sent)
-    delta = write_bytes(job.delta_out, blob)
+    replace_files((job.delta_out, [blob]), (job.state_out, _state_parts(trained.moments, residual)))
+    delta = BlobRef(Digest(sha256_hex(blob)), len(blob))
     made.keep(delta.sha256, sent)
-    _save_state(job.state_out, trained.moments, residual)
     losses = trained.losses
     quarter = max(1, len(losses) // 4)
     return TrainResult(
@@ -128,6 +131,6 @@ def _stored(path: str, size: int, begin: int, count: int) -> Flat:
         raise LocalProtocolError(f"worker state {path}: {error}") from error
 
 
-def _save_state(path: str, moments: Moments, residual: Flat) -> None:
+def _state_parts(moments: Moments, residual: Flat) -> list[bytes | memoryview]:
     steps = np.array([moments.steps], np.float32)
-    replace_file(path, checkpoint_parts(_state_tensors(len(residual)), moments.first, moments.second, residual, steps))
+    return checkpoint_parts(_state_tensors(len(residual)), moments.first, moments.second, residual, steps)

@@ -12,7 +12,6 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import BinaryIO, Final
 
 import numpy as np
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.hashes import tagged_hash
 from nostrain.protocol.manifest import BlobRef, TensorSpec
+from nostrain.sparseloco.durable import replace_file
 from nostrain.sparseloco.layout import tensor_sizes
 from nostrain.units import Digest
 
@@ -34,7 +34,7 @@ def write_bytes(path: str | os.PathLike[str], *parts: bytes | memoryview) -> Blo
 
 
 def write_parts(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]) -> BlobRef:
-    """As `replace_file`. Returns the digest and size of the whole.
+    """As `durable.replace_file`. Returns the digest and size of the whole.
 
     Raises:
         OSError: as there.
@@ -50,30 +50,6 @@ def write_parts(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview
 
     replace_file(path, counted())
     return BlobRef(Digest(digest.hexdigest()), size)
-
-
-def replace_file(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview]) -> None:
-    """Write `parts` to a temporary name, fsync, rename to `path`, fsync the folder.
-
-    Raises:
-        OSError: the disk is full or the path is unusable; `path` is then as it was.
-    """
-    target = Path(path)
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def header_bytes(tensors: Sequence[TensorSpec]) -> bytes:
