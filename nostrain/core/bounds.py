@@ -19,7 +19,7 @@ from nostrain.protocol.limits import (
     MAX_VALIDATORS,
     MAX_WORKERS,
 )
-from nostrain.protocol.manifest import RULE_PARAMETERS, RunManifest
+from nostrain.protocol.manifest import RULE_PARAMETERS, BlobRef, RunManifest
 from nostrain.protocol.tensors import model_problem, parameter_count
 from nostrain.units import PPM
 
@@ -59,8 +59,14 @@ def _model(manifest: RunManifest) -> str | None:
     blobs = (manifest.dataset.size, manifest.checkpoint.size, manifest.max_delta_bytes)
     if not all(1 <= size <= MAX_BLOB_BYTES for size in blobs):
         return "a blob without bytes, or of more than there is room for"
-    if manifest.checkpoint.size > 4 * parameters + (1 << 20):
-        return f"a checkpoint of {manifest.checkpoint.size} bytes for {parameters} float32 parameters"
+    return checkpoint_problem(manifest, manifest.checkpoint)
+
+
+def checkpoint_problem(manifest: RunManifest, blob: BlobRef) -> str | None:
+    """Why `blob` cannot be a checkpoint of the run's model; None when it may be one."""
+    parameters = parameter_count(manifest.model)
+    if not 1 <= blob.size <= 4 * parameters + (1 << 20):
+        return f"a checkpoint of {blob.size} bytes for {parameters} float32 parameters"
     return None
 
 

@@ -1,4 +1,7 @@
-"""Our own copy of the model's state: fetched once, then advanced result by result, each time compared with what the result says (decision 6)."""
+"""Our own copy of the model's state: fetched once, then advanced result by result, each time compared with what the result says (decision 6).
+
+Who is far behind does not repeat what it missed, but goes on from a later checkpoint (`core.leap`).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,10 @@ from collections.abc import Mapping
 
 import msgspec
 
+from nostrain.core import leap
 from nostrain.core.effects import Compute, Computed, DatasetRead, Failed, Fetch, FetchDataset, Fetched, Outcome
+from nostrain.core.leap import KEY
+from nostrain.core.pruning import KEEP_ROUNDS
 from nostrain.core.rows import Replica, Round, Run
 from nostrain.core.run import located, with_item
 from nostrain.core.tables import ReplicaState, advance
@@ -17,27 +23,20 @@ from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Accepted, Confirmation, Result
 from nostrain.units import Digest, Pubkey
 
-KEY = "replica"
-
 
 def decide(tx: Transaction) -> None:
-    """Ask for what the replica lacks: dataset, checkpoint, the deltas of the next result, the outer step, the confirmation."""
+    """Ask for what the replica lacks: dataset, a checkpoint, the deltas of the next result, the outer step, the confirmation."""
     run, replica = tx.run, tx.get(KEY, Replica)
     if run is None or replica is None or run.halted or (replica.state is ReplicaState.DIVERGED and replica.confirming is None):
         return
     if replica.dataset is None:
         tx.emit(FetchDataset(owner=KEY, name="dataset", blob=located(run, run.manifest.dataset), author=run.coordinator))
-    if replica.checkpoint is None:
-        tx.emit(
-            Fetch(
-                owner=KEY,
-                name="checkpoint",
-                blob=located(run, run.manifest.checkpoint),
-                whose="the manifest",
-                author=run.coordinator,
-                must=True,
-            )
-        )
+    if replica.leap is not None:
+        leap.step(tx, run, replica.leap)
+    elif replica.checkpoint is None:
+        if tx.now >= replica.hear_until and not leap.begin(tx, run, replica):
+            first = located(run, run.manifest.checkpoint)
+            tx.emit(Fetch(owner=KEY, name="checkpoint", blob=first, whose="the manifest", author=run.coordinator, must=True))
     elif replica.state is ReplicaState.BOOTING:
         tx.emit(Compute(owner=KEY, name="inspect", job=InspectJob(model=run.manifest.model, checkpoint=replica.checkpoint)))
     elif replica.confirming is not None:
@@ -57,14 +56,22 @@ def follow(tx: Transaction, run: Run, replica: Replica) -> None:
     if not result.accepted:
         arrived(tx, run, replica, round_)
         return
+    missing = [(item.worker, round_.reveals[item.worker].blob) for item in result.accepted if item.delta.sha256 not in replica.paths]
+    if (replica.state is ReplicaState.READY or (replica.gone and missing)) and leap.begin(tx, run, replica):
+        return
     if replica.state is ReplicaState.READY:
         replica = msgspec.structs.replace(replica, state=advance("replica", replica.state, ReplicaState.ADVANCING))
         tx.put(KEY, replica)
-    missing = [(item.worker, round_.reveals[item.worker].blob) for item in result.accepted if item.delta.sha256 not in replica.paths]
     for worker, blob in missing:
-        tx.emit(Fetch(owner=KEY, name=f"delta:{blob.sha256}", blob=located(run, blob), whose=worker[:8], author=worker, must=True))
+        where, name, spare = located(run, blob), f"delta:{blob.sha256}", may_be_gone(run, replica)
+        tx.emit(Fetch(owner=KEY, name=name, blob=where, whose=worker[:8], author=worker, must=True, spare=spare))
     if not missing:
         tx.emit(Compute(owner=KEY, name=f"aggregate:{replica.head}", job=outer_step(tx, run, replica, result)))
+
+
+def may_be_gone(run: Run, replica: Replica) -> bool:
+    """Whether the deltas that the replica needs next are of a round that nobody has to keep, and that was not found out already."""
+    return not replica.gone and replica.round + 1 <= run.round - KEEP_ROUNDS
 
 
 def outer_step(tx: Transaction, run: Run, replica: Replica, result: Result) -> AggregateJob:
@@ -111,6 +118,7 @@ def arrived(tx: Transaction, run: Run, replica: Replica, round_: Round) -> None:
             confirming=round_.id if listed or run.head == round_.result[0] else None,
             validation_nanonats=None,
             unmeasured=False,
+            gone=False,
         ),
     )
 
@@ -167,11 +175,15 @@ def done(tx: Transaction, name: str, outcome: Outcome) -> None:
             diverge(tx, replica, f"the dataset has {dataset.vocab_size} tokens, the model knows {run.manifest.model.vocab_size}")
         case DatasetRead(dataset=dataset):
             tx.put(KEY, msgspec.structs.replace(replica, dataset=dataset))
+        case Fetched(path=path) if replica.leap is not None:
+            leap.fetched(tx, replica, path)
         case Fetched(path=path) if name == "checkpoint":
             tx.put(KEY, msgspec.structs.replace(replica, checkpoint=path))
         case Fetched(path=path):
             digest = replica.dataset.validation.sha256 if name == "validation" and replica.dataset else Digest(name.removeprefix("delta:"))
             tx.put(KEY, msgspec.structs.replace(replica, paths=with_item(replica.paths, digest, path)))
+        case Computed(result=InspectResult() as inspected) if replica.leap is not None:
+            leap.inspected(tx, replica, inspected)
         case Computed(result=InspectResult() as inspected):
             inspect_done(tx, run, replica, inspected)
         case Computed(result=AggregateResult() as aggregated):
@@ -181,6 +193,10 @@ def done(tx: Transaction, name: str, outcome: Outcome) -> None:
         case Failed(reason=reason) if name.startswith("validation"):
             tx.put(KEY, msgspec.structs.replace(replica, unmeasured=True))
             tx.note("warning", "validations_failed", f"round {replica.round} is confirmed without its loss: {reason}")
+        case Failed(reason=reason) if replica.leap is not None and name != "dataset":
+            leap.failed(tx, replica, reason, for_good=replica.leap.path is not None)
+        case Failed(reason=reason) if name.startswith("delta:") and may_be_gone(run, replica):
+            gone(tx, replica, reason)
         case Failed(reason=reason):
             diverge(tx, replica, f"{name}: {reason}")
         case _:
@@ -225,6 +241,13 @@ def aggregate_done(tx: Transaction, run: Run, replica: Replica, aggregated: Aggr
         tx.note("fault", "states_diverged", f"round {result.round}: we computed state {ours[0][:8]}, the result says {theirs[0][:8]}")
 
 
+def gone(tx: Transaction, replica: Replica, reason: str) -> None:
+    """A delta of an old round is not to be had now: leap if there is a checkpoint, whatever it costs; else wait for what comes first."""
+    leap.stop_fetching(tx)
+    tx.put(KEY, msgspec.structs.replace(replica, gone=True))
+    tx.note("warning", "deltas_gone", f"a delta of round {replica.round + 1} is not to be had now: {reason}")
+
+
 def weights(accepted: tuple[Accepted, ...]) -> tuple[int, ...]:
     """The integer weights of a result, in its order."""
     return tuple(item.weight for item in accepted)
@@ -233,5 +256,5 @@ def weights(accepted: tuple[Accepted, ...]) -> tuple[int, ...]:
 def diverge(tx: Transaction, replica: Replica, reason: str) -> None:
     """We cannot follow any further; a person has to look."""
     state = advance("replica", replica.state, ReplicaState.DIVERGED)
-    tx.put(KEY, msgspec.structs.replace(replica, state=state, confirming=None))
+    tx.put(KEY, msgspec.structs.replace(replica, state=state, confirming=None, leap=None))
     tx.note("fault", "states_diverged", reason)

@@ -13,6 +13,7 @@ from nostrain.core.escrow.rows import Dues, Income, OwnOffer, Payee, Payer, Shar
 from nostrain.core.fraud.dispute_rows import Complaint, Heard, Suspicion
 from nostrain.core.groups import grouped
 from nostrain.core.identity import Identity
+from nostrain.core.leap_rows import Leap
 from nostrain.core.tables import DutyState, EpochState, LeadState, ReplicaState, SubmissionState
 from nostrain.core.treasury.liquidity_rows import LightningNode
 from nostrain.core.treasury.opening_rows import Opening, Openings
@@ -107,7 +108,8 @@ class Round(msgspec.Struct, frozen=True, tag="round"):
 
 
 class Replica(msgspec.Struct, frozen=True, tag="replica"):
-    """Row `replica`: our own copy of the model's state after `head`."""
+    """Row `replica`: our own copy of the model's state after `head`. A newcomer first listens until `hear_until`. `leap`: on its way to a later
+    checkpoint; those in `passed` are not tried before then, or ever (None). `gone`: a delta of an old round is not to be had."""
 
     head: EventId
     state: ReplicaState = ReplicaState.BOOTING
@@ -121,6 +123,10 @@ class Replica(msgspec.Struct, frozen=True, tag="replica"):
     confirming: EventId | None = None
     validation_nanonats: int | None = None
     unmeasured: bool = False
+    hear_until: UnixTime = UnixTime(0)
+    leap: Leap | None = None
+    passed: Mapping[Digest, UnixTime | None] = {}
+    gone: bool = False
 
 
 class WorkerMemory(msgspec.Struct, frozen=True, tag="worker_memory"):

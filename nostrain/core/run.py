@@ -10,7 +10,7 @@ import msgspec
 from nostrain.core.bounds import manifest_problem
 from nostrain.core.rounds.epoch import anchor_of
 from nostrain.core.rows import Replica, Round, Run
-from nostrain.core.timing import deadlines
+from nostrain.core.timing import HEAR_S, YOUNG_S, deadlines
 from nostrain.core.transaction import Transaction
 from nostrain.core.waiting import Orphan
 from nostrain.errors import RemoteProtocolError
@@ -19,7 +19,7 @@ from nostrain.protocol.footprint import as_memory, evaluation_needs, needed_byte
 from nostrain.protocol.limits import MAX_ENROLLED, MAX_TOKENS_PER_S, MAX_VALIDATORS
 from nostrain.protocol.manifest import BlobRef, RunManifest
 from nostrain.protocol.messages import Announcement, Enrolment, Message
-from nostrain.units import EventId, Pubkey
+from nostrain.units import EventId, Pubkey, UnixTime
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -69,7 +69,8 @@ def fold_manifest(tx: Transaction, message: Message, manifest: RunManifest) -> N
         state_id = initial_state_id(manifest.root)
         tx.put("run", Run(id=message.id, coordinator=message.author, manifest=manifest, head=message.id, state_id=state_id))
         if me.replicates:
-            tx.put("replica", Replica(head=message.id))
+            hear_s = HEAR_S if message.created_at < tx.now - YOUNG_S else 0
+            tx.put("replica", Replica(head=message.id, hear_until=UnixTime(tx.now + hear_s)))
         tx.note("info", "runs_joined", f"run {manifest.name} ({message.id[:8]}) by {message.author[:8]}: {manifest.rounds} rounds")
 
 

@@ -152,6 +152,7 @@ class ReplicaState(Enum):
     BOOTING = "booting"
     READY = "ready"
     ADVANCING = "advancing"
+    LEAPING = "leaping"
     DIVERGED = "diverged"
 
 
@@ -247,9 +248,10 @@ WITHDRAWAL: Final[Mapping[Enum, frozenset[Enum]]] = {
     W.FAILED: frozenset(),
 }
 REPLICA: Final[Mapping[Enum, frozenset[Enum]]] = {
-    C.BOOTING: frozenset({C.READY, C.DIVERGED}),
-    C.READY: frozenset({C.ADVANCING, C.DIVERGED}),
-    C.ADVANCING: frozenset({C.READY, C.DIVERGED}),
+    C.BOOTING: frozenset({C.READY, C.LEAPING, C.DIVERGED}),
+    C.READY: frozenset({C.ADVANCING, C.LEAPING, C.DIVERGED}),
+    C.ADVANCING: frozenset({C.READY, C.LEAPING, C.DIVERGED}),
+    C.LEAPING: frozenset({C.BOOTING, C.READY, C.DIVERGED}),
     C.DIVERGED: frozenset(),
 }
 SUSPICION: Final[Mapping[Enum, frozenset[Enum]]] = {

@@ -10,7 +10,7 @@ import msgspec
 
 from nostrain.core.escrow.rows import Dues
 from nostrain.core.fraud.dispute_rows import Suspicion
-from nostrain.core.rows import NodeState, Round, Run, Started, WorkerMemory
+from nostrain.core.rows import NodeState, Replica, Round, Run, Started, WorkerMemory
 from nostrain.core.transaction import Transaction
 from nostrain.core.treasury.opening_rows import Opening, Openings
 from nostrain.core.treasury.withdrawal_rows import Withdrawal
@@ -24,6 +24,10 @@ MEASURE_S: Final = 10
 """So long does a worker's first enrolment wait for its speed; when that is known later, it is said later."""
 CATCH_UP_S: Final = 45
 """After a start, so long may it take until the relays have told what we missed: nothing is given up before."""
+YOUNG_S: Final = 60
+"""A run whose manifest is older has a history."""
+HEAR_S: Final = 10
+"""Whoever joins such a run first hears for so long what relays have of it: it may not need the first checkpoint (docs/adr/0061)."""
 BLOCK_S: Final = 600
 DAY_S: Final = 86_400
 SAFETY_BLOCKS: Final = 24
@@ -138,6 +142,10 @@ def moments(state: NodeState) -> Iterator[int]:
         yield started.at + CATCH_UP_S + 1
     if not isinstance(run, Run):
         return
+    replica = state.rows.get("replica")
+    if isinstance(replica, Replica):
+        yield replica.hear_until
+        yield from (at for at in replica.passed.values() if at is not None)
     memory = state.rows.get("worker")
     if isinstance(memory, WorkerMemory) and memory.measuring is not None:
         yield memory.measuring + MEASURE_S + 1

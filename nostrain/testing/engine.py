@@ -52,14 +52,18 @@ _NOISE: Final = 0.03
 _WEIGHT: Final = 65_536
 _SE: Final = 1_000
 _SHARDS: Final = 12
+_WEIGHTS: Final = "0" * 2048
+"""As much as some eight deltas: catching up delta by delta is the cheaper way for a while."""
 
 
 class Checkpoint(msgspec.Struct, frozen=True, tag="nostrain-stub-checkpoint"):
-    """The model after `steps` outer steps, in state `state` (hex32); `before` is the digest of the file that the last one was taken from."""
+    """The model after `steps` outer steps, in state `state` (hex32); `before` is the digest of the file that the last one was taken from. Nobody
+    looks at its weights, but they have to be transferred."""
 
     state: str
     steps: int
     before: str = ""
+    weights: str = _WEIGHTS
 
 
 class Delta(msgspec.Struct, frozen=True, tag="nostrain-stub-delta"):

@@ -40,7 +40,7 @@ from nostrain.hashes import sha256_hex
 from nostrain.protocol import messages as m
 from nostrain.protocol.dataset import DatasetManifest, Shard
 from nostrain.protocol.jobs import AggregateJob, AggregateResult, InspectJob, InspectResult, ValidationJob, ValidationResult
-from nostrain.protocol.manifest import BlobRef
+from nostrain.protocol.manifest import BlobRef, RunManifest
 from nostrain.units import Digest, UnixTime
 from nostrain.wire.messages import draft, read_message_untrusted
 from tests.core.actors import EXAMPLES
@@ -73,7 +73,11 @@ class Node(Readable):
 
     def hear(self, messages: Iterable[m.Message]) -> Node:
         for message in messages:
+            now = self.now
+            if isinstance(message.body, RunManifest):  # who hears of a run later than it was made waits first (test_leap)
+                self.now = message.created_at
             self.take(Received(message))
+            self.now = now
             self.work()
         return self
 

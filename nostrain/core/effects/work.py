@@ -34,13 +34,15 @@ class Draw(EffectBase, frozen=True, tag="draw"):
 
 
 class Fetch(EffectBase, frozen=True, tag="fetch"):
-    """Bring a blob to this machine. With `must`, wrong bytes are only one source's fault: other sources are asked until one is right."""
+    """Bring a blob to this machine. With `must`, wrong bytes are only one source's fault: other sources are asked until one is right. With `spare` there
+    is another way to what it brings: it fails when nobody has served it in a few attempts."""
 
     blob: BlobRef
     whose: str = ""
     must: bool = False
     author: Pubkey | None = None
     """Who published it: its list of servers is asked for when the blob's own URLs fail."""
+    spare: bool = False
 
 
 class FetchDataset(EffectBase, frozen=True, tag="fetch_dataset"):

@@ -1,8 +1,8 @@
 """Effect runners: each turns one effect into its outcome through one port. `perform` is the only entry.
 
 `Unavailable` is retried with backoff for as long as the effect is listed; a remote's protocol error becomes `Failed`; an unknown outcome is
-asked for again, never acted on. No timeout wraps a money effect: cancelling one means that its outcome is unknown. Nothing is given up here:
-when something is too late follows from the round's deadlines, which the machines watch; they withdraw the effect then.
+asked for again, never acted on. No timeout wraps a money effect: cancelling one means that its outcome is unknown. Nothing is given up here but
+what is `spare`: when something is too late follows from the round's deadlines, which the machines watch; they withdraw the effect then.
 """
 
 from __future__ import annotations
@@ -61,14 +61,17 @@ Perform = Callable[[Effect, Ports], Awaitable[Outcome]]
 
 FIRST_BACKOFF_S = 0.25
 LAST_BACKOFF_S = 30.0
+SPARE_ATTEMPTS = 5
+"""Of a fetch that the machines can do without."""
 WARN_FROM_S = 4.0
 """From this backoff on, a failure is worth a warning."""
 
 
 async def perform(effect: Effect, ports: Ports) -> Outcome:
     """Run `effect` to its outcome, however long that takes. Raises only LocalProtocolError, ConfigError and what is a bug."""
-    backoff = FIRST_BACKOFF_S
+    backoff, attempts = FIRST_BACKOFF_S, 0
     while True:
+        attempts += 1
         try:
             return await once(effect, ports)
         except RemoteProtocolError as error:
@@ -77,6 +80,8 @@ async def perform(effect: Effect, ports: Ports) -> Outcome:
             reason = str(error)
         except (Unavailable, OutcomeUnknown) as error:
             reason = str(error)
+        if isinstance(effect, Fetch) and effect.spare and attempts >= SPARE_ATTEMPTS:
+            return Failed(reason)
         level = logging.INFO if backoff < WARN_FROM_S else logging.WARNING
         log.log(level, "%s: %s; again in %.1f s", effect.id[:80], reason, backoff)
         await trio.sleep(backoff)
