@@ -52,7 +52,7 @@ class BlobsConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     `url`: what the world calls our own server, if not by the address it is bound to.
 
     `pay_sat` is the most that is paid to another server for one download or upload. `keep_deltas`: whether the server keeps the deltas of old
-    rounds, which everybody needs who joins later. `follow`: whether a server without another role follows the run of [join], so that it takes
+    rounds, which everybody needs who repeats the run from its first checkpoint. `follow`: whether a server without another role follows the run of [join], so that it takes
     what its workers upload, and knows what is still needed.
     """
 
