@@ -2,7 +2,8 @@
 is left refers to them. What to remove is an effect like any other, listed until it is done.
 
 The first checkpoint, the dataset and its shards stay, and in an archive the deltas: without those that results used nobody could repeat the
-run, and who joins later would depend on checkpoints alone. It keeps the refused ones too: whoever reveals a used delta once more, to have it refused, must not get it removed.
+run, and who joins later would depend on checkpoints alone. It keeps the refused ones too: whoever reveals a used delta once more, to have it
+refused, must not get it removed.
 """
 
 from __future__ import annotations
