@@ -42,9 +42,9 @@ def audit(path: Path | None, out: Path | None = None, *, relays: Sequence[str] =
 
     Proofs are written to `out`. Raises click.ClickException when a file cannot be read or written, or no run is named for the relays.
     """
-    events, claims, refused = _read(path) if path is not None else ([], [], [])
+    events, claims, refused = read_events(path) if path is not None else ([], [], [])
     if relays:
-        events += _fetch(relays, run)
+        events += fetch_events(relays, run)
     shown = {encode_proof(proof): check_proof(proof) for proof in find_proofs(events)}
     for number, proof in claims:
         try:
@@ -79,7 +79,7 @@ def _decoded(lines: Iterable[bytes]) -> Iterator[tuple[bytes, Proof]]:
         yield line, parse_proof_untrusted(line)
 
 
-def _fetch(relays: Sequence[str], run: str) -> list[Event]:
+def fetch_events(relays: Sequence[str], run: str) -> list[Event]:
     """The run's events from the relays. Imports the network only now: reading a file needs none."""
     import trio
 
@@ -93,7 +93,7 @@ def _fetch(relays: Sequence[str], run: str) -> list[Event]:
         raise click.ClickException(str(error)) from None
 
 
-def _read(path: Path) -> tuple[list[Event], list[tuple[int, Proof]], list[tuple[int, str]]]:
+def read_events(path: Path) -> tuple[list[Event], list[tuple[int, Proof]], list[tuple[int, str]]]:
     """Events, claimed proofs with their line, refused lines with the reason."""
     events: list[Event] = []
     claims: list[tuple[int, Proof]] = []

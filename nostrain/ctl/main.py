@@ -10,6 +10,7 @@ import click
 
 import nostrain
 from nostrain.ctl.data import data
+from nostrain.ctl.model import model
 from nostrain.ctl.options import CONTROL, FOLDER, as_json, relays, show_json
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def main() -> None:
 
 
 main.add_command(data)
+main.add_command(model)
 
 
 @main.command(short_help="Train on this machine, as separate processes on loopback.")
@@ -63,6 +65,9 @@ main.add_command(data)
 @click.option("--cheaters", default="", metavar="NAME,…", help=CHEATERS)
 @click.option("--keep", type=FOLDER, default=None, help="Empty folder to keep everything in: configs, logs, journals, checkpoints.")
 @click.option(
+    "--export", type=click.Path(path_type=Path), default=None, help="Write the trained model into this new folder, for from_pretrained."
+)
+@click.option(
     "--json",
     "json_path",
     type=click.Path(path_type=Path, dir_okay=False),
@@ -87,6 +92,7 @@ def devnet(
     engines: str,
     cheaters: str,
     keep: Path | None,
+    export: Path | None,
     json_path: Path | None,
     reference: bool,
 ) -> None:
@@ -117,7 +123,7 @@ def devnet(
         engines=kinds,
         cheaters=cheats,
     )
-    sys.exit(run(options, keep=keep, json_path=json_path, with_reference=reference))
+    sys.exit(run(options, keep=keep, json_path=json_path, with_reference=reference, export=export))
 
 
 @main.command()

@@ -14,6 +14,7 @@ import trio
 
 from nostrain.daemon.status import metrics
 from nostrain.errors import ConfigError, RemoteProtocolError, Unavailable
+from nostrain.protocol.export import RunModel
 from nostrain.wire.control import MAX_LINE, Answer, ChannelPlan, Earnings, LedgerPage, Request, Status, Wallet, parse_request_untrusted
 
 log = logging.getLogger("nostrain.control")
@@ -26,7 +27,7 @@ MAX_PATH = 107
 
 
 class Control:
-    """Answers requests with what `status`, `wallet`, `earnings`, `ledger` and `plan` return; `stop` is set when someone asks the daemon to end."""
+    """Answers requests with what `status`, `wallet`, `earnings`, `ledger`, `plan` and `model` return; `stop` is set when someone asks the daemon to end."""
 
     def __init__(
         self,
@@ -35,8 +36,9 @@ class Control:
         earnings: Callable[[], Awaitable[Earnings]] | None = None,
         ledger: Callable[[int], Awaitable[LedgerPage]] | None = None,
         plan: Callable[[int, int], ChannelPlan] | None = None,
+        model: Callable[[], Awaitable[RunModel]] | None = None,
     ) -> None:
-        self._status, self._wallet, self._earnings, self._ledger, self._plan = status, wallet, earnings, ledger, plan
+        self._status, self._wallet, self._earnings, self._ledger, self._plan, self._model = status, wallet, earnings, ledger, plan, model
         self._sessions = 0
         self.stop = trio.Event()
 
@@ -90,13 +92,15 @@ class Control:
                 return Answer(earnings=await self._earnings())
             case "ledger" if self._ledger is not None:
                 return Answer(ledger=await self._ledger(request.start))
+            case "model" if self._model is not None:
+                return Answer(model=await self._model())
             case "metrics":
                 return Answer(metrics=metrics(self._status()))
             case "stop":
                 self.stop.set()
                 return Answer(stopping=True)
             case other:
-                return Answer(error=f"no method {other[:40]!r}; there are status, wallet, plan, earnings, ledger, metrics and stop")
+                return Answer(error=f"no method {other[:40]!r}; there are status, wallet, plan, earnings, ledger, model, metrics and stop")
 
 
 def bind(path: Path) -> trio.socket.SocketType:

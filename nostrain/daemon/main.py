@@ -100,7 +100,7 @@ async def run(config: DaemonConfig, runner: Perform | None = None) -> None:
     """Serve until told to stop; a signal that comes during the start is obeyed after it. `runner`: as in `Runtime`."""
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with open_node(config, runner) as node, trio.open_nursery() as nursery:
-            control = Control(node.status, node.wallet, node.earnings, node.ledger, node.plan)
+            control = Control(node.status, node.wallet, node.earnings, node.ledger, node.plan, node.model)
             await nursery.start(control.serve, config.control_path)
             if node.runtime is not None:
                 nursery.start_soon(node.runtime.run)

@@ -14,12 +14,14 @@ from nostrain.core.treasury.liquidity import KEY, held_up, warnings
 from nostrain.core.treasury.liquidity_rows import LightningNode
 from nostrain.daemon.billboard import Billboard
 from nostrain.daemon.channel_plan import channel_plan
+from nostrain.daemon.held_model import run_model, with_tokenizer
 from nostrain.daemon.runtime import Runtime, outstanding_ids
 from nostrain.daemon.wallet import earnings, read_wallet
 from nostrain.engine import EngineProcess
 from nostrain.errors import Unavailable
 from nostrain.lightning.rpc import Rpc
 from nostrain.nostr.pool import RelayPool
+from nostrain.protocol.export import RunModel
 from nostrain.protocol.footprint import evaluation_needs, needed_bytes
 from nostrain.units import Pubkey
 from nostrain.wire.control import ChannelPlan, Earnings, LedgerPage, LightningStatus, MemoryStatus, RunStatus, Status, Wallet
@@ -103,6 +105,12 @@ class Node:
         """The ledger from sequence number `start`, as far as it fits into an answer."""
         found = await self.runtime.ledger(start, PAGE + 1) if self.runtime else ()
         return LedgerPage(found[:PAGE], more=len(found) > PAGE)
+
+    async def model(self) -> RunModel:
+        """The model's state that `nostrain-ctl model export` takes out. Raises Unavailable when there is none."""
+        if self.runtime is None:
+            return run_model(NodeState())
+        return await with_tokenizer(run_model(self.runtime.state), self.runtime)
 
     def counters(self) -> dict[str, int]:
         """Counters of the machines, and of the relay connections under `relay …`."""

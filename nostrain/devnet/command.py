@@ -17,12 +17,12 @@ import trio
 from rich.console import Console
 
 from nostrain.devnet import cheated, purse, reference, report, table
-from nostrain.devnet.export import export_model
+from nostrain.devnet.export import export_to
 from nostrain.devnet.layout import Options, cheats_of, longest_socket
 from nostrain.devnet.regtest.programs import missing
 from nostrain.devnet.supervisor import Devnet, cancelled_by_signals, open_devnet
 from nostrain.errors import ConfigError, NostrainError, Unavailable
-from nostrain.protocol.dataset import MANIFEST_FILE, TOKENIZER_FILE, DatasetManifest
+from nostrain.protocol.dataset import MANIFEST_FILE, DatasetManifest
 from nostrain.protocol.engines import EngineKind
 
 EXIT_FAILED = 1
@@ -41,23 +41,24 @@ class Outputs:
     keep: bool
     json_path: Path | None = None
     with_reference: bool = False
+    export: Path | None = None
 
 
-def run(options: Options, *, keep: Path | None, json_path: Path | None, with_reference: bool) -> int:
+def run(options: Options, *, keep: Path | None, json_path: Path | None, with_reference: bool, export: Path | None = None) -> int:
     """Run to the end; the process's exit code. After a failure everything is kept, and the person is told where."""
     root = keep.absolute() if keep is not None else Path(tempfile.mkdtemp(prefix="nostrain-devnet-"))
-    problem = usage_problem(options, root, json_path)
+    problem = usage_problem(options, root, json_path, export)
     if problem is not None:
         print(f"nostrain-ctl devnet: {problem}", file=sys.stderr)
         code = EXIT_USAGE
     else:
-        code = trio.run(supervise, options, Outputs(root, keep is not None, json_path, with_reference))
+        code = trio.run(supervise, options, Outputs(root, keep is not None, json_path, with_reference, export))
     if keep is None and code != EXIT_FAILED:
         shutil.rmtree(root, ignore_errors=True)
     return code
 
 
-def usage_problem(options: Options, root: Path, json_path: Path | None) -> str | None:
+def usage_problem(options: Options, root: Path, json_path: Path | None, export: Path | None = None) -> str | None:
     """What would only fail after minutes of work, found before it begins. Makes the folder `root`."""
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -92,6 +93,10 @@ def usage_problem(options: Options, root: Path, json_path: Path | None) -> str |
         return f"{root}: too long for the control sockets in it, {limit}; choose a shorter --keep or TMPDIR"
     if json_path is not None and not os.access(json_path.absolute().parent, os.W_OK):
         return f"--json {json_path}: its folder is not there or cannot be written"
+    if export is not None and os.path.lexists(export):
+        return f"--export {export}: is there already; nothing is overwritten"
+    if export is not None and not os.access(export.absolute().parent, os.W_OK):
+        return f"--export {export}: its folder is not there or cannot be written"
     return None
 
 
@@ -145,11 +150,9 @@ async def main_job(options: Options, outputs: Outputs, tell: Callable[[str], Non
     if outputs.with_reference and problem is None:
         tell("repeating the run in one process")
         extra["reference"] = await reference.compare(devnet.observer, data_folders(root, options), root / "reference")
-    if outputs.keep:
-        model = export_model(devnet.observer, root / "coordinator" / "blobs", root / "model")
-        extra["model"] = None if model is None else str(model)
-        if model is not None and options.dataset is not None and (options.dataset / TOKENIZER_FILE).is_file():
-            shutil.copyfile(options.dataset / TOKENIZER_FILE, model / TOKENIZER_FILE)
+    wanted = ([outputs.export] if outputs.export else []) + ([root / "model"] if outputs.keep else [])
+    made = export_to(wanted, devnet.observer, root / "coordinator" / "blobs")
+    extra["model"] = str(made[0]) if made else None
     return conclude(devnet, extra, problem, outputs)
 
 

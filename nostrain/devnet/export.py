@@ -1,40 +1,64 @@
-"""The trained model as a folder that `LlamaForCausalLM.from_pretrained` opens: `config.json` and `model.safetensors`. Needs no tensors."""
+"""The trained model out of a devnet: what its last result says, and where the coordinator's store has it."""
 
 from __future__ import annotations
 
-import shutil
-from hashlib import file_digest
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
+
 from nostrain.devnet.observer import Observer
-from nostrain.errors import Unavailable
-from nostrain.protocol.hf_config import config_json
+from nostrain.errors import NostrainError, Unavailable
+from nostrain.learning.export.folder import export_model
+from nostrain.protocol.dataset import DatasetManifest
+from nostrain.protocol.export import ExportModel, ModelState, RunModel, Vocabulary
 from nostrain.protocol.manifest import BlobRef
+from nostrain.protocol.messages import Result
 
 
-def export_model(observer: Observer, blobs: Path, folder: Path) -> Path | None:
-    """Make `folder` from the checkpoint of the last result, found in the blob store `blobs`; None when no round was closed.
+def export_to(folders: Sequence[Path], observer: Observer, blobs: Path) -> list[Path]:
+    """Make each of `folders` from the last checkpoint; which were made: none when no round was closed. Raises Unavailable, naming the folder."""
+    source = run_model(observer, blobs)
+    if source is None:
+        return []
+    for folder in folders:
+        try:
+            export_model(ExportModel(source, str(folder)))
+        except (NostrainError, OSError) as error:
+            raise Unavailable(f"the last checkpoint cannot be exported to {folder}: {error}") from error
+    return list(folders)
 
-    Raises Unavailable when the checkpoint is not there, or is another than the result says.
-    """
-    checkpoint, run = last_checkpoint(observer), observer.run
-    if checkpoint is None or run is None:
+
+def run_model(observer: Observer, blobs: Path) -> RunModel | None:
+    """The checkpoint of the last result, in the blob store `blobs`; None when no round was closed. Raises Unavailable when that has no dataset."""
+    result, run = last_result(observer), observer.run
+    if result is None or run is None:
         return None
-    folder.mkdir()
-    target = folder / "model.safetensors"
+    manifest = run.manifest
     try:
-        shutil.copyfile(blobs / checkpoint.sha256[:2] / checkpoint.sha256, target)
-        with target.open("rb") as file:
-            digest = file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise Unavailable(f"the last checkpoint cannot be exported: {error}") from error
-    if digest != checkpoint.sha256:
-        raise Unavailable(f"the last checkpoint has the digest {digest[:8]}, the result says {checkpoint.sha256[:8]}")
-    (folder / "config.json").write_text(config_json(run.manifest.model))
-    return folder
+        dataset = msgspec.json.decode(stored(blobs, manifest.dataset).read_bytes(), type=DatasetManifest)
+    except (OSError, msgspec.DecodeError) as error:
+        raise Unavailable(f"the run's dataset cannot be read: {error}") from error
+    tokenizer = None if dataset.tokenizer is None else str(stored(blobs, dataset.tokenizer))
+    return RunModel(
+        run=run.id,
+        name=manifest.name,
+        coordinator=run.coordinator,
+        rounds=manifest.rounds,
+        model=manifest.model,
+        dataset=manifest.dataset.sha256,
+        states=(ModelState(result.round, result.state_id, result.root),),
+        checkpoint=str(stored(blobs, result.checkpoint)),
+        vocabulary=Vocabulary(dataset.separator, dataset.tokenizer, tokenizer),
+    )
 
 
-def last_checkpoint(observer: Observer) -> BlobRef | None:
-    """The checkpoint of the last round that has a result."""
+def last_result(observer: Observer) -> Result | None:
+    """Of the last round that has one."""
     results = [watched.round.result[1] for _, watched in sorted(observer.rounds.items()) if watched.round.result is not None]
-    return results[-1].checkpoint if results else None
+    return results[-1] if results else None
+
+
+def stored(blobs: Path, blob: BlobRef) -> Path:
+    """Where a store keeps a blob."""
+    return blobs / blob.sha256[:2] / blob.sha256

@@ -52,13 +52,13 @@ def write_parts(path: str | os.PathLike[str], parts: Iterable[bytes | memoryview
     return BlobRef(Digest(digest.hexdigest()), size)
 
 
-def header_bytes(tensors: Sequence[TensorSpec]) -> bytes:
-    """The length field and header of the canonical checkpoint of `tensors` (sorted by name)."""
+def header_bytes(tensors: Sequence[TensorSpec], dtype: str = "F32", width: int = 4) -> bytes:
+    """The length field and header of the canonical checkpoint of `tensors` (sorted by name); or of a file with values of another type and width."""
     entries: dict[str, object] = {"__metadata__": {"format": "pt"}}
     offset = 0
     for tensor, size in zip(tensors, tensor_sizes(tensors), strict=True):
-        entries[tensor.name] = {"dtype": "F32", "shape": list(tensor.shape), "data_offsets": [offset, offset + 4 * size]}
-        offset += 4 * size
+        entries[tensor.name] = {"dtype": dtype, "shape": list(tensor.shape), "data_offsets": [offset, offset + width * size]}
+        offset += width * size
     text = json.dumps(entries, separators=(",", ":"), ensure_ascii=True).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(_LENGTH_BYTES, "little") + text
@@ -98,7 +98,7 @@ def stream_checkpoint(
         LocalProtocolError: the parts do not fit the tensors, or a value is not finite; nothing is written then.
         OSError: as `write_bytes`.
     """
-    leaves = _Leaves(tensors)
+    leaves = Leaves(tensors)
 
     def pieces() -> Iterator[bytes | memoryview]:
         yield header_bytes(tensors)
@@ -150,25 +150,36 @@ def map_checkpoint_untrusted(path: str | os.PathLike[str], tensors: Sequence[Ten
 
 
 def checkpoint_root_untrusted(path: str | os.PathLike[str], tensors: Sequence[TensorSpec]) -> Digest:
-    """The Merkle root of a checkpoint that somebody else wrote, read a few MiB at a time, all of which are checked.
+    """The Merkle root of a checkpoint that somebody else wrote. Raises as `read_checkpoint_untrusted`."""
+    leaves = Leaves(tensors)
+    for _, block in read_checkpoint_untrusted(path, tensors):
+        leaves.add(block.data.cast("B"))
+    leaves.end()
+    return leaves.root()
+
+
+def read_checkpoint_untrusted(
+    path: str | os.PathLike[str], tensors: Sequence[TensorSpec]
+) -> Iterator[tuple[TensorSpec, NDArray[np.float32]]]:
+    """The values of a checkpoint that somebody else wrote, in order, a few MiB at a time, each block of one tensor and all of them checked.
 
     Raises:
         RemoteProtocolError: the file is not the canonical checkpoint of `tensors`, or a weight is not finite.
         OSError: the file cannot be read, or shrinks meanwhile.
     """
-    leaves, missing = _Leaves(tensors), 4 * sum(tensor_sizes(tensors))
     with open(path, "rb") as file:
         _check_untrusted(file, tensors)
-        while missing:
-            block = file.read(min(missing, _BLOCK_BYTES))
-            missing -= len(block)
-            if not block or len(block) % 4:
-                raise OSError(f"{path} ended while it was read")
-            if not _all_finite(np.frombuffer(block, "<f4")):
-                raise RemoteProtocolError("checkpoint", "a weight is not finite")
-            leaves.add(memoryview(block))
-    leaves.end()
-    return leaves.root()
+        for tensor, size in zip(tensors, tensor_sizes(tensors), strict=True):
+            missing = 4 * size
+            while missing:
+                read = file.read(min(missing, _BLOCK_BYTES))
+                missing -= len(read)
+                if not read or len(read) % 4:
+                    raise OSError(f"{path} ended while it was read")
+                block = np.frombuffer(read, "<f4")
+                if not _all_finite(block):
+                    raise RemoteProtocolError("checkpoint", "a weight is not finite")
+                yield tensor, block
 
 
 def _check_untrusted(file: BinaryIO, tensors: Sequence[TensorSpec]) -> None:
@@ -195,13 +206,13 @@ def merkle_root(tensors: Sequence[TensorSpec], flat: NDArray[np.float32]) -> Dig
     Leaf: H("nostrain/leaf", SHA256(name) ‖ rank as u32 ‖ dimensions as u64 ‖ SHA256(little-endian data)); node: H("nostrain/node", left ‖ right);
     the last of an odd row moves up as it is.
     """
-    leaves = _Leaves(tensors)
+    leaves = Leaves(tensors)
     leaves.add(np.ascontiguousarray(flat, "<f4").data.cast("B"))
     leaves.end()
     return leaves.root()
 
 
-class _Leaves:
+class Leaves:
     """The leaves of a Merkle root, from data that come in pieces of any size."""
 
     def __init__(self, tensors: Sequence[TensorSpec]) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import msgspec
 
 from nostrain.errors import RemoteProtocolError
+from nostrain.protocol.export import RunModel
 from nostrain.protocol.ledger import LedgerEntry, LedgerTotal
 from nostrain.units import BlockHeight, Digest, EventId, Msat, Pubkey
 
@@ -14,7 +15,7 @@ MAX_LINE: Final = 1 << 20
 
 
 class Request(msgspec.Struct, frozen=True):
-    """`status`, `wallet`, `plan`, `earnings`, `ledger`, `metrics` or `stop`.
+    """`status`, `wallet`, `plan`, `earnings`, `ledger`, `model`, `metrics` or `stop`.
 
     `start`: of the ledger, the sequence number of the first entry wanted. `workers` and `rounds`: of a plan; 0 for what the manifest says.
     """
@@ -203,6 +204,7 @@ class Answer(msgspec.Struct, frozen=True, omit_defaults=True):
     plan: ChannelPlan | None = None
     earnings: Earnings | None = None
     ledger: LedgerPage | None = None
+    model: RunModel | None = None
     metrics: str | None = None
     stopping: bool | None = None
     error: str | None = None
