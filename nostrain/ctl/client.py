@@ -14,11 +14,11 @@ from nostrain.wire.control import MAX_LINE, Answer, Request, parse_answer_untrus
 TIMEOUT_S = 10
 
 
-def call(path: Path, request: Request, timeout_s: float = TIMEOUT_S) -> Answer:
+def call(path: Path, request: Request, timeout_s: float | None = None) -> Answer:
     """The daemon's answer. Ends the command with one line when there is none, or when it is an error."""
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as channel:
-            channel.settimeout(timeout_s)
+            channel.settimeout(timeout_s or TIMEOUT_S)
             channel.connect(str(path))
             channel.sendall(msgspec.json.encode(request) + b"\n")
             data = b""

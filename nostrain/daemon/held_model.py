@@ -16,10 +16,10 @@ import trio
 from nostrain.core.rows import NodeState, Replica, Run
 from nostrain.core.run import located
 from nostrain.core.tables import ReplicaState
-from nostrain.daemon.runtime import Runtime
 from nostrain.daemon.storage import load_state
-from nostrain.errors import NostrainError, RemoteProtocolError, Unavailable
+from nostrain.errors import ConfigError, NostrainError, RemoteProtocolError, Unavailable
 from nostrain.journal.sqlite import SqliteJournal
+from nostrain.ports.blobs import Blobs
 from nostrain.protocol.export import ModelState, RunModel, Vocabulary
 
 PATIENCE_S: Final = 20.0
@@ -49,15 +49,16 @@ def run_model(state: NodeState) -> RunModel:
     )
 
 
-async def with_tokenizer(model: RunModel, runtime: Runtime) -> RunModel:
-    """The same with the path of its tokenizer, which no role needs, so that it is only fetched now; as it is if that takes too long."""
-    run, vocabulary = runtime.state.rows.get("run"), model.vocabulary
+async def held_model(state: NodeState, blobs: Blobs) -> RunModel:
+    """`run_model`, and where its tokenizer is: no role needs that, so that it is only fetched now, and left out if that takes too long."""
+    model = run_model(state)
+    run, vocabulary = state.rows.get("run"), model.vocabulary
     if not isinstance(run, Run) or vocabulary is None or vocabulary.tokenizer is None:
         return model
     blob = located(run, vocabulary.tokenizer)
     try:
         with trio.fail_after(PATIENCE_S):
-            path = await runtime.ports.blobs.get(blob.sha256, blob.urls, blob.size, run.coordinator)
+            path = await blobs.get(blob.sha256, blob.urls, blob.size, run.coordinator)
     except (Unavailable, RemoteProtocolError, OSError, trio.TooSlowError):
         return model
     return with_path(model, vocabulary, path)
@@ -69,12 +70,15 @@ def with_path(model: RunModel, vocabulary: Vocabulary, path: Path) -> RunModel:
 
 
 def of_folder(folder: Path) -> RunModel:
-    """What the data folder of a stopped daemon holds. Raises Unavailable, also when there is no journal; ConfigError when its daemon runs."""
+    """What the data folder of a stopped daemon holds. Raises Unavailable, also when there is no journal, or its daemon runs."""
     path = folder / "journal.sqlite"
     if not path.is_file():
         raise Unavailable(f"{folder}: no journal.sqlite in it; name the data folder of a daemon that follows a run")
-    with SqliteJournal.open(path) as journal:
-        model = run_model(load_state(journal.load()))
+    try:
+        with SqliteJournal.open(path) as journal:
+            model = run_model(load_state(journal.load()))
+    except ConfigError as error:
+        raise Unavailable(f"{folder}: {error.reason}. A running daemon is asked with --control") from error
     vocabulary = model.vocabulary
     if vocabulary is None or vocabulary.tokenizer is None:
         return model

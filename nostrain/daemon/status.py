@@ -14,7 +14,7 @@ from nostrain.core.treasury.liquidity import KEY, held_up, warnings
 from nostrain.core.treasury.liquidity_rows import LightningNode
 from nostrain.daemon.billboard import Billboard
 from nostrain.daemon.channel_plan import channel_plan
-from nostrain.daemon.held_model import run_model, with_tokenizer
+from nostrain.daemon.held_model import held_model, run_model
 from nostrain.daemon.runtime import Runtime, outstanding_ids
 from nostrain.daemon.wallet import earnings, read_wallet
 from nostrain.engine import EngineProcess
@@ -110,7 +110,7 @@ class Node:
         """The model's state that `nostrain-ctl model export` takes out. Raises Unavailable when there is none."""
         if self.runtime is None:
             return run_model(NodeState())
-        return await with_tokenizer(run_model(self.runtime.state), self.runtime)
+        return await held_model(self.runtime.state, self.runtime.ports.blobs)
 
     def counters(self) -> dict[str, int]:
         """Counters of the machines, and of the relay connections under `relay …`."""

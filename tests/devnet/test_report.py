@@ -1,4 +1,4 @@
-"""The report: the JSON that the issue demands, the table, what counts as a failure, the exported model."""
+"""The report: the JSON that the issue demands, the table, what counts as a failure."""
 
 from __future__ import annotations
 
@@ -12,10 +12,7 @@ import pytest
 from rich.console import Console
 
 from nostrain.devnet import report, table
-from nostrain.devnet.export import export_model, last_checkpoint
 from nostrain.devnet.observer import PHASES, Observer
-from nostrain.errors import Unavailable
-from nostrain.hashes import sha256_hex
 from nostrain.units import Digest
 from nostrain.wire import kinds
 from tests.devnet.recorded import ROUNDS, VALIDATORS, WORKERS, Recording, recording
@@ -163,35 +160,3 @@ def test_a_worker_that_came_later_has_empty_cells(recorded: Recording, observer:
     assert table.worker_cell(data["rounds"][0]["workers"].get("worker-3")) == ""
     assert table.worker_names(data) == ["worker-1", "worker-2", "worker-3"]
     assert table.worker_names({"rounds": [{"workers": {"worker-10": 1, "worker-9": 1}}]}) == ["worker-9", "worker-10"]
-
-
-def store_of(recorded: Recording, folder: Path) -> Path:
-    for digest, data in recorded.checkpoints.items():
-        (folder / digest[:2]).mkdir(parents=True, exist_ok=True)
-        (folder / digest[:2] / digest).write_bytes(data)
-    return folder
-
-
-def test_the_last_checkpoint_is_exported(recorded: Recording, observer: Observer, tmp_path: Path) -> None:
-    made = export_model(observer, store_of(recorded, tmp_path / "blobs"), tmp_path / "model")
-    assert made == tmp_path / "model"
-    checkpoint = last_checkpoint(observer)
-    assert checkpoint is not None
-    assert sha256_hex((made / "model.safetensors").read_bytes()) == checkpoint.sha256
-    assert json.loads((made / "config.json").read_text())["model_type"] == "llama"
-
-
-def test_nothing_is_exported_before_a_result(recorded: Recording, tmp_path: Path) -> None:
-    assert export_model(recorded.watched(5)[0], tmp_path, tmp_path / "model") is None
-    assert not (tmp_path / "model").exists()
-
-
-def test_a_checkpoint_that_is_not_there_or_another_is_told(recorded: Recording, observer: Observer, tmp_path: Path) -> None:
-    with pytest.raises(Unavailable, match="cannot be exported"):
-        export_model(observer, tmp_path / "none", tmp_path / "model")
-    blobs = store_of(recorded, tmp_path / "blobs")
-    checkpoint = last_checkpoint(observer)
-    assert checkpoint is not None
-    (blobs / checkpoint.sha256[:2] / checkpoint.sha256).write_bytes(b"other")
-    with pytest.raises(Unavailable, match="has the digest"):
-        export_model(observer, blobs, tmp_path / "again")

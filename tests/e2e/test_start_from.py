@@ -75,10 +75,17 @@ def test_a_pretrained_model_is_tuned_on_signed_data(tmp_path: Path, seed: int) -
     pretrain(dataset, model, VOCABULARY)
     json_path = tmp_path / "report.json"
     options = Options(rounds=2, workers=2, validators=1, seed=seed % 1000, paid=False, dataset=dataset, init=model)
-    code = run(options, keep=tmp_path / "devnet", json_path=json_path, with_reference=True)
+    code = run(options, keep=tmp_path / "devnet", json_path=json_path, with_reference=True, export=tmp_path / "tuned")
     report = json.loads(json_path.read_text())
     assert code == 0, report["faults"]
     assert report["reference"]["match"] is True
     assert report["initial_val_bpb"] < 4, "a fresh model begins at 8.6 bits a token, above 4.3 bits a byte"
     assert report["final_val_bpb"] < report["initial_val_bpb"]
-    assert {path.name for path in (tmp_path / "devnet" / "model").iterdir()} == {"config.json", "model.safetensors", "tokenizer.json"}
+    assert report["model"] == str(tmp_path / "tuned")
+    assert {"config.json", "model.safetensors", "tokenizer.json"} < {path.name for path in (tmp_path / "devnet" / "model").iterdir()}
+    for name in ("coordinator", "worker-2"):
+        folder = ("--data-dir", str(tmp_path / "devnet" / name), "--dataset", str(dataset))
+        done = CliRunner().invoke(main, ["model", "export", str(tmp_path / name), *folder])
+        assert done.exit_code == 0, done.output
+        for path in (tmp_path / "tuned").iterdir():
+            assert (tmp_path / name / path.name).read_bytes() == path.read_bytes()
