@@ -151,7 +151,7 @@ async def main_job(options: Options, outputs: Outputs, tell: Callable[[str], Non
         tell("repeating the run in one process")
         extra["reference"] = await reference.compare(devnet.observer, data_folders(root, options), root / "reference")
     wanted = ([outputs.export] if outputs.export else []) + ([root / "model"] if outputs.keep else [])
-    made = export_to(wanted, devnet.observer, root / "coordinator" / "blobs")
+    made = await export_to(wanted, devnet.observer, root / "coordinator" / "blobs")
     extra["model"] = str(made[0]) if made else None
     return conclude(devnet, extra, problem, outputs)
 

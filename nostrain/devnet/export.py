@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import trio
 
 from nostrain.devnet.observer import Observer
-from nostrain.errors import NostrainError, Unavailable
-from nostrain.learning.export.folder import export_model
+from nostrain.errors import Unavailable
 from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.export import ExportModel, ModelState, RunModel, Vocabulary
 from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Result
 
 
-def export_to(folders: Sequence[Path], observer: Observer, blobs: Path) -> list[Path]:
-    """Make each of `folders` from the last checkpoint; which were made: none when no round was closed. Raises Unavailable, naming the folder."""
+async def export_to(folders: Sequence[Path], observer: Observer, blobs: Path) -> list[Path]:
+    """Make each of `folders` from the last checkpoint; which were made: none when no round was closed. Raises Unavailable, naming the folder.
+
+    Tensors are read in a process of its own. Cancelled, it ends, and leaves no folder that is not whole under its name.
+    """
     source = run_model(observer, blobs)
     if source is None:
         return []
     for folder in folders:
-        try:
-            export_model(ExportModel(source, str(folder)))
-        except (NostrainError, OSError) as error:
-            raise Unavailable(f"the last checkpoint cannot be exported to {folder}: {error}") from error
+        job = msgspec.json.encode(ExportModel(source, str(folder.absolute()))).decode()
+        command = [sys.executable, "-P", "-m", "nostrain.learning.export", job]
+        done = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+        if done.returncode != 0:
+            raise Unavailable(f"the last checkpoint cannot be exported to {folder}: {done.stderr.decode(errors='replace').strip()}")
     return list(folders)
 
 

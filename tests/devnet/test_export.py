@@ -43,17 +43,17 @@ def test_it_is_that_of_the_last_result(recorded: Recording, observer: Observer, 
     assert (found.run, found.model, found.vocabulary) == (run.id, run.manifest.model, Vocabulary(0))
 
 
-def test_before_a_result_there_is_none(recorded: Recording, tmp_path: Path) -> None:
+async def test_before_a_result_there_is_none(recorded: Recording, tmp_path: Path) -> None:
     assert run_model(recorded.watched(5)[0], tmp_path) is None
-    assert export_to([tmp_path / "model"], recorded.watched(5)[0], tmp_path) == []
+    assert await export_to([tmp_path / "model"], recorded.watched(5)[0], tmp_path) == []
     assert not list(tmp_path.iterdir())
 
 
-def test_what_is_not_there_or_no_checkpoint_is_told(recorded: Recording, observer: Observer, tmp_path: Path) -> None:
+async def test_what_is_not_there_or_no_checkpoint_is_told(recorded: Recording, observer: Observer, tmp_path: Path) -> None:
     with pytest.raises(Unavailable, match="the run's dataset cannot be read"):
         run_model(observer, tmp_path / "none")
     with pytest.raises(Unavailable, match=r"cannot be exported to .*model: checkpoint: its header promises"):
-        export_to([tmp_path / "model"], observer, store_of(recorded, tmp_path / "blobs"))
+        await export_to([tmp_path / "model"], observer, store_of(recorded, tmp_path / "blobs"))
     assert not (tmp_path / "model").exists()
 
 
