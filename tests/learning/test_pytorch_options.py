@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -11,12 +13,14 @@ from numpy.typing import NDArray
 
 from nostrain.errors import ConfigError
 from nostrain.learning.__main__ import _options
-from nostrain.learning.engines.base import EngineOptions, Flat, Moments
+from nostrain.learning.engines.base import ADAM_EPSILON, EngineOptions, Flat, Moments, learning_rate
 from nostrain.learning.engines.pytorch.engine import PyTorchEngine, pick_device, pick_dtype
 from nostrain.learning.engines.pytorch.memory import memory_errors
 from nostrain.learning.engines.pytorch.model import TorchModel
 from nostrain.learning.initial import initial_parameters
 from nostrain.protocol.manifest import TrainingSpec
+from nostrain.protocol.tensors import model_tensors
+from nostrain.units import PPM
 
 from .conftest import MODEL
 
@@ -40,6 +44,58 @@ def trained(micro_batch: int = 0, **options: Any) -> tuple[Flat, list[float], Mo
 
 def moved(parameters: Flat) -> NDArray[np.float32]:
     return parameters - START
+
+
+@pytest.mark.parametrize("clip_ppm", [1_000, 1_000_000_000])
+def test_steps_are_those_of_a_loop_by_hand(clip_ppm: int) -> None:
+    """transformers' model, torch's clipping and plain AdamW over its tensors, with gradients that are clipped and that are not."""
+    training = msgspec.structs.replace(TRAINING, clip_ppm=clip_ppm)
+    ours, state = opened(), Moments.fresh(len(START))
+    losses = ours.inner_steps(WINDOWS, training, 0, state)
+
+    theirs = opened()
+    parameters = [torch.nn.Parameter(parameter.detach().clone()) for parameter in theirs.module.parameters()]
+    named = dict(zip((name for name, _ in theirs.module.named_parameters()), parameters, strict=True))
+    optimizer = torch.optim.AdamW(
+        parameters,
+        betas=(training.beta1_ppm / PPM, training.beta2_ppm / PPM),
+        eps=ADAM_EPSILON,
+        weight_decay=training.weight_decay_ppm / PPM,
+    )
+    expected = []
+    for step, batch in enumerate(torch.from_numpy(WINDOWS).split(training.batch_size)):
+        logits = torch.func.functional_call(theirs.module, named, (), {"input_ids": batch[:, :-1]}).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, clip_ppm / PPM)
+        optimizer.param_groups[0]["lr"] = learning_rate(training, step)
+        optimizer.step()
+        expected.append(loss.item())
+    flat = torch.cat([named[tensor.name].detach().flatten() for tensor in model_tensors(MODEL)]).numpy()
+    np.testing.assert_allclose(losses, expected, rtol=1e-5)
+    # AdamW divides by the size of the gradient: where that is nothing but last bits, so is the direction of a step.
+    assert np.quantile(np.abs(ours.read() - flat), 0.999) < 1e-5
+    assert np.abs(moved(flat)).max() > 1e-3
+
+
+def test_nobody_waits_for_the_device_between_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU is given step after step; to ask for a loss or a norm in between would leave it idle."""
+    asked: list[str] = []
+
+    def counted(name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any, **named: Any) -> Any:
+            asked.append(name)
+            return original(*arguments, **named)
+
+        return call
+
+    model = opened()
+    for name in ("item", "tolist", "__float__", "__bool__", "__int__"):
+        monkeypatch.setattr(torch.Tensor, name, counted(name, getattr(torch.Tensor, name)))
+    asked_for = [len(asked) for steps in (1, 3) if model.inner_steps(WINDOWS[: 6 * steps], TRAINING, 0, Moments.fresh(len(START)), 4)]
+    assert asked.count("tolist") == 2, "once in each training"
+    assert asked_for[1] == 2 * asked_for[0], f"more steps, no more questions: {asked}"
 
 
 def test_bfloat16_trains_and_measures_nothing() -> None:

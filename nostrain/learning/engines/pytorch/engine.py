@@ -23,6 +23,8 @@ class PyTorchEngine:
     def __init__(self) -> None:
         torch.set_num_threads(int(os.environ.get(THREADS_VARIABLE, "1")))
         torch.use_deterministic_algorithms(True)
+        # On by default, to show which kernels read memory that nobody wrote: every buffer would be written twice.
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
         torch.set_float32_matmul_precision("highest")  # no TF32: losses are measured in float32
         self.kind: EngineKind = "pytorch"
         self.version = f"pytorch {torch.__version__}"

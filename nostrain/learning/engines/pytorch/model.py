@@ -99,13 +99,11 @@ class TorchModel:
         """As `base.Model.window_losses`."""
         missing = -len(windows) % batch
         padded = torch.from_numpy(np.concatenate([windows, np.repeat(windows[-1:], missing, axis=0)])).to(self.parameters.device)
-        out = []
         with memory_errors(), torch.inference_mode():
-            for at in range(0, len(padded), batch):
-                losses = token_losses(self.module, padded[at : at + batch]).cpu()
-                out.append(losses.to(torch.float64).view(batch, -1).mean(dim=1))
-            means: NDArray[np.float64] = torch.cat(out).numpy()[: len(windows)]
-        return means
+            losses = torch.stack([token_losses(self.module, part) for part in torch.split(padded, batch)]).cpu()
+            means = [part.to(torch.float64).view(batch, -1).mean(dim=1) for part in losses]
+            ours: NDArray[np.float64] = torch.cat(means).numpy()[: len(windows)]
+        return ours
 
     def write(self, flat: Flat) -> None:
         """As `base.Model.write`. By way of copies of blocks: torch warns of memory that may not be written, as a mapped file's."""
