@@ -8,11 +8,12 @@ refused, must not get it removed.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable
 
 import msgspec
 
 from nostrain.core.effects import Discard
+from nostrain.core.mentions import mentioned
 from nostrain.core.rows import Outstanding, Round
 from nostrain.core.transaction import Transaction
 from nostrain.units import Digest, Pubkey
@@ -31,10 +32,10 @@ def forget(tx: Transaction, rounds: list[Round]) -> None:
         left |= dict.fromkeys(leavings(round_, me.archive))
         owners |= dict.fromkeys(round_.announcement.workers)
     rows = [row for row in tx.result().rows.values() if not (isinstance(row, Outstanding) and isinstance(row.effect, Discard))]
-    text = b"\n".join(map(msgspec.json.encode, rows))
+    named = mentioned(rows)
     last = max(round_.announcement.round for round_ in rounds)
-    blobs = tuple(digest for digest in left if digest.encode() not in text)
-    names = work_files(text, me.work_dir)
+    blobs = tuple(digest for digest in left if digest not in named.digests)
+    names = work_files(named.texts, me.work_dir)
     tx.emit(Discard(KEY, f"{last:05d}", blobs=blobs, owners=tuple(owners), folder=me.work_dir, last=last, keep=names))
 
 
@@ -56,7 +57,7 @@ def leavings(round_: Round, archive: bool) -> list[Digest]:
     return deltas if round_.result is None else [round_.result[1].checkpoint.sha256, *deltas]
 
 
-def work_files(text: bytes, folder: str) -> tuple[str, ...]:
-    """Names of the files in the work folder that the rows, written as JSON, mention."""
-    prefix = re.escape(msgspec.json.encode(f"{folder}/")[1:-1])
-    return tuple(sorted({name.decode() for name in re.findall(prefix + rb"([\w.-]+)", text)}))
+def work_files(texts: Iterable[str], folder: str) -> tuple[str, ...]:
+    """Names of the files in the work folder that `texts` mention: what stands after the folder, up to the next slash."""
+    prefix = f"{folder}/"
+    return tuple(sorted({text.removeprefix(prefix).partition("/")[0] for text in texts if text.startswith(prefix)} - {""}))

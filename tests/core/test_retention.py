@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from nostrain.core.effects import Discard, Fetch, Ok
-from nostrain.core.retention import leavings, work_files
+from nostrain.core.retention import leavings
 from nostrain.core.rows import NodeState, Outstanding, Replica, Round, WorkerMemory
 from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Result, Reveal
@@ -97,10 +97,3 @@ def test_who_only_listens_has_nothing_to_remove() -> None:
     node.state = NodeState({**node.state.rows, "node": node.identity})
     node.hear(rounds(20))
     assert not node.asks(Discard)
-
-
-def test_names_are_found_whatever_the_folder_is_called() -> None:
-    for folder in ("/work", '/a "b" \\ c', "/ärger"):
-        row = WorkerMemory(f"{folder}/00001-aabb.state")
-        assert work_files(msgspec.json.encode(row), folder) == ("00001-aabb.state",)
-        assert work_files(msgspec.json.encode(row), "/elsewhere") == ()
