@@ -28,8 +28,9 @@ INDEX: Final = "model.safetensors.index.json"
 SINGLE: Final = "model.safetensors"
 MAX_HEADER: Final = 100 << 20
 _TYPES: Final = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
-_SPARE: Final = ("lm_head.weight",)
-"""What a file may have besides: the output layer of a model whose layer is tied to the embeddings."""
+_EMBEDDINGS: Final = "model.embed_tokens.weight"
+_HEAD: Final = "lm_head.weight"
+"""What a file may have besides, or instead of the embeddings: the output layer of a model whose layer is tied to them."""
 
 
 def load_pretrained(folder: Path) -> tuple[ModelSpec, Flat]:
@@ -43,7 +44,7 @@ def load_pretrained(folder: Path) -> tuple[ModelSpec, Flat]:
     tensors = model_tensors(spec)
     flat = np.empty(sum(tensor_sizes(tensors)), np.float32)
     places, opened = _places(folder), dict[str, _File]()
-    unknown = sorted(set(places) - {tensor.name for tensor in tensors} - {*_SPARE})
+    unknown = sorted(set(places) - {tensor.name for tensor in tensors} - {_HEAD})
     unknown = [name for name in unknown if not name.endswith(".rotary_emb.inv_freq")]
     if unknown:
         raise LocalProtocolError(
@@ -51,12 +52,14 @@ def load_pretrained(folder: Path) -> tuple[ModelSpec, Flat]:
         )
     at = 0
     for tensor, size in zip(tensors, tensor_sizes(tensors), strict=True):
-        if tensor.name not in places:
+        tied = tensor.name == _EMBEDDINGS and spec.tie_word_embeddings
+        stored = _HEAD if tied and _EMBEDDINGS not in places and _HEAD in places else tensor.name
+        if stored not in places:
             raise LocalProtocolError(f"{folder}: no tensor {tensor.name}, which config.json asks for")
-        name = places[tensor.name]
+        name = places[stored]
         if name not in opened:
             opened[name] = _File(folder / name)
-        opened[name].read(tensor.name, tensor.shape, flat[at : at + size])
+        opened[name].read(stored, tensor.shape, flat[at : at + size])
         at += size
     return spec, canonical_zero(flat)
 
@@ -117,15 +120,17 @@ class _File:
 
 
 def _places(folder: Path) -> dict[str, str]:
-    """Which file each tensor is in."""
-    if (folder / INDEX).is_file():
-        found = _json(folder / INDEX).get("weight_map")
-        if not isinstance(found, dict) or not all(isinstance(name, str) and Path(name).name == name for name in found.values()):
-            raise LocalProtocolError(f"{folder / INDEX}: it has no weight_map of files in this folder")
-        return found
-    if not (folder / SINGLE).is_file():
+    """Which file each tensor is in. Where there are both, the one file counts, as for transformers."""
+    if (folder / SINGLE).is_file():
+        return dict.fromkeys(_File(folder / SINGLE).names(), SINGLE)
+    if not (folder / INDEX).is_file():
         raise LocalProtocolError(f"{folder}: neither {SINGLE} nor {INDEX}; other formats are not read")
-    return dict.fromkeys(_File(folder / SINGLE).names(), SINGLE)
+    found = _json(folder / INDEX).get("weight_map")
+    if not isinstance(found, dict) or not all(isinstance(name, str) and Path(name).name == name for name in found.values()):
+        raise LocalProtocolError(f"{folder / INDEX}: it has no weight_map of files in this folder")
+    if missing := next((name for name in found.values() if not (folder / name).is_file()), None):
+        raise LocalProtocolError(f"{folder}: {missing} is not there, which {INDEX} names")
+    return found
 
 
 def _json(path: Path) -> Mapping[str, Any]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final, cast
+from typing import Any, Final, Literal, cast
+
+import msgspec
 
 from nostrain.errors import LocalProtocolError
 from nostrain.protocol.manifest import ModelSpec, RopeScaling
@@ -13,6 +15,11 @@ from nostrain.units import PPM
 
 _PPB: Final = 1_000_000_000
 _CLASSES: Final = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwen3": "Qwen3ForCausalLM"}
+_READ_AS: Final[dict[str, Literal["llama", "qwen2", "qwen3"]]] = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3", "mistral": "llama"}
+"""What a `model_type` is computed as: a Mistral that sees its whole context is a Llama."""
+_BIASED: Final = ("llama", "qwen3")
+_DEFAULTS: Final[dict[str, dict[str, Any]]] = {"mistral": {"sliding_window": 4096, "num_key_value_heads": 8}, "qwen3": {"head_dim": 128}}
+"""Of transformers' configurations, where they are not those of all."""
 _SIZES: Final = (
     "hidden_size",
     "intermediate_size",
@@ -44,6 +51,8 @@ def hf_config(model: ModelSpec) -> dict[str, Any]:
     }
     if model.rope_scaling is not None:
         fields["rope_scaling"] = _scaling(model.rope_scaling)
+    if model.architecture == "llama":
+        fields["mlp_bias"] = model.gate_biased
     return fields if model.architecture == "qwen2" else fields | {"attention_bias": model.attention_bias}
 
 
@@ -53,37 +62,65 @@ def config_json(model: ModelSpec) -> str:
 
 
 def model_spec(config: Mapping[str, Any]) -> ModelSpec:
-    """The model that a `config.json` describes, written by any version of transformers.
+    """The model that a `config.json` describes, written by any version of transformers; where versions differ, as transformers 5 reads it.
 
     Raises:
         LocalProtocolError: a field is missing or wrong, or the model is none that this version trains. It says which.
     """
     kind = config.get("model_type")
-    if kind not in _CLASSES:
-        raise LocalProtocolError(f"config.json: model_type {kind!r} is not one of {', '.join(_CLASSES)}")
-    if config.get("hidden_act", "silu") != "silu" or config.get("mlp_bias") or config.get("use_sliding_window"):
-        raise LocalProtocolError("config.json: another activation than silu, mlp_bias or use_sliding_window are not supported")
+    if kind not in _READ_AS:
+        raise LocalProtocolError(f"config.json: model_type {kind!r} is not one of {', '.join(_READ_AS)}")
+    config = _DEFAULTS.get(kind, {}) | dict(config)
     try:
+        if (unsupported := _unsupported(config)) is not None:
+            raise LocalProtocolError(f"config.json: {unsupported}")
         rope = _rope(config)
         spec = ModelSpec(
             **{name: int(config[name]) for name in _SIZES},
             num_key_value_heads=int(config.get("num_key_value_heads") or config["num_attention_heads"]),
             rope_theta=_whole(rope["rope_theta"], 1),
             tie_word_embeddings=bool(config.get("tie_word_embeddings", False)),
-            architecture=kind,
+            architecture=_READ_AS[kind],
             head_dim=int(config.get("head_dim") or 0),
             rms_norm_eps_ppb=_whole(config.get("rms_norm_eps", 1e-6), _PPB),
-            attention_bias=bool(config.get("attention_bias", False)) and kind != "qwen2",
+            attention_bias=bool(config.get("attention_bias", False)) and kind in _BIASED,
             rope_scaling=_rope_scaling(rope),
+            mlp_bias=(bool(config.get("mlp_bias", False)) and kind == "llama") or msgspec.UNSET,
         )
-    except (KeyError, TypeError, ValueError, OverflowError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError, AttributeError) as error:
         raise LocalProtocolError(f"config.json: {type(error).__name__}: {error}") from error
     if (problem := model_problem(spec)) is not None:
         raise LocalProtocolError(f"config.json: {problem}")
     return spec
 
 
+def _unsupported(config: Mapping[str, Any]) -> str | None:
+    """What this model does that ours cannot, or None."""
+    if (activation := config.get("hidden_act", "silu")) not in ("silu", "swish"):
+        return f"hidden_act {activation!r}; only silu is supported"
+    if config.get("quantization_config"):
+        return "the weights are quantized; take the checkpoint that they were made of"
+    if config.get("partial_rotary_factor") not in (None, 1):
+        return "partial_rotary_factor is not supported"
+    return "attention to a sliding window is not supported" if _windowed(config) else None
+
+
+def _windowed(config: Mapping[str, Any]) -> bool:
+    """Whether a layer sees less than the whole context."""
+    window, layers = config.get("sliding_window"), config.get("layer_types")
+    if config["model_type"] == "llama":
+        return False
+    if layers is not None and config["model_type"] != "mistral":
+        return any(kind != "full_attention" for kind in layers)
+    if window is None or int(window) >= int(config["max_position_embeddings"]):
+        return False
+    first = 0 if config["model_type"] == "mistral" else int(config.get("max_window_layers", 28))
+    return bool(config.get("use_sliding_window", config["model_type"] == "mistral")) and first < int(config["num_hidden_layers"])
+
+
 def _scaling(rope: RopeScaling) -> dict[str, Any]:
+    if rope == _linear(rope.factor_ppm):
+        return {"rope_type": "linear", "factor": rope.factor_ppm / PPM}
     return {
         "rope_type": "llama3",
         "factor": rope.factor_ppm / PPM,
@@ -93,9 +130,14 @@ def _scaling(rope: RopeScaling) -> dict[str, Any]:
     }
 
 
+def _linear(factor_ppm: int) -> RopeScaling:
+    """All frequencies are divided: the longest wave of a context of 1 is shorter than any there is."""
+    return RopeScaling(factor_ppm, low_freq_factor_ppm=PPM, high_freq_factor_ppm=2 * PPM, original_max_position_embeddings=1)
+
+
 def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Theta and scaling together, as transformers 5 writes them; before, they were two fields of the top level."""
-    scaling = cast("Mapping[str, Any]", config.get("rope_parameters") or config.get("rope_scaling") or {})
+    """Theta and scaling together, as transformers 5 writes them in `rope_parameters`; before, and where both are there, two fields of the top level."""
+    scaling = cast("Mapping[str, Any]", config.get("rope_scaling") or config.get("rope_parameters") or {})
     return {"rope_theta": config.get("rope_theta", 10_000.0), **scaling}
 
 
@@ -103,8 +145,12 @@ def _rope_scaling(rope: Mapping[str, Any]) -> RopeScaling | None:
     kind = rope.get("rope_type", rope.get("type", "default"))
     if kind == "default":
         return None
+    if rope.get("partial_rotary_factor") not in (None, 1):
+        raise ValueError("partial_rotary_factor is not supported")
+    if kind == "linear":
+        return _linear(_whole(rope["factor"], PPM))
     if kind != "llama3":
-        raise ValueError(f"rope of type {kind!r}; only default and llama3 are supported")
+        raise ValueError(f"rope of type {kind!r}; only default, linear and llama3 are supported")
     return RopeScaling(
         factor_ppm=_whole(rope["factor"], PPM),
         low_freq_factor_ppm=_whole(rope["low_freq_factor"], PPM),

@@ -26,7 +26,10 @@ class BlobRef(msgspec.Struct, frozen=True):
 
 
 class RopeScaling(msgspec.Struct, frozen=True):
-    """Llama 3's stretching of low frequencies (`rope_type` `llama3` in transformers), for contexts beyond `original_max_position_embeddings`."""
+    """Llama 3's stretching of low frequencies (`rope_type` `llama3` in transformers), for contexts beyond `original_max_position_embeddings`.
+
+    With a context of 1 and a low factor of 1 or more every frequency is low: that is `rope_type` `linear`.
+    """
 
     factor_ppm: int
     low_freq_factor_ppm: int
@@ -38,6 +41,7 @@ class ModelSpec(msgspec.Struct, frozen=True):
     """A model of the Llama family as transformers' configurations describe it: `config.json` in integers (`protocol.hf_config`). Weights are float32.
 
     `head_dim` 0: the hidden size shared among the heads. `attention_bias`: q, k, v and o have biases; qwen2 has them in q, k and v in any case.
+    `mlp_bias`: so have the three of the gated layer, in llama alone; a model without need not say it.
     """
 
     hidden_size: int = 128
@@ -54,11 +58,17 @@ class ModelSpec(msgspec.Struct, frozen=True):
     rms_norm_eps_ppb: int = 1_000
     attention_bias: bool = False
     rope_scaling: RopeScaling | None = None
+    mlp_bias: bool | msgspec.UnsetType = msgspec.UNSET
 
     @property
     def head_size(self) -> int:
         """Width of one attention head."""
         return self.head_dim or self.hidden_size // max(1, self.num_attention_heads)
+
+    @property
+    def gate_biased(self) -> bool:
+        """Whether the gated layer has biases."""
+        return self.mlp_bias is True
 
 
 class TensorSpec(msgspec.Struct, frozen=True, array_like=True):

@@ -12,6 +12,7 @@ from nostrain.protocol.manifest import ModelSpec, RopeScaling, TensorSpec
 from nostrain.units import PPM
 
 _BIASED = ("q_proj", "k_proj", "v_proj", "o_proj")
+_GATED = ("down_proj", "gate_proj", "up_proj")
 
 
 def model_problem(spec: ModelSpec) -> str | None:
@@ -28,6 +29,8 @@ def model_problem(spec: ModelSpec) -> str | None:
         return f"an epsilon of {spec.rms_norm_eps_ppb} ppb, or a rope theta of {spec.rope_theta}"
     if spec.architecture == "qwen2" and spec.attention_bias:
         return "qwen2 has no attention_bias to choose"
+    if spec.architecture != "llama" and spec.gate_biased:
+        return f"{spec.architecture} has no mlp_bias"
     return _rope_problem(spec.rope_scaling) if spec.rope_scaling is not None else None
 
 
@@ -77,6 +80,8 @@ def _layer(spec: ModelSpec) -> dict[str, tuple[int, ...]]:
     }
     biased = _BIASED[:3] if spec.architecture == "qwen2" else _BIASED if spec.attention_bias else ()
     shapes |= {f"self_attn.{name}.bias": shapes[f"self_attn.{name}.weight"][:1] for name in biased}
+    if spec.gate_biased:
+        shapes |= {f"mlp.{name}.bias": shapes[f"mlp.{name}.weight"][:1] for name in _GATED}
     if spec.architecture == "qwen3":
         shapes |= {f"self_attn.{name}_norm.weight": (spec.head_size,) for name in ("q", "k")}
     return shapes

@@ -80,6 +80,7 @@ SHORT = TimingSpec(commit_s=1, acknowledge_s=1, reveal_s=1, verdict_s=1, attest_
         ({"model": ModelSpec(rms_norm_eps_ppb=0)}, "an epsilon of 0 ppb"),
         ({"model": ModelSpec(rope_theta=0)}, "a rope theta of 0"),
         ({"model": ModelSpec(architecture="qwen2", attention_bias=True)}, "no attention_bias"),
+        ({"model": ModelSpec(architecture="qwen3", mlp_bias=True)}, "no mlp_bias"),
         ({"model": ModelSpec(rope_scaling=RopeScaling(0, 1, 2, 3))}, "rope scaled by 0 ppm"),
         ({"model": ModelSpec(rope_scaling=RopeScaling(PPM, 2, 2, 3))}, "between 2 and 2 ppm"),
         ({"model": ModelSpec(rope_scaling=RopeScaling(PPM, 1, 2, 0))}, "from 0 positions"),

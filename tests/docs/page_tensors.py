@@ -29,4 +29,4 @@ def holds(condition: str, model: dict[str, Any]) -> bool:
     if condition.startswith("unless"):
         return not model["tie_word_embeddings"]
     words = condition.replace("`", "").split(", ")
-    return words == ["all"] or model["architecture"] in words or ("attention_bias" in words and model["attention_bias"])
+    return words == ["all"] or any(word == model["architecture"] or model.get(word) is True for word in words)

@@ -131,6 +131,7 @@ def test_the_page_names_a_checkpoint_as_we_do(count: int, rng: random.Random, tm
 def test_the_tensors_are_those_of_the_table(family: Literal["llama", "qwen2", "qwen3"], tied: bool, bias: bool) -> None:
     spec = ModelSpec(num_hidden_layers=11, num_key_value_heads=2, tie_word_embeddings=tied, architecture=family)
     spec = msgspec.structs.replace(spec, attention_bias=bias and family != "qwen2")
-    for model in (spec, msgspec.structs.replace(spec, head_dim=24)):
+    gated = msgspec.structs.replace(spec, mlp_bias=bias and family == "llama")
+    for model in (spec, gated, msgspec.structs.replace(spec, head_dim=24)):
         told = page_tensors(msgspec.to_builtins(model))
         assert told == [(tensor.name, tensor.shape) for tensor in model_tensors(model)]

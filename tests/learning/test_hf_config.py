@@ -56,12 +56,12 @@ def test_what_is_left_out_has_the_defaults_of_transformers() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"model_type": "mixtral"}, "model_type 'mixtral' is not one of llama, qwen2, qwen3"),
-        ({"hidden_act": "gelu"}, "another activation than silu"),
-        ({"mlp_bias": True}, "mlp_bias"),
-        ({"use_sliding_window": True}, "use_sliding_window"),
+        ({"model_type": "mixtral"}, "model_type 'mixtral' is not one of llama, qwen2, qwen3, mistral"),
+        ({"hidden_act": "gelu"}, "only silu is supported"),
+        ({"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 4096, "max_window_layers": 8}, "sliding window"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope of type 'yarn'"),
-        ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "rope of type 'linear'"),
+        ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "rope of type 'dynamic'"),
+        ({"rope_scaling": {"type": "linear", "factor": 0.5}}, "rope scaled by 500000 ppm"),
         ({"rope_scaling": {"rope_type": "llama3"}}, "KeyError: 'factor'"),
         ({"rope_theta": 10000.5}, "10000.5 is not a multiple of 1/1"),
         ({"rms_norm_eps": 1.23e-10}, "not a multiple of 1/1000000000"),

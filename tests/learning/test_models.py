@@ -41,6 +41,7 @@ FAMILIES = {
     "llama": MODEL,
     "tied": TIED,
     "deep": msgspec.structs.replace(MODEL, num_hidden_layers=12),
+    "biased throughout": msgspec.structs.replace(MODEL, attention_bias=True, mlp_bias=True),
     "biased": msgspec.structs.replace(MODEL, attention_bias=True, rms_norm_eps_ppb=10_000),
     "llama3": msgspec.structs.replace(
         MODEL, head_dim=12, rope_theta=500_000, rope_scaling=RopeScaling(8 * PPM, PPM, 4 * PPM, 16), tie_word_embeddings=True

@@ -116,8 +116,8 @@ def without(name: str) -> Any:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"model_type": "mistral"}, "model_type 'mistral' is not one of"),
-        ({"hidden_act": "gelu"}, "another activation"),
+        ({"model_type": "mixtral"}, "model_type 'mixtral' is not one of"),
+        ({"hidden_act": "gelu"}, "only silu is supported"),
         ({"num_hidden_layers": 3}, "no tensor model.layers.2"),
         ({"num_hidden_layers": 1}, "more tensors are not of a llama"),
         ({"intermediate_size": 65}, r"mlp.down_proj.weight is of shape \(32, 64\), config.json asks for \(32, 65\)"),
@@ -148,11 +148,11 @@ def test_files_that_are_no_checkpoint_are_named(tmp_path: Path) -> None:
         (folder / SINGLE).write_bytes(content)
         with pytest.raises(LocalProtocolError, match=reason):
             load_pretrained(folder)
+    (folder / SINGLE).unlink()
     (folder / INDEX).write_text('{"weight_map": {"model.norm.weight": "../x"}}')
     with pytest.raises(LocalProtocolError, match="no weight_map of files in this folder"):
         load_pretrained(folder)
     (folder / INDEX).unlink()
-    (folder / SINGLE).unlink()
     with pytest.raises(LocalProtocolError, match="other formats are not read"):
         load_pretrained(folder)
 
