@@ -180,6 +180,9 @@ def show(found: dict[str, Went], taken: list[dict[str, float]]) -> dict[str, Any
     }
     for name in slow.computed:
         print(f"{'processor: ' + name:<42}{slow.computed[name]:9.3f}{straight.computed[name]:10.3f}")
+    if slow.computed:
+        share = {name: went.computed[_ahead.COMPUTED[0]] / sum(went.computed.values()) for name, went in found.items()}
+        print(f"of what the core computed, training and encoding: {share['link']:.1%}; without the link {share['straight']:.1%}")
     lone = _ahead.means(taken)
     print(f"\nthe same rounds with nothing of ours beside them, {len(taken)}: " + ", ".join(f"{name} {lone[name]:.3f} s" for name in lone))
     print(f"the fastest training of them: {steps_s:.3f} s; other programs only slow it")
