@@ -24,7 +24,7 @@ MEASURE_S: Final = 10
 """So long does a worker's first enrolment wait for its speed; when that is known later, it is said later."""
 CATCH_UP_S: Final = 45
 """After a start, so long may it take until the relays have told what we missed: nothing is given up before."""
-YOUNG_S: Final = 60
+YOUNG_S: Final = 15
 """A run whose manifest is older has a history."""
 HEAR_S: Final = 10
 """Whoever joins such a run first hears for so long what relays have of it: it may not need the first checkpoint (docs/adr/0061)."""

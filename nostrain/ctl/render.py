@@ -6,7 +6,7 @@ import click
 
 from nostrain.ctl.options import show_json
 from nostrain.protocol.footprint import as_memory
-from nostrain.wire.control import MemoryStatus, Status
+from nostrain.wire.control import CatchingUp, MemoryStatus, Status
 from nostrain.wire.nip19 import npub
 
 
@@ -35,6 +35,8 @@ def show_status(status: Status, *, as_json: bool = False) -> None:
     if status.memory is not None:
         lines.append(("memory", memory(status.memory, refused=status.counters.get("runs_too_large", 0) if run is None else 0)))
     lines += [("state", f"{status.state_id[:16]} ({status.replica})")] if status.state_id else []
+    if status.catching_up is not None:
+        lines.append(("catching up", catching_up(status.catching_up)))
     lines += [("submission", status.submission)] if status.submission else []
     lines += [("duty", status.duty)] if status.duty else []
     if run is not None:
@@ -52,6 +54,12 @@ def memory(found: MemoryStatus, *, refused: int) -> str:
     if found.least is None or found.most is None:
         return f"has {has}" + (f"; {refused} runs need more and were not joined, see the log" if refused else "")
     return f"needs {as_memory(found.least)} with one window at a time, {as_memory(found.most)} for whole batches; has {has}"
+
+
+def catching_up(found: CatchingUp) -> str:
+    """How far a copy of the state has come, and how it goes on."""
+    how = "" if found.checkpoint is None else f"; taking the checkpoint of round {found.checkpoint}"
+    return f"{found.round} of {found.of} rounds{how}"
 
 
 def printable(text: str) -> str:

@@ -10,6 +10,7 @@ from nostrain.config.schema import DaemonConfig, SettlementConfig
 from nostrain.core.identity import Identity
 from nostrain.core.rounds.round import phase
 from nostrain.core.rows import Duty, NodeState, Replica, Round, Run, Submission
+from nostrain.core.tables import ReplicaState
 from nostrain.core.treasury.liquidity import KEY, held_up, warnings
 from nostrain.core.treasury.liquidity_rows import LightningNode
 from nostrain.daemon.billboard import Billboard
@@ -24,7 +25,7 @@ from nostrain.nostr.pool import RelayPool
 from nostrain.protocol.export import RunModel
 from nostrain.protocol.footprint import evaluation_needs, needed_bytes
 from nostrain.units import Pubkey
-from nostrain.wire.control import ChannelPlan, Earnings, LedgerPage, LightningStatus, MemoryStatus, RunStatus, Status, Wallet
+from nostrain.wire.control import CatchingUp, ChannelPlan, Earnings, LedgerPage, LightningStatus, MemoryStatus, RunStatus, Status, Wallet
 
 PAGE: Final = 1000
 """Entries of the ledger in one answer: some 500 bytes each."""
@@ -67,6 +68,7 @@ class Node:
             lightning=lightning_status(state) if self.rpc is not None else None,
             online=self.billboard.online() if self.billboard else (),
             memory=memory_status(state),
+            catching_up=catching_up(run, replica, state) if isinstance(run, Run) and isinstance(replica, Replica) else None,
         )
 
     async def wallet(self) -> Wallet:
@@ -137,6 +139,14 @@ def run_status(run: Run, state: NodeState) -> RunStatus:
     return RunStatus(run.id, run.manifest.name, run.coordinator, run.round, run.manifest.rounds, now, run.halted)
 
 
+def catching_up(run: Run, replica: Replica, state: NodeState) -> CatchingUp | None:
+    """How far our copy of the state has come, when it lies more than the last round behind; None also when it will come no further."""
+    round_ = state.rows.get(f"round/{replica.leap.announcement}") if replica.leap is not None else None
+    if replica.state is ReplicaState.DIVERGED or (replica.leap is None and run.round - replica.round < 2):
+        return None
+    return CatchingUp(replica.round, run.round, round_.announcement.round if isinstance(round_, Round) else None)
+
+
 def lightning_status(state: NodeState) -> LightningStatus:
     """Whether our Lightning node can settle rounds of the run that we follow; before there is one, whether it is there at all."""
     node, hindrance = state.rows.get(KEY), held_up(state)
@@ -153,6 +163,7 @@ def metrics(status: Status) -> str:
     for name, value in (
         ("nostrain_relays_connected", len(status.relays_connected)),
         ("nostrain_round", status.run.round if status.run else 0),
+        ("nostrain_rounds_behind", status.catching_up.of - status.catching_up.round if status.catching_up else 0),
         ("nostrain_run_halted", int(status.run is not None and status.run.halted is not None)),
         ("nostrain_effects_outstanding", len(status.outstanding)),
         *((("nostrain_lightning_ready", int(status.lightning.state == "ready")),) if status.lightning else ()),

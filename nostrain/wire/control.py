@@ -39,6 +39,14 @@ class RunStatus(msgspec.Struct, frozen=True):
     halted: str | None
 
 
+class CatchingUp(msgspec.Struct, frozen=True):
+    """Our copy of the state stands after `round` of the `of` rounds that are closed. `checkpoint`: the round whose checkpoint it takes, if it leaps."""
+
+    round: int
+    of: int
+    checkpoint: int | None = None
+
+
 class LightningStatus(msgspec.Struct, frozen=True):
     """Our Lightning node, as far as it matters to rounds: `ready`, `unknown` (not heard of yet), `down`, `syncing`, or `short` of funds, room or
     HTLC slots; only when it is ready are paid rounds joined or announced. `warnings` are about single workers of a coordinator's next round."""
@@ -89,6 +97,7 @@ class Status(msgspec.Struct, frozen=True):
     lightning: LightningStatus | None = None
     online: tuple[Online, ...] = ()
     memory: MemoryStatus | None = None
+    catching_up: CatchingUp | None = None
 
 
 class WalletChannel(msgspec.Struct, frozen=True):

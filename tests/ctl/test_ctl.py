@@ -19,7 +19,7 @@ from nostrain.ctl.main import main
 from nostrain.ctl.render import printable
 from nostrain.protocol.limits import MAX_ROUNDS, MAX_VALIDATORS, MAX_WORKERS
 from nostrain.units import Digest, EventId, Pubkey
-from nostrain.wire.control import MAX_LINE, Answer, MemoryStatus, Request, RunStatus, Status
+from nostrain.wire.control import MAX_LINE, Answer, CatchingUp, MemoryStatus, Request, RunStatus, Status
 
 MAX_HELP_CPU_S = 0.150
 
@@ -167,6 +167,8 @@ def test_a_halted_run_says_why(tmp_path: Path) -> None:
         ({"memory": MemoryStatus(16 << 30, 440 << 20, 453 << 20)}, "batches; has 16 GiB"),
         ({"memory": MemoryStatus(0, 440 << 20, 453 << 20)}, "has an unknown amount: set engine.memory_mb"),
         ({"run": None, "memory": MemoryStatus(4 << 30)}, "memory  has 4,096 MiB"),
+        ({"catching_up": CatchingUp(3, 12)}, "catching up  3 of 12 rounds"),
+        ({"catching_up": CatchingUp(0, 12, 11)}, "catching up  0 of 12 rounds; taking the checkpoint of round 11"),
         ({"run": None, "memory": MemoryStatus(4 << 30), "counters": {"runs_too_large": 2}}, "2 runs need more and were not joined"),
     ],
 )

@@ -16,14 +16,17 @@ from nostrain.config.schema import DaemonConfig
 from nostrain.core.inputs import Block, HoldChanged, Input, NodeChanged
 from nostrain.daemon.feeds import RETRY_S, hold_feed
 from nostrain.daemon.node_feed import node_feed
-from nostrain.daemon.status import Node, metrics
+from nostrain.daemon.status import Node, catching_up, metrics
 from nostrain.engine import EngineProcess
 from nostrain.errors import Unavailable
 from nostrain.ports.lightning import HoldState, HoldUpdate, Lightning, NodeFunds
 from nostrain.testing.participant import Participant
 from nostrain.testing.simulation import Plan, Simulation
 from nostrain.units import BlockHeight, Digest, Msat
-from nostrain.wire.control import Status
+from nostrain.wire.control import CatchingUp, Status
+from tests.core.actors import Node as BehindNode
+from tests.core.leaps import behind, lands, root, stands
+from tests.core.replicas import replica
 from tests.daemon.world import Toy, Watched, make_ports, until
 
 
@@ -68,6 +71,18 @@ async def test_every_moment_of_a_run_has_a_status(tmp_path: Path, autojump_clock
     assert all(found is not None and found.has == 0 and 400 << 20 < (found.least or 0) < (found.most or 0) for found in engines)
     assert all("nostrain_round 2" in metrics(status) for status in last)
     assert all(msgspec.json.decode(msgspec.json.encode(status), type=Status) == status for status in seen + last)
+
+
+def test_who_lies_behind_says_how_far_it_has_come() -> None:
+    def told(node: BehindNode) -> CatchingUp | None:
+        return catching_up(node.run, replica(node), node.state)
+
+    late = behind(12)
+    assert told(late) == CatchingUp(0, 12, checkpoint=12)
+    assert told(lands(late, root(12))) is None
+    away = stands(behind(12), 3)
+    assert told(away) == CatchingUp(3, 12)
+    assert told(stands(behind(12), 11)) is None, "the last round is everybody's business"
 
 
 class Wobbly:
