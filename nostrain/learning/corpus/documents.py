@@ -6,7 +6,9 @@ A document is UTF-8 and not empty. A text file is one, or several if it is longe
 from __future__ import annotations
 
 import gzip
+import os
 import zlib
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -31,26 +33,36 @@ _PACKED: Final = {".gz": "gzip", ".zst": "zstd"}
 def documents(inputs: tuple[str, ...], field: str, complaints: Complaints) -> Iterator[bytes]:
     """Every document of every input, in the order given; the files of a folder by name. What the name ends with decides how a file is read.
 
-    Raises CorpusError when an input does not exist, is cut short, or lacks the column `field`; OSError when it cannot be read.
+    Raises CorpusError when an input does not exist, cannot be read to its end, or lacks the column `field`; OSError when a folder cannot be read.
     """
     for path in files(inputs):
         try:
             yield from _documents_of(path, field, complaints)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except (EOFError, OSError, zlib.error) as error:
             raise CorpusError(f"{path}: not readable to its end, is it cut short? {error}") from error
 
 
 def files(inputs: tuple[str, ...]) -> Iterator[Path]:
-    """The files that the inputs name; folders with everything under them but hidden files. Raises CorpusError."""
+    """The files that the inputs name; folders with everything under them but hidden files. Raises CorpusError; OSError for a folder that cannot be read."""
     for name in inputs:
         root = Path(name)
         if root.is_file():
             yield root
         elif root.is_dir():
-            found = (path for path in root.rglob("*") if path.is_file())
-            yield from sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
+            yield from sorted(_beneath(root))
         else:
             raise CorpusError(f"{root}: no such file or folder")
+
+
+def _beneath(root: Path) -> Iterator[Path]:
+    """As `Path.rglob`, which passes over folders that it may not read."""
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    for folder, inner, names in os.walk(root, onerror=refuse):
+        inner[:] = [name for name in inner if not name.startswith(".")]
+        yield from (path for name in names if not name.startswith(".") and (path := Path(folder, name)).is_file())
 
 
 def _documents_of(path: Path, field: str, complaints: Complaints) -> Iterator[bytes]:
@@ -91,16 +103,32 @@ def _rows(path: Path, packing: str | None, field: str, complaints: Complaints) -
                 except (msgspec.DecodeError, UnicodeError) as error:
                     complaints.bad(f"{path}:{number}", str(error))
                     continue
-                if text:
-                    yield text
+                if fault := _fault(text, field):
+                    complaints.bad(f"{path}:{number}", fault)
                 else:
-                    complaints.bad(f"{path}:{number}", f"`{field}` is empty")
+                    yield text
+
+
+def _fault(text: bytes, field: str) -> str | None:
+    """Why that is no document, or None. A byte of 0 separates documents, and is what UTF-16 and programs look like when read as UTF-8."""
+    return f"`{field}` is empty" if not text else "has a NUL" if b"\0" in text else None
+
+
+def _blocks(file: BinaryIO) -> Iterator[bytes]:
+    """The file, some bytes at a time, without the byte order mark that it may begin with."""
+    block = file.read(BLOCK)
+    while 0 < len(block) <= len(BOM_UTF8) and (more := file.read(BLOCK)):
+        block += more
+    block = block.removeprefix(BOM_UTF8)
+    while block:
+        yield block
+        block = file.read(BLOCK)
 
 
 def _lines(file: BinaryIO) -> Iterator[bytes | None]:
     """Lines; None for one that is too long, of which nothing more is kept."""
     buffered, tail = b"", False
-    while block := file.read(BLOCK):
+    for block in _blocks(file):
         *whole, rest = (buffered + block).split(b"\n")
         for line in whole:
             yield None if tail or len(line) > MAX_LINE else line
@@ -120,13 +148,16 @@ def _text(path: Path, packing: str | None, complaints: Complaints) -> Iterator[b
             except UnicodeDecodeError as error:
                 complaints.bad(str(path), f"not UTF-8 at byte {at + error.start}")
             else:
-                yield piece
+                if (nul := piece.find(0)) < 0:
+                    yield piece
+                else:
+                    complaints.bad(str(path), f"has a NUL at byte {at + nul}")
             at += len(piece)
 
 
 def _pieces(file: BinaryIO) -> Iterator[bytes]:
     rest = b""
-    while block := file.read(BLOCK):
+    for block in _blocks(file):
         rest += block
         start = 0
         while len(rest) - start > PIECE:
@@ -156,11 +187,16 @@ def _parquet(path: Path, field: str, complaints: Complaints) -> Iterator[bytes]:
                 raise CorpusError(f"{path}: no column `{field}` of text; it has {has}. Name another with --field")
             number = 0
             for batch in file.iter_batches(batch_size=PARQUET_ROWS, columns=[field]):
-                for value in batch.column(0).to_pylist():
+                for value in batch.column(0):
                     number += 1
-                    if value:
-                        yield value.encode()
+                    try:
+                        text = (value.as_py() or "").encode()
+                    except UnicodeDecodeError as error:  # its writer need not have looked
+                        complaints.bad(f"{path}: row {number}", f"not UTF-8 at byte {error.start}")
+                        continue
+                    if fault := _fault(text, field):
+                        complaints.bad(f"{path}: row {number}", fault)
                     else:
-                        complaints.bad(f"{path}: row {number}", f"`{field}` is empty")
-    except arrow.ArrowException as error:
+                        yield text
+    except (arrow.ArrowException, OSError) as error:
         raise CorpusError(f"{path}: not readable as Parquet: {error}") from error
