@@ -44,11 +44,13 @@ def train_job(
 
 
 def remember(tx: Transaction, trained: TrainResult) -> None:
-    """How fast it was, for our next enrolment; and a line for a person."""
+    """How fast it was, for our next enrolment; and a line for a person. A worker that lost its disk learns less for some rounds, and goes on."""
     tx.put("worker", msgspec.structs.replace(tx.memory, tokens_per_s=speed(trained.tokens, trained.train_ms)))
     losses = f"loss {trained.loss_first_nanonats / 1e9:.3f} → {trained.loss_last_nanonats / 1e9:.3f}"
     took, size = trained.train_ms / 1000, trained.delta.size
     tx.note("info", "trainings", f"trained {trained.tokens} tokens in {took:.1f} s, {losses}, delta {size} bytes")
+    for line in trained.lost:
+        tx.note("warning", "private_state_lost", f"trained without what earlier rounds left behind: {line}")
 
 
 def speed(tokens: int, train_ms: int) -> int:

@@ -13,7 +13,7 @@ from typing import Final
 
 import numpy as np
 
-from nostrain.errors import LocalProtocolError, RemoteProtocolError
+from nostrain.errors import RemoteProtocolError
 from nostrain.hashes import sha256_hex
 from nostrain.learning.data import cut, known, read_shard, training_windows
 from nostrain.learning.engines.base import Flat, Moments, Windows
@@ -38,9 +38,11 @@ _BLOCK: Final = 1 << 16
 def train(job: TrainJob, resident: ResidentModel, micro: MicroBatch, made: LastMade) -> TrainResult:
     """Run the job; `delta_out` and `state_out` are replaced when both are on the disk. When memory is too little, it begins again with half the windows at once.
 
+    Private files of earlier rounds that are gone or damaged are done without, since nothing brings them back (docs/adr/0059); the result names them.
+
     Raises:
         RemoteProtocolError: the checkpoint or the shard is unusable.
-        LocalProtocolError: training diverged, or the state file is not one of this model.
+        LocalProtocolError: training diverged.
         MemoryError: there is too little memory even for one window at a time.
     """
     begin = time.perf_counter()
@@ -61,45 +63,49 @@ def train(job: TrainJob, resident: ResidentModel, micro: MicroBatch, made: LastM
         tokens=windows.shape[0] * job.training.sequence_length,
         train_ms=round((trained.at - begin) * 1000),
         encode_ms=round((time.perf_counter() - trained.at) * 1000),
+        lost=trained.lost,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Trained:
-    """What the inner steps lead to: losses, moments, and `total`, the residual · decay + the pseudo-gradient. `at`: when they were through."""
+    """What the inner steps lead to: losses, moments, and `total`, the residual · decay + the pseudo-gradient. `at`: when they were through; `lost` as in the result."""
 
     losses: list[float]
     moments: Moments
     total: Flat
     at: float
+    lost: tuple[str, ...]
 
 
 def _attempt(job: TrainJob, windows: Windows, resident: ResidentModel, size: int, made: LastMade) -> _Trained:
     """With `size` windows at once, from what is on disk. Whatever it holds goes with it when it fails."""
+    lost: dict[str, str] = {}
     with resident.at(job.model, job.checkpoint, spoils=True) as model:
         base = map_checkpoint_untrusted(job.checkpoint, job.tensors)
-        own = None if job.own is None else _own_step(job, job.own, made)
+        own = None if job.own is None else _own_step(job, job.own, made, lost)
         if own is not None:
             start = model.read()
             model.write(outer_step(start, *own, out=start))
             del start
-        moments = _load_moments(job.state_in, len(base))
+        moments = _load_moments(job.state_in, len(base), lost)
         losses = model.inner_steps(windows, job.training, job.steps_done, moments, size)
         at = time.perf_counter()
-        total, after, begin = _load_residual(job.state_in, len(base)), model.read(), 0
+        total, after, begin = _load_residual(job.state_in, len(base), lost), model.read(), 0
         for before in _start(base, own):
             part = slice(begin, begin + len(before))
             accumulate(total[part], before - after[part], job.codec.error_feedback_ppm)
             begin += len(before)
-    return _Trained(losses, moments, total, at)
+    return _Trained(losses, moments, total, at, tuple(lost.values()))
 
 
-def _own_step(job: TrainJob, own: OwnStep, made: LastMade) -> tuple[list[Delta], Step]:
-    """The outer step over one delta of our own."""
+def _own_step(job: TrainJob, own: OwnStep, made: LastMade, lost: dict[str, str]) -> tuple[list[Delta], Step] | None:
+    """The outer step over one delta of our own; None if that is `lost`."""
     try:
         delta = made.read_untrusted(own.path, job.tensors, job.codec, own.delta)
-    except RemoteProtocolError as error:
-        raise LocalProtocolError(f"our own delta {own.path}: {error}") from error
+    except (FileNotFoundError, RemoteProtocolError) as error:
+        lost[own.path] = f"our own delta {own.path}: {error}"
+        return None
     return [delta], plan_step(cap_weights([delta]), own.outer, own.committed)
 
 
@@ -112,23 +118,25 @@ def _state_tensors(size: int) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name, (length,)) for name, length in (("exp_avg", size), ("exp_avg_sq", size), ("residual", size), ("step", 1)))
 
 
-def _load_moments(path: str | None, size: int) -> Moments:
+def _load_moments(path: str | None, size: int, lost: dict[str, str]) -> Moments:
+    first, second, steps = (_stored(path, size, begin, count, lost) for begin, count in ((0, size), (size, size), (3 * size, 1)))
+    return Moments.fresh(size) if first is None or second is None or steps is None else Moments(first, second, int(steps[0]))
+
+
+def _load_residual(path: str | None, size: int, lost: dict[str, str]) -> Flat:
+    stored = _stored(path, size, 2 * size, size, lost)
+    return np.zeros(size, np.float32) if stored is None else stored
+
+
+def _stored(path: str | None, size: int, begin: int, count: int, lost: dict[str, str]) -> Flat | None:
+    """Of the worker state of a model of `size` parameters, `count` values from `begin` on; None if there was never one, or it is `lost`."""
     if path is None:
-        return Moments.fresh(size)
-    first, second = _stored(path, size, 0, size), _stored(path, size, size, size)
-    return Moments(first, second, int(_stored(path, size, 3 * size, 1)[0]))
-
-
-def _load_residual(path: str | None, size: int) -> Flat:
-    return np.zeros(size, np.float32) if path is None else _stored(path, size, 2 * size, size)
-
-
-def _stored(path: str, size: int, begin: int, count: int) -> Flat:
-    """Of the worker state of a model of `size` parameters, `count` values from `begin` on."""
+        return None
     try:
         return load_checkpoint_untrusted(path, _state_tensors(size), begin, count)
-    except RemoteProtocolError as error:
-        raise LocalProtocolError(f"worker state {path}: {error}") from error
+    except (FileNotFoundError, RemoteProtocolError) as error:
+        lost[path] = f"residual and moments {path}: {error}"
+        return None
 
 
 def _state_parts(moments: Moments, residual: Flat) -> list[bytes | memoryview]:

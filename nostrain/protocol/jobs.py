@@ -109,7 +109,10 @@ class TrainJob(ModelJob, frozen=True, tag="train"):
 
 
 class TrainResult(msgspec.Struct, frozen=True, tag="train_result"):
-    """The encoded delta and what it cost. Losses are means over the first and the last quarter of the steps."""
+    """The encoded delta and what it cost. Losses are means over the first and the last quarter of the steps.
+
+    `lost`: private files of earlier rounds that were gone or damaged, so that training began without them; a line each.
+    """
 
     delta: BlobRef
     loss_first_nanonats: int
@@ -117,6 +120,7 @@ class TrainResult(msgspec.Struct, frozen=True, tag="train_result"):
     tokens: int
     train_ms: int
     encode_ms: int
+    lost: tuple[str, ...] = ()
 
 
 class Candidate(msgspec.Struct, frozen=True):

@@ -149,6 +149,10 @@ async def test_a_round_of_work(kind: str, tmp_path: Path, rng: random.Random) ->
         assert all(is_blob(ref, path) for ref, path in deltas)
         assert deltas[0][0].sha256 != deltas[1][0].sha256
         assert (await run.train("again", seeds[0], 0))[0] == deltas[0][0]
+        gone = msgspec.structs.replace(run.train_job("afresh", seeds[0], 0), state_in=str(tmp_path / "gone"))
+        afresh = await engine.run(gone)
+        assert isinstance(afresh, TrainResult)
+        assert (afresh.delta, len(afresh.lost)) == (deltas[0][0], 1), "begun without what was lost"
 
         await check_scores(run, deltas, seeds)
         await check_next_checkpoint(run, deltas)

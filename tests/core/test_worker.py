@@ -100,6 +100,18 @@ def test_it_trains_on_what_its_slot_was_assigned() -> None:
     assert begun().asked(Fetch, "shard").blob.sha256 in {shard.sha256 for shard in DATASET.shards}
 
 
+def test_a_worker_that_lost_its_private_files_goes_on_and_a_person_hears_of_it() -> None:
+    node = training()
+    node.at(40)
+    node.ends(
+        node.asked(Compute, "train"), Computed(TrainResult(EXAMPLES.deltas[0], 2, 1, 15_360, 1, 1, ("residual and moments /work/x: gone",)))
+    )
+    assert mine(node).state in (S.TRAINED, S.COMMITTED)
+    (note,) = [note for note in node.notes if note.counter == "private_state_lost"]
+    assert note.level == "warning"
+    assert "residual and moments /work/x: gone" in note.text
+
+
 def test_a_round_after_one_that_came_to_nothing_asks_for_other_work() -> None:
     """Training repeats exactly: on the same windows it would give the deltas that everybody has seen, and that count as copies."""
     node = begun()

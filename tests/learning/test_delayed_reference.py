@@ -7,7 +7,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from nostrain.errors import LocalProtocolError
 from nostrain.learning.dispatch import JobRunner, run_job
 from nostrain.learning.reference import ReferenceSpec, RoundSpec, RoundState, repeat_run
 from nostrain.protocol.assignment import assigned_ahead
@@ -108,9 +107,17 @@ def test_a_training_that_takes_its_own_step_first_begins_where_that_step_leads(s
     assert digests[0] == digests[1] == digests[2] != digests[3]
 
 
-def test_a_delta_of_our_own_that_is_another_is_refused(small_run: SmallRun, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("name", "why"), [("0.delta", "has another digest"), ("gone", "No such file")])
+def test_without_the_delta_of_our_own_training_begins_at_the_base_and_says_so(
+    small_run: SmallRun, tmp_path: Path, name: str, why: str
+) -> None:
     job = small_run.train_job(tmp_path)
-    run_job(job)
-    own = OwnStep(OUTER, Digest("1" * 64), job.delta_out, 1)
-    with pytest.raises(LocalProtocolError, match=r"our own delta .* has another digest"):
-        run_job(msgspec.structs.replace(job, own=own))
+    first = run_job(job)
+    own = OwnStep(OUTER, Digest("1" * 64), str(tmp_path / name), 1)
+    again = run_job(msgspec.structs.replace(job, own=own, delta_out=str(tmp_path / "again")))
+    assert isinstance(first, TrainResult)
+    assert isinstance(again, TrainResult)
+    assert again.delta == first.delta
+    (line,) = again.lost
+    assert "our own delta" in line
+    assert why in line

@@ -69,8 +69,8 @@ def test_jobs_and_their_faults_over_frames(engine: subprocess.Popen[bytes], smal
     here = run_job(small_run.train_job(tmp_path))  # with another matrix product perhaps, so that last bits may differ
     assert isinstance(here, TrainResult)
     assert abs(here.loss_last_nanonats - train.loss_last_nanonats) < 10_000
-    diverging = msgspec.structs.replace(small_run.train_job(tmp_path), state_in=small_run.checkpoint)
-    refused = call(engine, 5, diverging)
+    broken = msgspec.structs.replace(small_run.train_job(tmp_path), shard=small_run.checkpoint, dtype="uint32")
+    refused = call(engine, 5, broken)
     assert refused.error is not None
     assert (refused.id, refused.error.family) == (5, "local")
     assert call(engine, 6, inspect).result == InspectResult(small_run.result.root)

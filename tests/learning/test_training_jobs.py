@@ -60,9 +60,25 @@ def test_a_kept_state_changes_the_next_delta(small_run: SmallRun, trained: Train
     assert fresh.delta != kept.delta
 
 
-def test_a_foreign_state_file_is_our_own_fault(small_run: SmallRun, tmp_path: Path) -> None:
-    with pytest.raises(LocalProtocolError, match="worker state"):
-        run_job(small_run.train_job(tmp_path, state_in=small_run.checkpoint))
+def test_without_the_private_files_of_earlier_rounds_training_begins_afresh_and_says_so(small_run: SmallRun, tmp_path: Path) -> None:
+    """A disk that was lost or damaged costs learning, not the run: the delta is the one of a worker that begins."""
+    fresh = run_job(small_run.train_job(tmp_path, steps_done=4))
+    assert isinstance(fresh, TrainResult)
+    assert fresh.lost == ()
+    damaged = tmp_path / "damaged"
+    damaged.write_bytes((tmp_path / "0.state").read_bytes()[:-4])
+    for path in (str(tmp_path / "gone"), str(damaged), small_run.checkpoint):
+        again = run_job(small_run.train_job(tmp_path, state_in=path, steps_done=4))
+        assert isinstance(again, TrainResult)
+        assert again.delta == fresh.delta
+        (line,) = again.lost
+        assert line.startswith(f"residual and moments {path}: ")
+
+
+def test_a_private_file_that_cannot_be_read_now_is_not_lost(small_run: SmallRun, tmp_path: Path) -> None:
+    """Whatever else a disk says may pass: the job is run again."""
+    with pytest.raises(IsADirectoryError):
+        run_job(small_run.train_job(tmp_path, state_in=str(tmp_path)))
 
 
 def test_workers_gain_and_their_scores_are_complete(small_run: SmallRun, trained: Trained) -> None:
