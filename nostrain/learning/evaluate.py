@@ -16,17 +16,19 @@ from numpy.typing import NDArray
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.learning.data import assigned_sample, cut, known, read_shard, unassigned_windows
 from nostrain.learning.engines.base import Flat, Model, Windows
-from nostrain.learning.files import read_delta_untrusted
+from nostrain.learning.files import read_blob_untrusted, read_delta_untrusted
 from nostrain.learning.memory import EvaluationBatch
 from nostrain.learning.resident import ResidentModel
 from nostrain.learning.score import batch_losses, largest_overlaps, nanonats, provenance
 from nostrain.protocol.footprint import evaluation_bytes
 from nostrain.protocol.jobs import Candidate, CandidateScore, EvaluateJob, EvaluateResult, ValidationJob, ValidationResult
 from nostrain.protocol.manifest import CodecSpec
-from nostrain.sparseloco.aggregate import cap_weights, sparse_step
-from nostrain.sparseloco.delta import Delta, Indices
+from nostrain.sparseloco.aggregate import caps_of, sparse_step
+from nostrain.sparseloco.delta import Indices
+from nostrain.sparseloco.layout import tensor_sizes
 from nostrain.sparseloco.rules import lone_weight
-from nostrain.units import Ppm
+from nostrain.sparseloco.stack import Stack
+from nostrain.units import Ppm, Pubkey
 
 NOT_FINITE = "its step makes the loss infinite or no number"
 
@@ -51,26 +53,28 @@ def evaluate(job: EvaluateJob, resident: ResidentModel, passes: EvaluationBatch)
         MemoryError: there is too little memory even for one window at a time.
     """
     begin = time.perf_counter()
-    read = [_read_candidate(job, candidate) for candidate in job.candidates]
-    valid = [(candidate, delta) for candidate, delta in zip(job.candidates, read, strict=True) if isinstance(delta, Delta)]
-    bench = _bench(job, [candidate for candidate, _ in valid])
-    caps = cap_weights([delta for _, delta in valid])
-    weights = [lone_weight(cap, job.outer, job.committed) for cap in caps]
-    steps = [(delta, weight) for (_, delta), weight in zip(valid, weights, strict=True)]
+    deltas = Stack(job.tensors, job.codec, len(job.candidates))
+    errors = [_read_candidate(job, at, deltas) for at in range(len(deltas))]
+    valid = [at for at, error in enumerate(errors) if error is None]
+    bench = _bench(job, [job.candidates[at] for at in valid])
+    caps = caps_of([deltas.squared_norms[at] for at in valid])
+    steps = [(at, lone_weight(cap, job.outer, job.committed)) for at, cap in zip(valid, caps, strict=True)]
 
     def needed(windows: int) -> int:
         return evaluation_bytes(job.model, job.codec, windows * job.training.sequence_length, len(valid))
 
     before, after = passes.attempt(
-        lambda: passes.size(job.scoring.eval_batch, needed), lambda size: _measured(job, resident, steps, bench.windows, size)
+        lambda: passes.size(job.scoring.eval_batch, needed), lambda size: _measured(job, resident, deltas, steps, bench.windows, size)
     )
     finite = [at for at, losses in enumerate(after) if np.isfinite(losses).all()]
     kept = _Bench(bench.windows, bench.unassigned, [bench.assigned[at] for at in finite])
-    measured = _scores(job, [valid[at] for at in finite], [caps[at] for at in finite], kept, before, [after[at] for at in finite])
+    supports = [deltas.delta(valid[at]).support() for at in finite]
+    workers = [job.candidates[valid[at]].worker for at in finite]
+    measured = _scores(job, workers, supports, [caps[at] for at in finite], kept, before, [after[at] for at in finite])
     by_worker = {score.worker: score for score in measured}
     scores = tuple(
-        by_worker.get(candidate.worker, CandidateScore(worker=candidate.worker, error=delta if isinstance(delta, str) else NOT_FINITE))
-        for candidate, delta in zip(job.candidates, read, strict=True)
+        by_worker.get(candidate.worker, CandidateScore(worker=candidate.worker, error=error or NOT_FINITE))
+        for candidate, error in zip(job.candidates, errors, strict=True)
     )
     tokens = (1 + len(valid)) * len(bench.windows) * job.training.sequence_length
     return EvaluateResult(
@@ -103,12 +107,15 @@ def validate(job: ValidationJob, resident: ResidentModel, passes: EvaluationBatc
 
 
 def _measured(
-    job: EvaluateJob, resident: ResidentModel, steps: Sequence[tuple[Delta, int]], windows: Windows, size: int
+    job: EvaluateJob, resident: ResidentModel, deltas: Stack, steps: Sequence[tuple[int, int]], windows: Windows, size: int
 ) -> tuple[NDArray[np.float64], list[NDArray[np.float64]]]:
-    """Losses before, and with each delta's own step, in passes of `size` windows."""
+    """Losses before, and with each step by itself (number of the delta, weight), in passes of `size` windows."""
+    after = []
     with resident.at(job.model, job.checkpoint) as model:
         flat, before = model.read(), model.window_losses(windows, size)
-        after = [_losses_with(model, delta.indices, sparse_step(flat, delta, weight), windows, size) for delta, weight in steps]
+        for at, weight in steps:
+            delta = deltas.delta(at)
+            after.append(_losses_with(model, delta.indices, sparse_step(flat, delta, weight), windows, size))
     return before, after
 
 
@@ -120,11 +127,13 @@ def _losses_with(model: Model, indices: Indices, values: Flat, windows: Windows,
     return losses
 
 
-def _read_candidate(job: EvaluateJob, candidate: Candidate) -> Delta | str:
+def _read_candidate(job: EvaluateJob, at: int, deltas: Stack) -> str | None:
+    """Read it into the stack, or say what is wrong with it."""
     try:
-        return read_delta_untrusted(candidate.delta, job.tensors, job.codec)
+        deltas.read_untrusted(at, read_blob_untrusted(job.candidates[at].delta, job.tensors, job.codec))
     except RemoteProtocolError as error:
         return str(error)
+    return None
 
 
 def _bench(job: EvaluateJob, candidates: Sequence[Candidate]) -> _Bench:
@@ -148,28 +157,28 @@ def _bench(job: EvaluateJob, candidates: Sequence[Candidate]) -> _Bench:
 
 def _scores(
     job: EvaluateJob,
-    valid: Sequence[tuple[Candidate, Delta]],
+    workers: Sequence[Pubkey],
+    supports: Sequence[Indices],
     caps: Sequence[int],
     bench: _Bench,
     before: NDArray[np.float64],
     after: Sequence[NDArray[np.float64]],
 ) -> list[CandidateScore]:
-    if not valid:
+    if not workers:
         return []
     gains = before - np.stack(after)
-    supports = [delta.support() for _, delta in valid]
-    size = valid[0][1].size
+    size = sum(tensor_sizes(job.tensors))
     overlaps = largest_overlaps(supports, _earlier(job), size)
     batch = job.scoring.eval_batch
     losses_before = batch_losses(before[bench.unassigned], batch)
     scores = []
-    for at, (candidate, _) in enumerate(valid):
+    for at, worker in enumerate(workers):
         losses_after = batch_losses(after[at][bench.unassigned], batch)
         evidence, error = provenance(gains, at, bench.assigned[at], bench.unassigned)
-        others = supports[:at] + supports[at + 1 :]
+        others = [*supports[:at], *supports[at + 1 :]]
         scores.append(
             CandidateScore(
-                worker=candidate.worker,
+                worker=worker,
                 weight=caps[at],
                 gain=(sum(losses_before) - sum(losses_after)) // len(losses_before),
                 losses_after=losses_after,

@@ -8,6 +8,7 @@ equal results.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,7 @@ from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.protocol.manifest import CodecSpec, TensorSpec
 from nostrain.sparseloco.coder import decode_stream_untrusted, encode_stream
 from nostrain.sparseloco.compiled import by_numpy, kernels_for
-from nostrain.sparseloco.container import HIGH, NEGATIVE, Parts, high_counts, join, share_of, split_untrusted
+from nostrain.sparseloco.container import HIGH, NEGATIVE, POSITION, Parts, high_counts, join, share_of, split_untrusted
 from nostrain.sparseloco.delta import Delta, empty_indices
 from nostrain.sparseloco.layout import Layout, plan
 from nostrain.sparseloco.minifloat import LEVEL_UNITS, LEVELS
@@ -50,10 +51,10 @@ def compress(
         with by_numpy():
             positions = top_k(values, layout)
             parts = quantize(values[layout.flat_indices(positions)], positions, layout, codec.quantizer_bits)
-            return join(encode_stream(parts, layout, codec)), _delta_of(parts, layout)
+            return join(encode_stream(parts, layout, codec)), _delta_of(parts, layout, None)
     kept, positions = kernels.top_k(values, layout)
     parts = quantize(kept, positions, layout, codec.quantizer_bits, kernels.lloyd)
-    return join(kernels.encode_stream(parts, layout, codec)), kernels.delta_of(parts, layout)
+    return join(kernels.encode_stream(parts, layout, codec)), _delta_of(parts, layout, kernels)
 
 
 def decode_untrusted(blob: bytes, tensors: Sequence[TensorSpec], codec: CodecSpec, *, compiled: bool | None = None) -> Delta:
@@ -67,8 +68,7 @@ def decode_untrusted(blob: bytes, tensors: Sequence[TensorSpec], codec: CodecSpe
     """
     layout = plan(tensors, codec)
     parts, _ = read_parts_untrusted(blob, layout, codec, compiled)
-    kernels = kernels_for(layout.size, compiled)
-    return _delta_of(parts, layout) if kernels is None else kernels.delta_of(parts, layout)
+    return _delta_of(parts, layout, kernels_for(layout.size, compiled))
 
 
 def read_parts_untrusted(
@@ -109,11 +109,20 @@ def _check_levels(parts: Parts, uses_high: NDArray[np.int64], layout: Layout, sh
             raise RemoteProtocolError("delta", "a chunk of zeros has signs, or does not stand at the front")
 
 
-def _delta_of(parts: Parts, layout: Layout) -> Delta:
-    low, high = LEVEL_UNITS[parts.levels], LEVEL_UNITS[parts.levels + parts.steps]
-    units = np.where(parts.places & HIGH, np.repeat(high, layout.kept), np.repeat(low, layout.kept))
-    units = np.where(parts.places & NEGATIVE, -units, units)
-    indices = layout.flat_indices(parts.positions())
+def _delta_of(parts: Parts, layout: Layout, kernels: ModuleType | None) -> Delta:
+    return delta_of(parts.places, LEVEL_UNITS[parts.levels], LEVEL_UNITS[parts.levels + parts.steps], layout, kernels)
+
+
+def delta_of(
+    places: NDArray[np.uint16], low: NDArray[np.int64], high: NDArray[np.int64], layout: Layout, kernels: ModuleType | None
+) -> Delta:
+    """The delta of what a container says: places as `Parts`, and the magnitudes of every chunk in units."""
+    if kernels is not None:
+        delta: Delta = kernels.delta_of(places, low, high, layout)
+        return delta
+    units = np.where(places & HIGH, np.repeat(high, layout.kept), np.repeat(low, layout.kept))
+    units = np.where(places & NEGATIVE, -units, units)
+    indices = layout.flat_indices((places & POSITION).astype(np.int32))
     order, increasing = np.argsort(indices), empty_indices(layout.values, layout.size)
     increasing[:] = indices[order]
     return Delta(increasing, units[order], layout.size)

@@ -16,7 +16,6 @@ from nostrain.sparseloco import coder, jitted, jitted_coder, jitted_step
 from nostrain.sparseloco.container import LOWEST, Parts, Stream, lanes_of, share_of
 from nostrain.sparseloco.delta import UNIT, Delta, empty_indices
 from nostrain.sparseloco.layout import Layout, Span
-from nostrain.sparseloco.minifloat import LEVEL_UNITS
 from nostrain.sparseloco.rules import Part, Step
 from nostrain.sparseloco.select import LLOYD_STEPS
 from nostrain.sparseloco.tables import gap_reader, gap_table, step_table
@@ -100,14 +99,13 @@ def high_counts(parts: Parts, layout: Layout) -> NDArray[np.int64]:
     return counts
 
 
-def delta_of(parts: Parts, layout: Layout) -> Delta:
-    """Indices in order and units, band by band of tiles."""
+def delta_of(places: NDArray[np.uint16], low: NDArray[np.int64], high: NDArray[np.int64], layout: Layout) -> Delta:
+    """As `codec.delta_of`, band by band of tiles."""
     indices = empty_indices(layout.values, layout.size)
     units = np.empty(layout.values, np.int64)
     grids = np.array([(grid.chunk, grid.across, -(-grid.rows // grid.height)) for grid in layout.grids], np.int64)
-    low, high = LEVEL_UNITS[parts.levels], LEVEL_UNITS[parts.levels + parts.steps]
     shape = (layout.starts, layout.widths, layout.strides, layout.first, layout.kept)
-    jitted.scatter(grids, parts.places, low, high, *shape, indices, units)
+    jitted.scatter(grids, places, low, high, *shape, indices, units)
     return Delta(indices, units, layout.size)
 
 

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from nostrain.protocol.manifest import CodecSpec, TensorSpec
-from nostrain.sparseloco.codec import read_parts_untrusted
+from nostrain.sparseloco.codec import delta_of, read_parts_untrusted
 from nostrain.sparseloco.compiled import kernels_for
 from nostrain.sparseloco.container import POSITION, POSITION_BITS
+from nostrain.sparseloco.delta import Delta
 from nostrain.sparseloco.layout import Layout, Span, plan
 from nostrain.sparseloco.minifloat import LEVEL_UNITS, LEVELS
 from nostrain.sparseloco.rules import Part
@@ -59,6 +60,11 @@ class Stack:
         self.magnitudes[at, :, 0], self.magnitudes[at, :, 1] = LEVEL_UNITS[parts.levels], LEVEL_UNITS[above]
         counts = np.bincount(parts.levels, layout.kept - high, LEVELS) + np.bincount(above, high, LEVELS)  # exact: far below 2^53
         self.squared_norms[at] = sum(int(count) * units**2 for count, units in zip(counts, LEVEL_UNITS.tolist(), strict=True))
+
+    def delta(self, at: int) -> Delta:
+        """Delta number `at` by itself."""
+        low, high = np.ascontiguousarray(self.magnitudes[at].T)
+        return delta_of(self.places[at], low, high, self.layout, self.kernels)
 
     def parts(self, span: Span) -> list[Part]:
         """What every delta has in `span`: indices and units, chunk by chunk."""

@@ -175,8 +175,12 @@ def main() -> None:
     print(
         f"{len(values):,} parameters, seconds of one core, {'numba' if compiled else 'numpy'}; blob {len(ours.blob):,} bytes, {values.nbytes / len(ours.blob):.1f}× below float32"
     )
-    for label, work in (("encode", ours.encode), ("decode", ours.decode), ("decode and aggregate 20 workers", ours.decode_and_aggregate)):
-        print(f"memory of {label} beyond residual, pseudo-gradient or θ: at most {peak(work) / values.nbytes:.2f}× the parameters")
+    for label, work in (
+        ("error feedback + encode beyond the residual, in which a worker's pseudo-gradient is added up block by block", ours.encode),
+        ("decode", ours.decode),
+        ("decode and aggregate 20 workers beyond θ", ours.decode_and_aggregate),
+    ):
+        print(f"memory of {label}: at most {peak(work) / values.nbytes:.2f}× the parameters")
     other: Reference | Bare
     if options.reference:
         reference = Reference(load_reference(options.reference), tensors, values)

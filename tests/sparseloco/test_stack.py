@@ -58,6 +58,15 @@ def test_norms_and_caps(case: int, compiled: bool) -> None:
 
 
 @compilers
+@cases
+def test_each_delta_comes_out_as_it_went_in(case: int, compiled: bool) -> None:
+    deltas, stack = both(case, compiled=compiled)
+    for at, delta in enumerate(deltas):
+        found = stack.delta(at)
+        assert (found.size, found.indices.tolist(), found.units.tolist()) == (delta.size, delta.indices.tolist(), delta.units.tolist())
+
+
+@compilers
 @pytest.mark.parametrize("outer", RULES, ids=lambda outer: outer.rule)
 @cases
 def test_same_step(case: int, outer: OuterSpec, compiled: bool) -> None:
