@@ -1,11 +1,11 @@
 """How much memory training and evaluation take: an estimate in whole bytes, made before a run is joined. Measured against it: docs/engines.md.
 
-Two moments decide in training. While it trains, an engine holds six vectors as long as the model (parameters, the state they started from, gradient, AdamW's two
-moments, the residual) and the activations of one micro-batch. While it encodes, gradient and activations are gone, but selecting the largest values takes as
-much as six vectors more.
+Two moments decide in training. While it trains, an engine holds four vectors as long as the model (parameters, gradient, AdamW's two moments), the activations
+of one micro-batch and the gradient of the largest tensor, which is added to the vector when it is complete: that of the embeddings, or of both their uses. When it makes the delta, gradient and activations are gone, and the residual is there, with the pages of the checkpoint that the training
+started from, or, these being gone too, what the coder works with.
 
-Three in evaluation: opening the model, which is there three times then (the file's values, those that the framework fills it with, its own); measuring, with
-all deltas of a round decoded and the activations of one batch; the outer step, when the deltas are there, the model, and its next values.
+Three in evaluation: opening the model, when the pages of its file are there besides; measuring, with all deltas of a round and the activations of one batch;
+the outer step, when the deltas are there, the model, and the pages of a checkpoint.
 """
 
 from __future__ import annotations
@@ -17,23 +17,26 @@ from nostrain.protocol.tensors import parameter_count
 
 FLOAT: Final = 4
 """Bytes of a float32."""
-TRAINING_BYTES: Final = 6 * FLOAT
+TRAINING_BYTES: Final = 4 * FLOAT
 """A parameter, while it is trained."""
-ENCODING_BYTES: Final = 10 * FLOAT
+ENCODING_BYTES: Final = 5 * FLOAT
 """A parameter, while the delta is made."""
-OPENING_BYTES: Final = 3 * FLOAT
-"""A parameter, while the model is opened."""
-DECODED_BYTES: Final = 12
-"""A value of a delta: index and whole number."""
-BASE_BYTES: Final = 400 << 20
-"""The process itself: interpreter, framework, libraries."""
+OPENING_BYTES: Final = 2 * FLOAT
+"""A parameter, while the model is opened, and in the outer step."""
+PLACE_BYTES: Final = 2
+"""A value of a delta, as the outer step and a validator hold them."""
+INDEX_BYTES: Final = 4
+"""More of it, when it is compared which values candidates have in common."""
+BASE_BYTES: Final = 512 << 20
+"""The process itself: interpreter, framework, libraries, of which numba's are a quarter."""
 
 
 def training_bytes(model: ModelSpec, micro_batch: int, sequence_length: int, *, checkpointing: bool = False) -> int:
     """Peak memory of an engine that trains `micro_batch` windows of `sequence_length` tokens at once; an eighth on top is the allocator's."""
     parameters = parameter_count(model)
     activations = activation_bytes(model, micro_batch * sequence_length, checkpointing=checkpointing)
-    return BASE_BYTES + max(parameters * TRAINING_BYTES + activations, parameters * ENCODING_BYTES) * 9 // 8
+    embeddings = FLOAT * model.vocab_size * model.hidden_size * (1 + model.tie_word_embeddings)
+    return BASE_BYTES + max(parameters * TRAINING_BYTES + activations + embeddings, parameters * ENCODING_BYTES) * 9 // 8
 
 
 def activation_bytes(model: ModelSpec, tokens: int, *, checkpointing: bool = False) -> int:
@@ -54,10 +57,11 @@ def layer_width(model: ModelSpec) -> int:
 def evaluation_bytes(model: ModelSpec, codec: CodecSpec, tokens: int, candidates: int) -> int:
     """Peak memory of an engine that scores `candidates` deltas in batches of `tokens`; an eighth on top is the allocator's."""
     parameters = parameter_count(model)
-    deltas = candidates * DECODED_BYTES * (parameters * codec.topk // codec.chunk)
+    values = candidates * (parameters * codec.topk // codec.chunk)
     forward = FLOAT * tokens * (layer_width(model) + 3 * model.vocab_size)
-    opening, stepping = parameters * OPENING_BYTES, parameters * 2 * FLOAT + deltas
-    return BASE_BYTES + max(opening, parameters * FLOAT + deltas + forward, stepping) * 9 // 8
+    measuring = parameters * FLOAT + values * PLACE_BYTES + max(forward, values * INDEX_BYTES)
+    stepping = parameters * OPENING_BYTES + values * PLACE_BYTES
+    return BASE_BYTES + max(measuring, stepping) * 9 // 8
 
 
 def needed_bytes(model: ModelSpec, training: TrainingSpec, *, checkpointing: bool = False) -> tuple[int, int]:

@@ -107,7 +107,7 @@ def listening(memory: int, role: Literal["worker", "validator"] = "worker") -> N
 def test_a_worker_joins_no_run_that_its_machine_cannot_hold() -> None:
     poor = listening(4 << 30)
     assert not poor.has("run")
-    assert poor.told("runs_too_large") == ["run example (11111111) needs 6,173 MiB to train, this machine has 4,096 MiB: not joined"]
+    assert poor.told("runs_too_large") == ["run example (11111111) needs 5,282 MiB to train, this machine has 4,096 MiB: not joined"]
     for able in (listening(7 << 30), listening(0)):
         assert able.has("run")
         assert able.told("runs_too_large") == []

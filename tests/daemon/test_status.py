@@ -68,7 +68,7 @@ async def test_every_moment_of_a_run_has_a_status(tmp_path: Path, autojump_clock
     assert len({status.state_id for status in last}) == 1
     assert [status.memory for status in seen if "coordinator" in status.roles] == [None] * (len(seen) // len(everyone))
     engines = [status.memory for status in last if "coordinator" not in status.roles]
-    assert all(found is not None and found.has == 0 and 400 << 20 < (found.least or 0) < (found.most or 0) for found in engines)
+    assert all(found is not None and found.has == 0 and 512 << 20 < (found.least or 0) < (found.most or 0) for found in engines)
     assert all("nostrain_round 2" in metrics(status) for status in last)
     assert all(msgspec.json.decode(msgspec.json.encode(status), type=Status) == status for status in seen + last)
 

@@ -157,4 +157,4 @@ def test_memory_is_said_in_words() -> None:
 
 
 def test_the_small_run_fits_anywhere() -> None:
-    assert max(needed_bytes(MODEL, TRAINING)) < 512 << 20
+    assert max(needed_bytes(MODEL, TRAINING)) < 640 << 20
