@@ -40,6 +40,7 @@ OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "bfloat16": {"precision": "bfloat16"},
     "compile": {"compile": True},
     "checkpointing": {"checkpointing": True},
+    "bfloat16+compile": {"precision": "bfloat16", "compile": True},
 }
 """What an engine can be told beside the plain float32."""
 

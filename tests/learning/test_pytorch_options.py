@@ -18,7 +18,7 @@ from nostrain.learning.engines.pytorch.engine import PyTorchEngine, pick_device,
 from nostrain.learning.engines.pytorch.memory import memory_errors
 from nostrain.learning.engines.pytorch.model import TorchModel
 from nostrain.learning.initial import initial_parameters
-from nostrain.protocol.manifest import TrainingSpec
+from nostrain.protocol.manifest import ModelSpec, TrainingSpec
 from nostrain.protocol.tensors import model_tensors
 from nostrain.units import PPM
 
@@ -110,16 +110,24 @@ def test_bfloat16_trains_and_measures_nothing() -> None:
     assert one.window_losses(WINDOWS, 4).tobytes() == other.window_losses(WINDOWS, 4).tobytes()
 
 
-def test_auto_is_float32_on_the_cpu() -> None:
-    assert pick_dtype("auto", torch.device("cpu")) is torch.float32
+@pytest.mark.parametrize("present", [True, False])
+def test_auto_is_bfloat16_for_wide_models_on_a_processor_that_multiplies_them(monkeypatch: pytest.MonkeyPatch, present: bool) -> None:
+    """The devnet's model is not wide: whatever the processor, `auto` trains it in float32."""
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": present})
+    cpu, wide = torch.device("cpu"), msgspec.structs.replace(MODEL, hidden_size=512)
+    assert pick_dtype("auto", cpu, wide) is (torch.bfloat16 if present else torch.float32)
+    assert pick_dtype("bfloat16", cpu, MODEL) is torch.bfloat16
+    assert pick_dtype("float32", cpu, wide) is torch.float32
+    for narrow in (MODEL, ModelSpec()):
+        assert pick_dtype("auto", cpu, narrow) is torch.float32
     assert trained(precision="auto")[0].tobytes() == trained(precision="float32")[0].tobytes()
 
 
 @pytest.mark.parametrize("native", [True, False])
 def test_auto_is_bfloat16_on_a_card_that_does_not_only_emulate_it(monkeypatch: pytest.MonkeyPatch, native: bool) -> None:
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: native or including_emulation)
-    assert pick_dtype("auto", torch.device("cuda")) is (torch.bfloat16 if native else torch.float32)
-    assert pick_dtype("bfloat16", torch.device("cuda")) is torch.bfloat16
+    assert pick_dtype("auto", torch.device("cuda"), MODEL) is (torch.bfloat16 if native else torch.float32)
+    assert pick_dtype("bfloat16", torch.device("cuda"), MODEL) is torch.bfloat16
 
 
 def test_too_little_memory_is_a_memory_error() -> None:
