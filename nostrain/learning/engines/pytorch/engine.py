@@ -83,4 +83,5 @@ def pick_dtype(wanted: Precision, device: torch.device, model: ModelSpec) -> tor
 
 def _multiplies_bfloat16() -> bool:
     """Whether this processor has instructions for it that oneDNN uses."""
-    return torch.backends.mkldnn.is_available() and bool(torch.cpu.get_capabilities().get("avx512_bf16", False))
+    onednn = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    return bool(onednn and torch.cpu.get_capabilities().get("avx512_bf16", False))

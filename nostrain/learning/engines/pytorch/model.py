@@ -120,7 +120,10 @@ class TorchModel:
 
 
 def token_losses(forward: Callable[..., Any], windows: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of every target, float32 [batch · n], of int64 windows [batch, n + 1] on the model's device."""
+    """Cross-entropy of every target, float32 [batch · n], of int64 windows [batch, n + 1] on the model's device.
+
+    Flat: of more dimensions CUDA has no deterministic kernel.
+    """
     logits = forward(input_ids=windows[:, :-1], use_cache=False).logits.float()
     return torch.nn.functional.cross_entropy(logits.flatten(0, 1), windows[:, 1:].flatten(), reduction="none")
 
