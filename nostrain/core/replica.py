@@ -13,15 +13,16 @@ from nostrain.core import leap
 from nostrain.core.effects import Compute, Computed, DatasetRead, Failed, Fetch, FetchDataset, Fetched, Outcome
 from nostrain.core.leap import KEY
 from nostrain.core.pruning import KEEP_ROUNDS
-from nostrain.core.rows import Replica, Round, Run
+from nostrain.core.rows import Replica, Round, Run, Waiting
 from nostrain.core.run import located, with_item
 from nostrain.core.tables import ReplicaState, advance
+from nostrain.core.timing import HEAR_S
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.digests import initial_state_id
 from nostrain.protocol.jobs import AggregateJob, AggregateResult, InspectJob, InspectResult, ValidationJob, ValidationResult
 from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Accepted, Confirmation, Result
-from nostrain.units import Digest, Pubkey
+from nostrain.units import Digest, Pubkey, UnixTime
 
 
 def decide(tx: Transaction) -> None:
@@ -34,15 +35,31 @@ def decide(tx: Transaction) -> None:
     if replica.leap is not None:
         leap.step(tx, run, replica.leap)
     elif replica.checkpoint is None:
-        if tx.now >= replica.hear_until and not leap.begin(tx, run, replica):
-            first = located(run, run.manifest.checkpoint)
-            tx.emit(Fetch(owner=KEY, name="checkpoint", blob=first, whose="the manifest", author=run.coordinator, must=True))
+        if tx.now >= replica.hear_until:
+            join(tx, run, replica)
     elif replica.state is ReplicaState.BOOTING:
         tx.emit(Compute(owner=KEY, name="inspect", job=InspectJob(model=run.manifest.model, checkpoint=replica.checkpoint)))
     elif replica.confirming is not None:
         confirm(tx, run, replica)
     else:
         follow(tx, run, replica)
+
+
+def join(tx: Transaction, run: Run, replica: Replica) -> None:
+    """Take the first state that we have: a checkpoint that was confirmed, or else the manifest's. While the history is still coming, listen on."""
+    if tx.outstanding(f"{KEY}#checkpoint") is None and lags(tx, run):
+        tx.put(KEY, msgspec.structs.replace(replica, hear_until=UnixTime(tx.now + HEAR_S)))
+    elif not leap.begin(tx, run, replica):
+        first = located(run, run.manifest.checkpoint)
+        tx.emit(Fetch(owner=KEY, name="checkpoint", blob=first, whose="the manifest", author=run.coordinator, must=True))
+
+
+def lags(tx: Transaction, run: Run) -> bool:
+    """Whether what we know of the chain ends in the past, and the coordinator has spoken of later rounds."""
+    round_ = tx.get(f"round/{run.open}", Round)
+    present = round_ is not None and tx.now <= round_.announcement.deadlines.attest_by
+    said = (tx.need(key, Waiting).message for key in tx.keys("waiting/")) if not present else ()
+    return any(message.author == run.coordinator and getattr(message.body, "round", 0) > run.round + 1 for message in said)
 
 
 def follow(tx: Transaction, run: Run, replica: Replica) -> None:

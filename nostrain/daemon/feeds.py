@@ -17,6 +17,7 @@ from nostrain.errors import Unavailable
 from nostrain.ports.lightning import Lightning
 from nostrain.protocol.event import Filter
 from nostrain.wire import kinds
+from nostrain.wire.messages import round_key
 
 log = logging.getLogger("nostrain.feeds")
 
@@ -61,7 +62,8 @@ async def relay_feed(runtime: Runtime) -> None:
 
 
 async def missing_feed(runtime: Runtime) -> None:
-    """What the coordinator's statements name and we do not have, because it was never shown to us or we had no room for it: asked for by id."""
+    """What the coordinator's statements name and we do not have, because it was never shown to us or we had no room for it: asked for by id; and
+    the rounds that it has closed, and we have not, one after the other."""
     asked, scope = Wanted(), trio.CancelScope()
     async with trio.open_nursery() as nursery:
         while True:
@@ -79,11 +81,13 @@ async def ask(runtime: Runtime, missing: Wanted, scope: trio.CancelScope) -> Non
     filters = [Filter(ids=missing.ids)] if missing.ids else []
     if missing.thermometers:
         filters.append(Filter(kinds=(kinds.ORACLE_ANNOUNCEMENTS,), tags=(("e", missing.thermometers),)))
+    run = runtime.state.rows.get("run")
+    if missing.rounds and isinstance(run, Run):
+        filters.append(Filter(kinds=kinds.PUBLIC, tags=(("r", tuple(round_key(run.id, number) for number in missing.rounds)),)))
     with scope:
         if filters:
-            log.info(
-                "asking for %d events that are missing, and the thermometers of %d rounds", len(missing.ids), len(missing.thermometers)
-            )
+            counts = len(missing.ids), len(missing.thermometers), len(missing.rounds)
+            log.info("asking for %d events that are missing, the thermometers of %d rounds, and all that was said in %d rounds", *counts)
             await follow(runtime, filters)
 
 

@@ -96,6 +96,11 @@ def draft(body: m.Body, created_at: UnixTime) -> Draft:
     return Draft(created_at=created_at, kind=KIND_OF[type(body)], tags=tags, content=text)
 
 
+def round_key(run: EventId, number: int) -> str:
+    """How relays index everything that is said in a round."""
+    return f"{run}:{number:05d}"
+
+
 def tags_of(body: m.Body) -> Tags:
     """What relays index: t, d (run), r (run and round), e (what it answers), x (blob), p (whom it is about)."""
     tags: list[tuple[str, ...]] = [("t", "nostrain")]
@@ -106,7 +111,7 @@ def tags_of(body: m.Body) -> Tags:
         return (*tags, ("e", body.run))
     if isinstance(body, m.Dispute):
         return (*tags, ("p", body.accused))
-    tags.append(("r", f"{body.run}:{body.round:05d}"))
+    tags.append(("r", round_key(body.run, body.round)))
     answers = [
         getattr(body, name) for name in ("parent", "announcement", "receipt", "commitment", "result", "offer") if hasattr(body, name)
     ]

@@ -8,12 +8,13 @@ import pytest
 from nostrain.core.effects import Compute, Computed, Failed, Fetch, Fetched
 from nostrain.core.leap import AGAIN_S
 from nostrain.core.pruning import KEEP_ROUNDS
+from nostrain.core.rounds.named import MAX_LACKING, wanted
 from nostrain.core.rows import NodeState, Replica
 from nostrain.core.tables import ReplicaState
 from nostrain.core.timing import HEAR_S, YOUNG_S
 from nostrain.protocol.jobs import InspectResult
 from nostrain.protocol.messages import Confirmation
-from tests.core.actors import MESSAGES, Node
+from tests.core.actors import LIMITS, MESSAGES, Node
 from tests.core.leaps import (
     CHECKPOINT,
     EVERYBODY,
@@ -31,8 +32,8 @@ from tests.core.leaps import (
     said,
     stands,
 )
-from tests.core.replicas import replica
-from tests.docs.examples import COORDINATOR
+from tests.core.replicas import next_announcement, replica
+from tests.docs.examples import COORDINATOR, START
 
 C = ReplicaState
 A, B, _ = EVERYBODY
@@ -186,3 +187,20 @@ def test_deltas_of_old_rounds_that_nobody_has_any_more_are_leapt_over_whatever_i
 def test_deltas_of_rounds_that_servers_keep_are_waited_for() -> None:
     node = stands(behind(KEEP_ROUNDS), 0)
     assert [effect.spare for effect in node.asks(Fetch) if effect.owner == "replica"] == [False, False]
+
+
+def test_a_newcomer_listens_on_while_the_coordinator_speaks_of_rounds_that_it_has_not_heard_of() -> None:
+    node = Node(NEWCOMER).at(YOUNG_S + 1)
+    third = next_announcement(number=3)
+    node.hear([MESSAGES["manifest"], third])
+    assert wanted(node.state).rounds == (1, 2, 3)
+    assert fetching(node.at(YOUNG_S + 1 + HEAR_S)) == []
+    assert fetching(node.at(YOUNG_S + 1 + 9 * HEAR_S)) == []
+    node.hear([MESSAGES["announcement"]])
+    assert fetching(node.at(LIMITS.attest_by - START)) == ["checkpoint"], "the round that it knows goes on now"
+
+
+def test_a_long_history_is_asked_for_in_pieces() -> None:
+    node = Node(NEWCOMER).hear([MESSAGES["manifest"], next_announcement(number=500)])
+    assert wanted(node.state).rounds == tuple(range(1, MAX_LACKING + 1))
+    assert wanted(Node(NEWCOMER).hear([MESSAGES["manifest"], MESSAGES["announcement"]]).state).rounds == (), "only the next is not heard of"

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 import trio
 
+from nostrain.core import waiting
 from nostrain.core.rows import NodeState, Submission
 from nostrain.core.tables import SubmissionState
 from nostrain.protocol.messages import Announcement, Confirmation, Result, Reveal
@@ -144,8 +145,11 @@ def test_thirty_rounds_do_not_make_the_state_grow() -> None:
     simulate(Plan(rounds=30, workers=2, validators=2, threshold=1, paid=False, on_disk=frozenset()), scenario)
 
 
-def test_a_node_that_joins_after_many_rounds_finds_the_state() -> None:
-    """History comes newest first: everything waits until the first announcement is there."""
+@pytest.mark.parametrize("most", [waiting.MAX_WAITING, 200], ids=["all of it can wait", "a third of it can wait"])
+def test_a_node_that_joins_after_many_rounds_finds_the_state(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """History comes newest first: everything waits until the first announcement is there. What there is no room for is asked for round by round."""
+    monkeypatch.setattr(waiting, "MAX_WAITING", most)
+    monkeypatch.setattr(waiting, "MAX_WAITING_OF_ONE", most // 4)
 
     async def scenario(sim: Simulation) -> None:
         await opened(sim, 24)

@@ -21,13 +21,19 @@ from nostrain.units import Digest, EventId
 
 MAX_WANTED: Final = 64
 """Events that are asked for at a time: those of three rounds."""
+MAX_LACKING: Final = 32
+"""Rounds that are asked for at a time, so few that all of their events can wait for the first of them."""
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What to ask relays for. Nothing names the events that carry thermometers, so all of a round's are asked for, by its announcement."""
+    """What to ask relays for. Nothing names the events that carry thermometers, so all of a round's are asked for, by its announcement.
+
+    `rounds`: all that was said in them. Of a history longer than what may wait here, most was dropped when it came, newest first.
+    """
 
     ids: tuple[EventId, ...] = ()
     thermometers: tuple[EventId, ...] = ()
+    rounds: tuple[int, ...] = ()
 
 
 def wanted(state: NodeState) -> Wanted:
@@ -38,10 +44,12 @@ def wanted(state: NodeState) -> Wanted:
     rows = [row for key in state.groups.get("waiting", ()) if isinstance(row := state.rows[key], Waiting)]
     ids: dict[EventId, None] = {}
     rounds: dict[EventId, None] = {}
+    latest = 0
     for row in sorted(rows, key=lambda row: (row.since, row.message.id)):
         body = row.message.body
         if row.message.author != run.coordinator:
             continue
+        latest = max(latest, getattr(body, "round", 0))
         if isinstance(body, Announcement):
             ids[body.parent] = None
         elif isinstance(body, Offer) and row.missing in body.oracles:
@@ -52,7 +60,8 @@ def wanted(state: NodeState) -> Wanted:
     here = {row.message.id: row.message.body for row in rows}
     rounds |= {said.announcement: None for event_id in ids if isinstance(said := here.get(event_id), Attestation)}
     asked = [event_id for event_id in ids if event_id not in here]
-    return Wanted(tuple(sorted(asked[:MAX_WANTED])), tuple(sorted(list(rounds)[:MAX_WANTED])))
+    lacking = range(run.round + 1, min(latest, run.round + MAX_LACKING) + 1) if latest > run.round + 1 else ()
+    return Wanted(tuple(sorted(asked[:MAX_WANTED])), tuple(sorted(list(rounds)[:MAX_WANTED])), tuple(lacking))
 
 
 def absent(round_: Round, row: Waiting) -> tuple[EventId, ...]:
