@@ -1,6 +1,6 @@
-"""When an engine process has numba do the codec of a small model: once numpy has taken as long for it as numba takes to load.
+"""When an engine process has numba do the codec of a small model: once numpy has taken twice as long for it as numba takes to load.
 
-So a process that ends soon, as in a short devnet, never loads it, and one that goes on has lost half a second at most by beginning without. The
+So a process that ends soon, as in a devnet of three rounds, never loads it, and one that goes on has lost a second by beginning without. The
 loading, and on a machine's first time the compiling, go on in a thread beside the jobs; a job is done as a whole by the one or the other.
 """
 
@@ -13,8 +13,8 @@ from typing import Final
 
 from nostrain.sparseloco.compiled import SMALL, adopt, available
 
-WORTH_S: Final = 0.5
-"""Processor seconds."""
+WORTH_S: Final = 1.0
+"""Processor seconds of numpy."""
 
 
 def warm() -> None:
