@@ -92,12 +92,12 @@ class Archive:
                 database.execute("DELETE FROM owed WHERE id = ?", (id_,))
                 database.execute("DELETE FROM events WHERE id = ?", (id_,))
 
-    def owed(self, relay: str) -> Event | None:
-        """The oldest event that `relay` does not have yet."""
+    def owed(self, relay: str, after: int = 0) -> tuple[int, Event] | None:
+        """The oldest event that `relay` does not have yet, of those with a number above `after`, and its number."""
         with self._step() as database:
-            query = "SELECT raw FROM owed JOIN events USING (id) WHERE relay = ? ORDER BY number LIMIT 1"
-            row = database.execute(query, (relay,)).fetchone()
-        return msgspec.json.decode(row[0], type=Event) if row is not None else None
+            query = "SELECT number, raw FROM owed JOIN events USING (id) WHERE relay = ? AND number > ? ORDER BY number LIMIT 1"
+            row = database.execute(query, (relay, after)).fetchone()
+        return (row[0], msgspec.json.decode(row[1], type=Event)) if row is not None else None
 
     def settle(self, relay: str, event_id: EventId) -> None:
         """`relay` has the event, or has refused it for good."""

@@ -285,7 +285,7 @@ class Connection:
                 self._locked[name] = None
             case Answer.REFUSED:
                 self._refused.add(name)
-            case Answer.AUTHENTICATE | Answer.RETRY if self._nursery is not None and name not in self._reopening:
+            case Answer.AUTHENTICATE | Answer.RETRY | Answer.ERROR if self._nursery is not None and name not in self._reopening:
                 self._reopening[name] = None
                 self._nursery.start_soon(self._reopen_later, name)
 

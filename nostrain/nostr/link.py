@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import random
+from enum import Enum
 from typing import Final
 
 import trio
@@ -30,10 +31,24 @@ STOCK_PAGE: Final = 100
 PATIENCE_S: Final = 600.0
 """A relay that lacked something and comes back within so long is not asked again before the hour is over: it may be one that takes nothing of ours."""
 
-ADVERT_ERRORS: Final = 3
+ERRORS: Final = 3
+"""After so many errors about an advert it is given up, and after so many, or as many missing answers, another event that is owed is put off."""
 SKEW_WARN_S: Final = 60
 INFORMATION_S: Final = 3600.0
 """What a relay says of itself is read again after so long."""
+
+
+class Offered(Enum):
+    """What came of offering an event to a relay once: for good, or for now, when the relay is busy, has an error, or nothing was heard of it."""
+
+    TAKEN = "taken"
+    REFUSED = "refused"
+    BUSY = "busy"
+    ERROR = "error"
+    MISSED = "missed"
+
+
+FINAL: Final = frozenset({Offered.TAKEN, Offered.REFUSED})
 
 
 class Link:
@@ -145,37 +160,55 @@ class Link:
         What the relay says it does not take (NIP-11) is not sent there: that is a refusal too. So is an error, again and again, about an advert: it
         may have a newer one (nostr-sdk's says `error: unknown` then).
         """
-        backoff, errors = self._backoff(), 0
+        offered, reason = await self._until(event, math.inf)
+        return None if offered is Offered.TAKEN else reason
+
+    async def _until(self, event: Event, most: float) -> tuple[Offered, str]:
+        """Offer `event`, with growing pauses, until the relay answers for good, or could not `most` times, its being busy not counted."""
+        backoff, errors, failures = self._backoff(), 0, 0
         while True:
-            connection = await self._connection_there()
-            limits, now = self._member.limits, self._member.relay_time()
-            if (refusal := limits.refuses(event, now)) is not None:
-                self._member.counts["not taken there"] += 1
-                self._member.once("not taken there", f"kind {event.kind} and its like are not sent there: {refusal}")
-                return refusal
-            if limits.early(event, now):
-                await trio.sleep(backoff.next())
-                continue
-            try:
-                ok = await connection.publish(event)
-                match judge(ok.accepted, ok.reason, ephemeral=event.kind in EPHEMERAL):
-                    case Answer.ACCEPTED:
-                        return None
-                    case Answer.REFUSED if event.created_at <= self._member.relay_time():
-                        return ok.reason  # else it is from the future there, and may be welcome later
-                    case Answer.RETRY if is_advert(event.kind) and (errors := errors + 1) >= ADVERT_ERRORS:
-                        return ok.reason
-                    case Answer.AUTHENTICATE if not await connection.authenticated():
-                        return ok.reason
-            except Unavailable as error:
-                log.info("relay %s: event %s: %s", self.url, event.id, error)
+            offered, reason = await self._offer(event)
+            errors += offered is Offered.ERROR
+            failures += offered in (Offered.ERROR, Offered.MISSED)
+            if is_advert(event.kind) and errors >= ERRORS:
+                return Offered.REFUSED, reason
+            if offered in FINAL or failures >= most:
+                return offered, reason
             await trio.sleep(backoff.next())
+
+    async def _offer(self, event: Event) -> tuple[Offered, str]:
+        """Send `event` once, when the relay is there; what came of it, and why."""
+        connection = await self._connection_there()
+        limits, now = self._member.limits, self._member.relay_time()
+        if (refusal := limits.refuses(event, now)) is not None:
+            self._member.counts["not taken there"] += 1
+            self._member.once("not taken there", f"kind {event.kind} and its like are not sent there: {refusal}")
+            return Offered.REFUSED, refusal
+        if limits.early(event, now):
+            return Offered.MISSED, "it is from the future there"
+        try:
+            ok = await connection.publish(event)
+            match judge(ok.accepted, ok.reason, ephemeral=event.kind in EPHEMERAL):
+                case Answer.ACCEPTED:
+                    return Offered.TAKEN, ""
+                case Answer.REFUSED if event.created_at <= self._member.relay_time():
+                    return Offered.REFUSED, ok.reason  # else it is from the future there, and may be welcome later
+                case Answer.REFUSED:
+                    return Offered.MISSED, ok.reason
+                case Answer.ERROR:
+                    return Offered.ERROR, ok.reason
+                case Answer.AUTHENTICATE if not await connection.authenticated():
+                    return Offered.REFUSED, ok.reason
+        except Unavailable as error:
+            log.info("relay %s: event %s: %s", self.url, event.id, error)
+            return Offered.MISSED, str(error)
+        return Offered.BUSY, ok.reason
 
     async def _repay(self) -> None:
         """Send what the archive has for this relay, one event at a time; take stock when it is connected, and every hour."""
         stocktaking = trio.current_time() + STOCKTAKING_S
         known: Connection | None = None
-        lacked = -math.inf
+        lacked, backoff = -math.inf, self._backoff()
         while True:
             await self._connected.wait()
             self.owing = trio.Event()
@@ -186,15 +219,32 @@ class Link:
                     stocktaking = now + STOCKTAKING_S
                 if (hourly or again) and not self._guest and await self._take_stock(whole=hourly):
                     lacked = now
-                while (event := self._archive.owed(self.url)) is not None:
-                    refusal = await self.deliver(event)
-                    self._archive.settle(self.url, event.id)
-                    self._member.counts["delivered late" if refusal is None else "refused late"] += 1
+                if await self._send_owed(backoff):
+                    continue
             except Unavailable as error:
                 log.info("relay %s: archive: %s", self.url, error)
                 await trio.sleep(self._member.settings.backoff_last_s)
             with trio.move_on_at(math.inf if self._guest else stocktaking):
                 await self.owing.wait()
+
+    async def _send_owed(self, backoff: Backoff) -> bool:
+        """Offer all that the archive has for this relay; whether something is left. Raises Unavailable: the archive.
+
+        What the relay has an error with again and again, or no answer to, is put off: the others come first, and then it again. Adverts end by themselves.
+        """
+        after, left = 0, False
+        while (owed := self._archive.owed(self.url, after)) is not None:
+            number, event = owed
+            offered, reason = await self._until(event, math.inf if is_advert(event.kind) else ERRORS)
+            if offered not in FINAL:
+                after, left = number, True
+                self._member.count("put off", f"event {event.id} is offered again after the others: {reason}")
+                await trio.sleep(backoff.next())
+            else:
+                backoff.lasted(math.inf)
+                self._archive.settle(self.url, event.id)
+                self._member.counts["delivered late" if offered is Offered.TAKEN else "refused late"] += 1
+        return left
 
     async def _take_stock(self, *, whole: bool) -> bool:
         """Find what the relay has lost, newest first; unless the `whole` stock is taken, only as long as something is missing. Whether something is.

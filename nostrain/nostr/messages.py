@@ -84,6 +84,7 @@ class Answer(Enum):
 
     ACCEPTED = "accepted"
     RETRY = "retry"
+    ERROR = "error"
     AUTHENTICATE = "authenticate"
     REFUSED = "refused"
 
@@ -163,6 +164,7 @@ def parse_head_untrusted(raw: bytes) -> Head:
 def judge(accepted: bool, reason: str, *, ephemeral: bool = False) -> Answer:
     """What to do about an `OK` (or, with accepted=False, a `CLOSED`), by its NIP-01 prefix.
 
+    RETRY is about the relay as a whole, ERROR perhaps about this event alone.
     A refusal without a known prefix is final: the relay gave us no reason to hope. `mute` is what a relay says of an ephemeral event that
     nobody was listening for: all that could be done with it was done. strfry writes `ERROR: ` before the prefix of a `CLOSED`.
     """
@@ -170,7 +172,7 @@ def judge(accepted: bool, reason: str, *, ephemeral: bool = False) -> Answer:
     if accepted or prefix == "duplicate" or (ephemeral and prefix == "mute"):
         return Answer.ACCEPTED
     if prefix in ("rate-limited", "error"):
-        return Answer.RETRY
+        return Answer.ERROR if prefix == "error" else Answer.RETRY
     return Answer.AUTHENTICATE if prefix == "auth-required" else Answer.REFUSED
 
 

@@ -41,6 +41,36 @@ async def test_a_restart_does_not_forget_what_a_relay_misses(autojump_clock: Moc
     assert away.published() == [event.id]
 
 
+@pytest.mark.parametrize("answer", [(False, "error: cannot store that"), None], ids=["error", "silence"])
+async def test_what_a_relay_has_an_error_with_holds_up_nothing_and_is_offered_again(
+    autojump_clock: MockClock, answer: tuple[bool, str] | None
+) -> None:
+    class Choosy(Stocked):
+        """Answers so to the first event that it is owed, for half an hour."""
+
+        def on_event(self, wire: Wire, event: Any) -> None:
+            if event["id"] != events[0].id or trio.current_time() > 1_800:
+                super().on_event(wire, event)
+            elif answer is not None:
+                wire.say("OK", event["id"], *answer)
+
+    a, choosy = Stocked(), Choosy()
+    choosy.down = True
+    a.made = choosy.made = events = [note(str(i)) for i in range(9)]
+    async with pool(a=a, choosy=choosy) as relays:
+        for event in events:
+            await relays.publish(event)
+        choosy.down = False
+        await trio.sleep(300)
+        assert relays.counts["delivered late"] == 8
+        assert set(choosy.published()) == {event.id for event in events}
+        before = len(choosy.published())
+        await trio.sleep(1_200)
+        assert 1_200 / 90 < len(choosy.published()) - before < 1_200 / 10, "offered again, with pauses"
+        await trio.sleep(900)
+        assert relays.counts["delivered late"] == 9
+
+
 async def test_one_of_two_relays_is_enough(autojump_clock: MockClock) -> None:
     a, b = ScriptedRelay(), ScriptedRelay()
     a.down = True

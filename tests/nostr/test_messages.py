@@ -99,7 +99,7 @@ def test_head_refused(head: bytes) -> None:
         (True, "duplicate: have it", Answer.ACCEPTED),
         (False, "duplicate: have it", Answer.ACCEPTED),
         (False, "rate-limited: slow down", Answer.RETRY),
-        (False, "error: disk", Answer.RETRY),
+        (False, "error: disk", Answer.ERROR),
         (False, "auth-required: who?", Answer.AUTHENTICATE),
         (False, "ERROR: auth-required: as strfry closes a subscription", Answer.AUTHENTICATE),
         (False, "ERROR: bad req: as well", Answer.REFUSED),
