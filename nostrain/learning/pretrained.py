@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from math import prod
 from pathlib import Path
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,7 +44,6 @@ def load_pretrained(folder: Path) -> tuple[ModelSpec, Flat]:
     """
     spec = model_spec(_json(folder / "config.json"))
     tensors = model_tensors(spec)
-    flat = np.empty(sum(tensor_sizes(tensors)), np.float32)
     places, opened = _places(folder), dict[str, _File]()
     unknown = sorted(set(places) - {tensor.name for tensor in tensors} - {_HEAD})
     unknown = [name for name in unknown if not name.endswith(".rotary_emb.inv_freq")]
@@ -50,8 +51,8 @@ def load_pretrained(folder: Path) -> tuple[ModelSpec, Flat]:
         raise LocalProtocolError(
             f"{folder}: {unknown[0]} and {len(unknown) - 1} more tensors are not of a {spec.architecture} as config.json has it"
         )
-    at = 0
-    for tensor, size in zip(tensors, tensor_sizes(tensors), strict=True):
+    found: list[NDArray[Any]] = []
+    for tensor in tensors:
         tied = tensor.name == _EMBEDDINGS and spec.tie_word_embeddings
         stored = _HEAD if tied and _EMBEDDINGS not in places and _HEAD in places else tensor.name
         if stored not in places:
@@ -59,8 +60,14 @@ def load_pretrained(folder: Path) -> tuple[ModelSpec, Flat]:
         name = places[stored]
         if name not in opened:
             opened[name] = _File(folder / name)
-        opened[name].read(stored, tensor.shape, flat[at : at + size])
-        at += size
+        found.append(opened[name].values(stored, tensor.shape))
+    # Only now is there memory for it: config.json alone may promise anything.
+    flat, at = np.empty(sum(tensor_sizes(tensors)), np.float32), 0
+    for tensor, values in zip(tensors, found, strict=True):
+        _widen(values, flat[at : at + len(values)])
+        if not np.isfinite(flat[at : at + len(values)]).all():
+            raise LocalProtocolError(f"{folder}: {tensor.name} has values that are not finite")
+        at += len(values)
     return spec, canonical_zero(flat)
 
 
@@ -76,6 +83,14 @@ def check_tokens(folder: Path, spec: ModelSpec, dataset: DatasetManifest) -> Non
             raise LocalProtocolError(f"{path}: the dataset was built with another tokenizer")
 
 
+class _Entry(msgspec.Struct, frozen=True):
+    """A tensor in the header of a safetensors file; offsets count from the header's end."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[Annotated[int, msgspec.Meta(ge=0)], Annotated[int, msgspec.Meta(ge=0)]]
+
+
 class _File:
     """One safetensors file."""
 
@@ -87,36 +102,38 @@ class _File:
                 raise LocalProtocolError(f"{path}: not a safetensors file")
             self._begin = 8 + length
             try:
-                self._entries: dict[str, Any] = json.loads(file.read(length))
-            except ValueError as error:
+                listed = msgspec.json.decode(file.read(length), type=dict[str, msgspec.Raw])
+                listed.pop("__metadata__", None)
+                self._entries = {name: msgspec.json.decode(entry, type=_Entry) for name, entry in listed.items()}
+            except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
                 raise LocalProtocolError(f"{path}: not a safetensors file: {error}") from error
         self._data = np.memmap(path, np.uint8, mode="r")
 
     def names(self) -> list[str]:
         """Of its tensors."""
-        return [name for name in self._entries if name != "__metadata__"]
+        return list(self._entries)
 
-    def read(self, name: str, shape: tuple[int, ...], out: NDArray[np.float32]) -> None:
-        """Put the tensor into `out` as float32. Raises LocalProtocolError."""
-        try:
-            entry = self._entries[name]
-            kind, found, (begin, end) = entry["dtype"], tuple(entry["shape"]), entry["data_offsets"]
-        except (KeyError, TypeError, ValueError) as error:
-            raise LocalProtocolError(f"{self._path}: {name} is not described in its header") from error
-        if kind not in _TYPES:
-            raise LocalProtocolError(f"{self._path}: {name} is of type {kind}; {', '.join(_TYPES)} are supported")
-        if found != shape:
-            raise LocalProtocolError(f"{self._path}: {name} is of shape {found}, config.json asks for {shape}")
+    def values(self, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+        """The tensor's values, flat, where they lie in the file; bfloat16 as u16. Raises LocalProtocolError."""
+        if (entry := self._entries.get(name)) is None:
+            raise LocalProtocolError(f"{self._path}: {name} is not described in its header")
+        if entry.dtype not in _TYPES:
+            raise LocalProtocolError(f"{self._path}: {name} is of type {entry.dtype}; {', '.join(_TYPES)} are supported")
+        if entry.shape != shape:
+            raise LocalProtocolError(f"{self._path}: {name} is of shape {entry.shape}, config.json asks for {shape}")
+        begin, end = entry.data_offsets
         data = self._data[self._begin + begin : self._begin + end]
-        if len(data) != out.size * np.dtype(_TYPES[kind]).itemsize:
+        if len(data) != prod(shape) * np.dtype(_TYPES[entry.dtype]).itemsize:
             raise LocalProtocolError(f"{self._path}: {name} has {len(data)} bytes; is the file cut short?")
-        values = data.view(_TYPES[kind])
-        if kind == "BF16":
-            out.view(np.uint32)[:] = values.astype(np.uint32) << 16
-        else:
-            out[:] = values
-        if not np.isfinite(out).all():
-            raise LocalProtocolError(f"{self._path}: {name} has values that are not finite")
+        return data.view(_TYPES[entry.dtype])
+
+
+def _widen(values: NDArray[Any], out: NDArray[np.float32]) -> None:
+    """Put values of a file into `out` as float32."""
+    if values.dtype == np.dtype(_TYPES["BF16"]):
+        out.view(np.uint32)[:] = values.astype(np.uint32) << 16
+    else:
+        out[:] = values
 
 
 def _places(folder: Path) -> dict[str, str]:
@@ -138,7 +155,7 @@ def _json(path: Path) -> Mapping[str, Any]:
         found = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
         raise LocalProtocolError(f"{path}: there is no such file; a checkpoint is a folder as Hugging Face has them") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise LocalProtocolError(f"{path}: not JSON: {error}") from error
     if not isinstance(found, dict):
         raise LocalProtocolError(f"{path}: not a JSON object")

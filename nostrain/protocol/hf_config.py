@@ -68,7 +68,7 @@ def model_spec(config: Mapping[str, Any]) -> ModelSpec:
         LocalProtocolError: a field is missing or wrong, or the model is none that this version trains. It says which.
     """
     kind = config.get("model_type")
-    if kind not in _READ_AS:
+    if not isinstance(kind, str) or kind not in _READ_AS:
         raise LocalProtocolError(f"config.json: model_type {kind!r} is not one of {', '.join(_READ_AS)}")
     config = _DEFAULTS.get(kind, {}) | dict(config)
     try:

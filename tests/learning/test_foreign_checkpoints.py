@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -192,4 +194,46 @@ def test_older_formats_are_named(tmp_path: Path) -> None:
     saved(tmp_path, "Llama")
     (tmp_path / SINGLE).rename(tmp_path / "pytorch_model.bin")
     with pytest.raises(LocalProtocolError, match=r"neither model\.safetensors nor .* other formats are not read"):
+        load_pretrained(tmp_path)
+
+
+ODD: list[Any] = [None, -1, 0, 1.5, "x", [], {}, [1], True, 10**30, float("inf"), -0.5, {"a": 1}, [[1]], "ü"]
+
+
+def mutated(value: Any, rng: random.Random) -> Any:
+    """One thing in it, at any depth, is something else or gone."""
+    if isinstance(value, dict) and value and rng.random() < 0.9:
+        key = rng.choice(list(value))
+        kept = {name: one for name, one in value.items() if name != key}
+        return kept if rng.random() < 0.15 else value | {key: mutated(value[key], rng)}
+    if isinstance(value, list) and value and rng.random() < 0.5:
+        at = rng.randrange(len(value))
+        return [*value[:at], rng.choice(ODD), *value[at + 1 :]]
+    return rng.choice(ODD)
+
+
+def test_whatever_its_files_say_it_is_loaded_or_refused(tmp_path: Path, rng: random.Random) -> None:
+    """A stranger's checkpoint must not end the engine with anything but a reason; nor is memory taken that config.json alone asks for."""
+    saved(tmp_path, "Qwen2", as_version_4, shard="20KB", use_sliding_window=True, sliding_window=64)
+    part = sorted(tmp_path.glob("*.safetensors"))[1]
+    config, index, whole = (path.read_bytes() for path in (tmp_path / "config.json", tmp_path / INDEX, part))
+    length = int.from_bytes(whole[:8], "little")
+    for _ in range(25):
+        header = json.dumps(mutated(json.loads(whole[8 : 8 + length]), rng)).encode()
+        noise = bytearray(whole)
+        noise[rng.randrange(8 + length)] = rng.randrange(256)
+        for path, content in (
+            (tmp_path / "config.json", json.dumps(mutated(json.loads(config), rng)).encode()),
+            (tmp_path / INDEX, json.dumps(mutated(json.loads(index), rng)).encode()),
+            (part, len(header).to_bytes(8, "little") + header + whole[8 + length :]),
+            (part, bytes(noise)),
+        ):
+            before = path.read_bytes()
+            path.write_bytes(content)
+            with contextlib.suppress(LocalProtocolError):
+                assert np.isfinite(load_pretrained(tmp_path)[1]).all()
+            path.write_bytes(before)
+    wide = json.loads(config) | {"vocab_size": 1 << 20, "hidden_size": 1 << 17}
+    (tmp_path / "config.json").write_text(json.dumps(wide))
+    with pytest.raises(LocalProtocolError, match="is of shape"):
         load_pretrained(tmp_path)
