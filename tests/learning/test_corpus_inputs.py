@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -79,6 +80,19 @@ def test_a_damaged_file_is_named(name: str, tmp_path: Path) -> None:
     path.write_bytes(content)
     with pytest.raises(CorpusError, match=f"{name}: not readable"):
         read(path)
+
+
+def test_a_file_that_cannot_be_opened_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("one")
+
+    def refuse(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(CorpusError) as refused:
+        read(path)
+    assert str(refused.value) == f"{path}: Permission denied"
 
 
 def test_a_folder_that_may_not_be_read_is_an_error(tmp_path: Path) -> None:

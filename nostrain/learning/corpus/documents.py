@@ -39,7 +39,8 @@ def documents(inputs: tuple[str, ...], field: str, complaints: Complaints) -> It
         try:
             yield from _documents_of(path, field, complaints)
         except (EOFError, OSError, zlib.error) as error:
-            raise CorpusError(f"{path}: not readable to its end, is it cut short? {error}") from error
+            refused = error.strerror if isinstance(error, OSError) else None
+            raise CorpusError(f"{path}: {refused or f'not readable to its end, is it cut short? {error}'}") from error
 
 
 def files(inputs: tuple[str, ...]) -> Iterator[Path]:
