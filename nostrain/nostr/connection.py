@@ -296,7 +296,5 @@ class Connection:
         self._reopen([name])
 
     def _reopen(self, names: list[str]) -> None:
-        for name in names:
-            watch = self._watches.get(name)
-            if watch is not None:
-                self.open(watch)
+        for watch in filter(None, map(self._watches.get, names)):
+            self.open(watch)
