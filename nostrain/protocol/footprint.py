@@ -58,7 +58,7 @@ def evaluation_bytes(model: ModelSpec, codec: CodecSpec, tokens: int, candidates
     """Peak memory of an engine that scores `candidates` deltas in batches of `tokens`; an eighth on top is the allocator's."""
     parameters = parameter_count(model)
     values = candidates * (parameters * codec.topk // codec.chunk)
-    forward = FLOAT * tokens * (layer_width(model) + 3 * model.vocab_size)
+    forward = FLOAT * tokens * (layer_width(model) + 2 * model.vocab_size)
     measuring = parameters * FLOAT + values * PLACE_BYTES + max(forward, values * INDEX_BYTES)
     stepping = parameters * OPENING_BYTES + values * PLACE_BYTES
     return BASE_BYTES + max(measuring, stepping) * 9 // 8
