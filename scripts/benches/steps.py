@@ -109,7 +109,7 @@ def mlx_by_hand(folder: Path, spec: ModelSpec) -> Steps:
     from mlx import nn, optimizers
     from mlx_lm.models.llama import Model, ModelArgs
 
-    model = Model(ModelArgs.from_dict(hf_config(spec)))  # type: ignore[no-untyped-call]
+    model = Model(ModelArgs.from_dict(hf_config(spec)))
     model.load_weights(str(folder / "model.safetensors"))
     optimizer = optimizers.AdamW(0.0, betas=list(BETAS), eps=ADAM_EPSILON, weight_decay=DECAY, bias_correction=True)
 
