@@ -130,7 +130,7 @@ class Replica(msgspec.Struct, frozen=True, tag="replica"):
 
 
 class WorkerMemory(msgspec.Struct, frozen=True, tag="worker_memory"):
-    """Row `worker`: the private training state (residual, moments) after the last round that used our delta.
+    """Row `worker`: the private training state (residual, moments) after the last round that used our delta; while none has (`unused`), others'.
 
     `in_vain` tickets in a row bought no lock, so that `pass_over` rounds are let pass before another is bought (`core.escrow.patience`).
     `tokens_per_s`: how fast the last training was; before the first, how fast it would be on `machine`, which is being measured
@@ -138,6 +138,7 @@ class WorkerMemory(msgspec.Struct, frozen=True, tag="worker_memory"):
     """
 
     state_path: str | None = None
+    unused: bool = False
     in_vain: int = 0
     pass_over: int = 0
     tokens_per_s: int = 0

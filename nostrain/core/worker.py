@@ -83,7 +83,7 @@ def step(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
     if mine.state in (S.PREPARING, S.TRAINING, S.TRAINED) and tx.now <= deadlines.commit_by:
         ticket.buy(tx, run, round_, mine)
     if round_.result is not None:
-        close(tx, round_, mine)
+        close(tx, run, round_, mine)
     elif mine.state in (S.PREPARING, S.TRAINING, S.TRAINED) and (tx.now > deadlines.commit_by or round_.receipt is not None):
         refuse(tx, mine, "late: the receipt was due before the delta was ready")
     elif run.manifest.delayed and mine.state in (S.PREPARING, S.TRAINING):
@@ -198,8 +198,12 @@ def reveal(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
     save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.REVEALED)))
 
 
-def close(tx: Transaction, round_: Round, mine: Submission) -> None:
-    """The result is known: if it uses our delta, the private state that produced it becomes ours; otherwise the round's work is dropped."""
+def close(tx: Transaction, run: Run, round_: Round, mine: Submission) -> None:
+    """The result is known: if it uses our delta, the private state that produced it becomes ours; otherwise the round's work is dropped.
+
+    But for a newcomer's, none of whose deltas was used yet, if others' were: with neither residual nor moments it would stay behind them for ever
+    (docs/adr/0061). A delayed run keeps private state anyway.
+    """
     assert round_.result is not None
     result = round_.result[1]
     if any(item.worker == tx.me.pubkey for item in result.accepted) and mine.state is S.REVEALED:
@@ -207,8 +211,11 @@ def close(tx: Transaction, round_: Round, mine: Submission) -> None:
         save(tx, msgspec.structs.replace(mine, state=advance("submission", mine.state, S.ACCEPTED)))
         patience.remember(tx, round_, mine)
         memory = tx.memory
-        tx.put("worker", msgspec.structs.replace(memory, state_path=mine.state_out))
+        tx.put("worker", msgspec.structs.replace(memory, state_path=mine.state_out, unused=False))
         return
+    newcomer = tx.memory.state_path is None or tx.memory.unused
+    if newcomer and mine.state is S.REVEALED and result.accepted and not run.manifest.delayed:
+        tx.put("worker", msgspec.structs.replace(tx.memory, state_path=mine.state_out, unused=True))
     reasons = {item.worker: item.reason for item in result.refused}
     refuse(tx, mine, reasons.get(tx.me.pubkey, "the round closed without our delta"))
 

@@ -45,6 +45,7 @@ def spec(observer: Observer, folders: Sequence[Path], work_dir: Path) -> dict[st
                 "committed": len(pinned(watched.round)),
                 "attempt": watched.round.attempt,
                 "trained": sorted({author for author, _, _ in watched.round.commitments.values()}),
+                "shown": sorted(watched.round.reveals),
             }
         )
     engines = {pubkey: enrolment.engine for pubkey, (_, _, enrolment) in run.enrolled.items() if enrolment.engine in DEVICES}

@@ -2,7 +2,7 @@
 
 `python -m nostrain.learning.reference SPEC.json OUT.json` reads a `ReferenceSpec` and writes a list of `RoundState`. It knows nothing of relays, keys or
 phases: every worker trains, the accepted deltas are applied in the order given. A worker whose delta was not accepted keeps the private
-state of the round before. In a delayed run (docs/adr/0048) it goes on from the private state of every delta that it committed to, and from that
+state of the round before, unless none ever was and those of others were: then that of the delta which it showed. In a delayed run (docs/adr/0048) it goes on from the private state of every delta that it committed to, and from that
 of the last one that was accepted when it committed to none; it begins with the outer step over that delta of its own.
 """
 
@@ -33,7 +33,7 @@ from nostrain.units import Digest, Pubkey
 class RoundSpec(msgspec.Struct, frozen=True):
     """Who took part in a round: `workers` by slot, the `accepted` in the order of aggregation, R = `committed`, after `attempt` empty rounds.
 
-    `trained`: who committed to a delta. A delayed run needs it, and its empty rounds too.
+    `trained`: who committed to a delta. A delayed run needs it, and its empty rounds too. `shown`: who revealed one; a newcomer's state needs it.
     """
 
     round: int
@@ -42,6 +42,7 @@ class RoundSpec(msgspec.Struct, frozen=True):
     committed: int
     attempt: int = 0
     trained: tuple[Pubkey, ...] = ()
+    shown: tuple[Pubkey, ...] = ()
 
 
 class ReferenceSpec(msgspec.Struct, frozen=True):
@@ -95,6 +96,7 @@ def _repeat(spec: ReferenceSpec, engines: Mapping[Pubkey, RunJob]) -> list[Round
     here = Stand(initial_state_id(spec.manifest.root), checked_blob(spec.blobs, spec.manifest.checkpoint.sha256))
     before = here
     used: dict[Pubkey, str] = {}
+    proven: set[Pubkey] = set()
     latest: dict[Pubkey, tuple[str, OwnStep]] = {}
     history = []
     for turn in spec.rounds:
@@ -106,7 +108,9 @@ def _repeat(spec: ReferenceSpec, engines: Mapping[Pubkey, RunJob]) -> list[Round
             result = engines[worker](_train_job(spec, turn, worker, here, before, state_in, own, folder))
             assert isinstance(result, TrainResult)
             made[worker] = (result.delta.sha256, str(_file(folder, turn, worker, "delta")))
-        used |= {worker: str(_file(folder, turn, worker, "state")) for worker in turn.accepted}
+        proven |= {*turn.accepted}
+        new = [worker for worker in turn.shown if worker in made and worker not in proven] if turn.accepted and not delayed else []
+        used |= {worker: str(_file(folder, turn, worker, "state")) for worker in (*turn.accepted, *new)}
         going = [worker for worker in turn.trained if worker in made] if delayed else []
         latest = {worker: (str(_file(folder, turn, worker, "state")), _own_step(spec, turn, *made[worker])) for worker in going}
         before = here

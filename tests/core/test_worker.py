@@ -12,7 +12,7 @@ from nostrain.core.timing import deadlines
 from nostrain.protocol.assignment import assignment, window_seed
 from nostrain.protocol.digests import ranked
 from nostrain.protocol.jobs import TrainJob, TrainResult
-from nostrain.protocol.messages import Commitment, Enrolment, Message, Reveal
+from nostrain.protocol.messages import Commitment, Enrolment, Message, Result, Reveal
 from nostrain.units import Digest, UnixTime
 from tests.core.actors import DATASET, EXAMPLES, LABELS, LIMITS, MESSAGES, Node, changed, say, until
 from tests.docs.examples import COORDINATOR, START, WORKERS
@@ -189,6 +189,29 @@ def test_work_that_was_not_used_leaves_no_trace_in_the_training_state() -> None:
     node = revealed().hear([changed("result", COORDINATOR, accepted=(), attestations=(), state_id=EXAMPLES.state_id)])
     assert mine(node).state is S.REFUSED
     assert node.row("worker", WorkerMemory).state_path is None
+
+
+def without_me() -> list[Message]:
+    """The others go on, to a result that uses their work alone."""
+    *before, closed = others("acknowledgement 2", "result")
+    assert isinstance(closed.body, Result)
+    kept = tuple(item for item in closed.body.accepted if item.worker != ME.pubkey)
+    return [*before, changed("result", COORDINATOR, 70, accepted=kept)]
+
+
+def test_a_newcomer_whose_work_was_not_used_goes_on_from_its_own_state_and_not_from_nothing() -> None:
+    node = revealed().hear(without_me())
+    assert mine(node).state is S.REFUSED
+    memory = node.row("worker", WorkerMemory)
+    assert (memory.state_path, memory.unused) == (mine(node).state_out, True)
+
+
+def test_who_was_used_before_goes_on_from_there() -> None:
+    node = revealed()
+    node.state = NodeState({**node.state.rows, "worker": WorkerMemory("/work/used.state")})
+    node.hear(without_me())
+    memory = node.row("worker", WorkerMemory)
+    assert (memory.state_path, memory.unused) == ("/work/used.state", False)
 
 
 def test_a_worker_whose_replica_stands_elsewhere_does_not_begin() -> None:

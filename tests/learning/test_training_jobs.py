@@ -226,6 +226,23 @@ def test_reference_loop_is_the_jobs_one_by_one(small_run: SmallRun, trained: Tra
     assert np.isfinite(load_checkpoint_untrusted(file, model_tensors(MODEL))).all()
 
 
+def test_the_reference_loop_keeps_what_a_newcomer_showed_and_nobody_used(small_run: SmallRun, tmp_path: Path) -> None:
+    built = small_run.result
+    dataset = msgspec.json.decode(Path(small_run.paths[built.dataset.sha256]).read_bytes(), type=DatasetManifest)
+    roots = []
+    for shown in ((), NAMES):
+        turns = (RoundSpec(1, NAMES, (NAMES[0],), 3, shown=shown), RoundSpec(2, NAMES, (NAMES[1],), 3, shown=shown))
+        work = str(tmp_path / str(len(shown)))
+        roots.append(
+            [
+                state.root
+                for state in reference.repeat_run(ReferenceSpec(small_run.manifest(rounds=2), dataset, small_run.paths, turns, work))
+            ]
+        )
+    assert roots[0][0] == roots[1][0]
+    assert roots[0][1] != roots[1][1], "the second worker trained on with its residual and moments"
+
+
 def test_provenance_tells_who_trained_on_what(small_run: SmallRun, tmp_path: Path) -> None:
     """Trained long on few windows, a worker knows its own; a worker that claims another's windows does not."""
     long = msgspec.structs.replace(TRAINING, inner_steps=40)
