@@ -45,7 +45,8 @@ main.add_command(model)
 @click.option("--rounds", type=click.IntRange(1, 1000), default=8, show_default=True, help="Rounds to train.")
 @click.option("--workers", type=click.IntRange(1, 16), default=4, show_default=True, help="Daemons that train.")
 @click.option("--validators", type=click.IntRange(1, 8), default=3, show_default=True, help="Daemons that score; a majority decides.")
-@click.option("--relays", type=click.IntRange(1, 8), default=1, show_default=True, help="Relays, all of them everybody's.")
+@click.option("--relays", "relay_count", type=click.IntRange(1, 8), default=1, show_default=True, help="Relays, all of them everybody's.")
+@relays("A relay to use instead of own ones")
 @click.option("--seed", type=click.IntRange(0, (1 << 63) - 1), default=0, show_default=True, help="Fixes keys, model and data.")
 @click.option("--text", type=FOLDER, default=None, help="Folder of text to learn from.  [default: this Python's standard library]")
 @click.option("--data", "dataset", type=FOLDER, default=None, help="Dataset to learn from instead: a folder that `data build` made.")
@@ -79,7 +80,8 @@ def devnet(
     rounds: int,
     workers: int,
     validators: int,
-    relays: int,
+    relay_count: int,
+    relays: tuple[str, ...],
     seed: int,
     text: Path | None,
     dataset: Path | None,
@@ -110,7 +112,8 @@ def devnet(
         rounds=rounds,
         workers=workers,
         validators=validators,
-        relays=relays,
+        relays=relay_count,
+        relay_urls=relays,
         seed=seed,
         text=text,
         dataset=dataset,

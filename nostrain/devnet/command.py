@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import msgspec
 import trio
@@ -65,6 +66,11 @@ def usage_problem(options: Options, root: Path, json_path: Path | None, export: 
         empty = not any(root.iterdir())
     except OSError as error:
         return f"--keep {root}: {error.strerror}"
+    if options.relay_urls and options.relays != 1:
+        return "--relay: a devnet uses the relays that it is given, or starts --relays of its own; leave one of them out"
+    for url in options.relay_urls:
+        if urlsplit(url).scheme not in ("ws", "wss") or not urlsplit(url).hostname:
+            return f"--relay {url}: not the address of a relay, which begins with ws:// or wss://"
     if options.text is not None and not options.text.is_dir():
         return f"--text {options.text}: not a folder"
     if options.dataset is not None and options.text is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ class Options:
     relays: int = 1
     lasting_relays: int = 0
     """How many of them, the first ones, still have their events after a restart; the others forget."""
+    relay_urls: tuple[str, ...] = ()
+    """Relays that are there already, instead of any of its own: other runs may be on them, and strangers."""
     seed: int = 0
     text: Path | None = None
     dataset: Path | None = None
@@ -98,7 +101,7 @@ class Participant:
 
 def relays_of(options: Options) -> list[str]:
     """Names of the relays."""
-    return [f"relay-{number}" for number in range(1, options.relays + 1)]
+    return [f"relay-{number}" for number in range(1, (len(options.relay_urls) or options.relays) + 1)]
 
 
 def roles_of(options: Options) -> list[tuple[str, Role]]:
@@ -179,18 +182,27 @@ def free_port() -> int:
 def lay_out(root: Path, options: Options, relays: Sequence[str]) -> list[Participant]:
     """Make every participant's folder, key and config under `root`; the coordinator first, in the order to start them. `relays` are URLs.
 
-    Keys follow from the seed, so that a devnet can be repeated: they are worth nothing anywhere else.
+    Keys follow from the seed, so that a devnet can be repeated: they are worth nothing anywhere else. On relays that are not its own a devnet has
+    fresh ones, which nobody knows and no earlier run there was signed with, and everybody follows its coordinator alone.
     """
     blobs = f"127.0.0.1:{free_port()}"
     participants, cheats = [], cheats_of(options)
     for name, role in roles_of(options):
         folder = root / name
         folder.mkdir(parents=True, exist_ok=True)
-        secret = open_root(folder, lambda size, name=name: devnet_secret(options.seed, name)[:size])  # type: ignore[misc]
+        if options.relay_urls:
+            secret = open_root(folder, secrets.token_bytes)
+        else:
+            secret = open_root(folder, lambda size, name=name: devnet_secret(options.seed, name)[:size])  # type: ignore[misc]
         participants.append(Participant(name, role, folder, NostrSigner(secret).pubkey, cheats.get(name)))
     validators = [one.pubkey for one in participants if one.role == "validator"]
     for participant in participants:
-        participant.config.write_text(config_text(participant, options, relays, blobs, validators))
+        join = (
+            f"\n[join]\ncoordinator = {quoted(participants[0].pubkey)}\n"
+            if options.relay_urls and participant.role != "coordinator"
+            else ""
+        )
+        participant.config.write_text(config_text(participant, options, relays, blobs, validators) + join)
     return participants
 
 

@@ -112,7 +112,8 @@ class Devnet:
     async def follow(self) -> None:
         """Read the relays for ever."""
         async with open_pool(list(self.relays.values())) as pool, contextlib.AsyncExitStack() as stack:
-            wanted = Filter(kinds=kinds.PUBLIC, tags=(("t", ("nostrain",)),))
+            ours = tuple(one.pubkey for one in self.participants) if self.options.relay_urls else ()
+            wanted = Filter(authors=ours, kinds=kinds.PUBLIC, tags=(("t", ("nostrain",)),))
             events = await stack.enter_async_context(pool.subscribe([wanted]))
             async for event in events:
                 self.observer.take(event)
@@ -157,7 +158,9 @@ async def open_daemons(root: Path, options: Options, tell: Callable[[str], None]
 
 
 async def start_relays(processes: Processes, root: Path, options: Options) -> dict[str, str]:
-    """Start all of them at once; their URLs by name. Raises Unavailable, in a group, when one does not come up."""
+    """Start all of them at once, unless they are there already; their URLs by name. Raises Unavailable, in a group, when one does not come up."""
+    if options.relay_urls:
+        return dict(zip(relays_of(options), options.relay_urls, strict=True))
     urls = dict.fromkeys(relays_of(options), "")
 
     async def start(name: str) -> None:

@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 from nostrain.config.load import load_config
-from nostrain.devnet.layout import FEE_MSAT, LEVEL_MSAT, Options, lay_out, lightning_socket, longest_socket, parse_engines, roles_of
+from nostrain.devnet.command import usage_problem
+from nostrain.devnet.layout import (
+    FEE_MSAT,
+    LEVEL_MSAT,
+    Options,
+    lay_out,
+    lightning_socket,
+    longest_socket,
+    parse_engines,
+    relays_of,
+    roles_of,
+)
 from nostrain.errors import ConfigError
 from nostrain.protocol.manifest import TimingSpec
 
@@ -24,6 +35,29 @@ def test_keys_follow_from_the_seed_and_differ_from_each_other(tmp_path: Path) ->
     assert first == again
     assert len(set(first.values()) | set(other.values())) == 16
     assert list(first) == ["coordinator", "validator-1", "validator-2", "validator-3", "worker-1", "worker-2", "worker-3", "worker-4"]
+
+
+def test_on_relays_of_others_a_devnet_has_keys_that_nobody_knows_and_follows_itself_alone(tmp_path: Path) -> None:
+    first, again = (lay_out(tmp_path / name, Options(workers=2, relay_urls=RELAYS), RELAYS) for name in "ab")
+    assert not {one.pubkey for one in first} & {one.pubkey for one in again}
+    coordinator, *others = first
+    assert load_config(coordinator.config).join.coordinator is None
+    assert {load_config(one.config).join.coordinator for one in others} == {coordinator.pubkey}
+    assert relays_of(Options(relay_urls=RELAYS)) == [f"relay-{number}" for number in range(1, len(RELAYS) + 1)]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        (Options(relay_urls=("https://relay.example",)), "begins with ws:// or wss://"),
+        (Options(relay_urls=("wss://",)), "begins with ws:// or wss://"),
+        (Options(relay_urls=("wss://relay.example",), relays=2), "leave one of them out"),
+        (Options(relay_urls=("wss://relay.example",)), None),
+    ],
+)
+def test_addresses_of_relays_are_looked_at_before_anything_starts(tmp_path: Path, options: Options, problem: str | None) -> None:
+    found = usage_problem(options, tmp_path / "root", None)
+    assert found is None if problem is None else problem in (found or "")
 
 
 def test_more_workers_change_nobodys_key(tmp_path: Path) -> None:
