@@ -30,7 +30,7 @@ class Adoption:
     def __init__(self, load: Callable[[], None] = warm) -> None:
         self._load = load
         self._loading: Thread | None = None
-        self._loaded = False
+        self._error: Exception | None = None
         self._over = False
 
     def look(self) -> None:
@@ -42,8 +42,10 @@ class Adoption:
                 self._begin()
         elif not self._loading.is_alive():
             self._over = True
-            if self._loaded:
+            if self._error is None:
                 adopt()
+            else:
+                print(f"engine: numba cannot be used, numpy goes on: {type(self._error).__name__}: {self._error}", file=sys.stderr)
 
     def _begin(self) -> None:
         if not available():
@@ -56,6 +58,4 @@ class Adoption:
         try:
             self._load()
         except Exception as error:
-            print(f"engine: numba cannot be used, numpy goes on: {type(error).__name__}: {error}", file=sys.stderr)
-        else:
-            self._loaded = True
+            self._error = error  # said by the next `look`: what fails because the process ends is nobody's concern
