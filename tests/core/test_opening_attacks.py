@@ -32,7 +32,9 @@ def test_one_that_fails_does_not_give_back_the_day_of_the_one_before() -> None:
 
 def used_up(there: Node, party: Party, days: int = 1) -> OpenChannel:
     """The next opening to one whose channel is used up, and old enough."""
-    there.identity = msgspec.structs.replace(there.identity, channels=msgspec.structs.replace(POLICY, day_msat=POLICY.total_msat))
+    policy = there.identity.channels
+    assert policy is not None
+    there.identity = msgspec.structs.replace(there.identity, channels=msgspec.structs.replace(policy, day_msat=POLICY.total_msat))
     there.take(Boot(there.identity))
     there.block()
     funds(there, OTHER, peers=(peer(party, 0),))

@@ -204,7 +204,7 @@ def test_the_list_in_a_terminal(answering: list[object]) -> None:
         "example",
         RUN,
         "parameters",
-        "memory: a worker needs 4",
+        "memory: a worker needs 5",
         "pays 8,000 sat a round to at most 8 workers, ticket 50 sat, on regtest",
         "round 1 of 8",
         "npub1",
