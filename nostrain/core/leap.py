@@ -22,11 +22,14 @@ from nostrain.protocol.digests import initial_state_id, next_state_id
 from nostrain.protocol.jobs import InspectJob, InspectResult
 from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Result
+from nostrain.protocol.tensors import parameter_count
 from nostrain.units import Digest, EventId, UnixTime
 
 KEY: Final = "replica"
 AGAIN_S: Final = 600
 """After so long a checkpoint that nobody served is asked for once more, if it still is worth it."""
+TRIES: Final = 8
+"""After so many in vain it goes on from round to round: a run has thousands of rounds, and servers keep the checkpoints of the last eight."""
 
 
 def begin(tx: Transaction, run: Run, replica: Replica) -> bool:
@@ -61,15 +64,17 @@ def step(tx: Transaction, run: Run, leap: Leap) -> None:
 
 def target(tx: Transaction, run: Run, replica: Replica) -> Round | None:
     """The newest closed round whose checkpoint may be taken and is worth it. A coordinator computes what it signs and pays for."""
-    if tx.me.pubkey == run.coordinator:
+    if tx.me.pubkey == run.coordinator or in_vain(replica, tx.now) >= TRIES:
         return None
-    behind = missed(tx, run, replica)
+    behind, parameters = missed(tx, run, replica), parameter_count(run.manifest.model)
     for count in range(len(behind), 0, -1):
         round_ = behind[count - 1]
         blob = result_of(round_).checkpoint
+        if blob.size < 4 * parameters or checkpoint_problem(run.manifest, blob) is not None:
+            continue  # before its size says what is worth it
         if not worth(replica, behind[:count], blob):
             return None
-        if barred(replica, blob.sha256, tx.now) or checkpoint_problem(run.manifest, blob) is not None:
+        if barred(replica, blob.sha256, tx.now):
             continue
         if agreed(run, round_) and follows(run, replica, behind[:count]):
             return round_
@@ -80,6 +85,11 @@ def barred(replica: Replica, digest: Digest, now: UnixTime) -> bool:
     """Whether that checkpoint was tried in vain, lately or for good."""
     until = replica.passed.get(digest, UnixTime(0))
     return until is None or now < until
+
+
+def in_vain(replica: Replica, now: UnixTime) -> int:
+    """How many were."""
+    return sum(barred(replica, digest, now) for digest in replica.passed)
 
 
 def missed(tx: Transaction, run: Run, replica: Replica) -> list[Round]:
@@ -161,11 +171,16 @@ def inspected(tx: Transaction, replica: Replica, found: InspectResult) -> None:
 
 
 def failed(tx: Transaction, replica: Replica, reason: str, *, for_good: bool = False) -> None:
-    """Back to where the replica stood, and on from round to round, or to another checkpoint; to this one after a while, or never."""
+    """Back to where the replica stood, and on from round to round, or to another checkpoint; to this one after a while, or never.
+
+    All that nobody served are barred that long from now: where each takes minutes, the newest would be due again before the last was tried.
+    """
     leap = replica.leap
     assert leap is not None
     blob = result_of(tx.need(f"round/{leap.announcement}", Round)).checkpoint
     back = ReplicaState.BOOTING if replica.state_id is None else ReplicaState.READY
-    passed = with_item(replica.passed, blob.sha256, None if for_good else UnixTime(tx.now + AGAIN_S))
+    again = UnixTime(tx.now + AGAIN_S)
+    passed = {digest: until and again for digest, until in replica.passed.items()}
+    passed = with_item(passed, blob.sha256, None if for_good else again)
     tx.put(KEY, msgspec.structs.replace(replica, state=advance("replica", replica.state, back), leap=None, passed=passed))
     tx.note("warning", "leaps_failed", f"checkpoint {blob.sha256[:8]} cannot be taken: {reason}")

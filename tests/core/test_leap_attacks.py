@@ -1,0 +1,63 @@
+"""What a coordinator or a blob server can do to whoever joins late: name checkpoints that are not there, or of sizes that cannot be."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from nostrain.core.effects import Failed, Fetch
+from nostrain.core.leap import AGAIN_S, TRIES
+from nostrain.core.rows import NodeState
+from nostrain.core.tables import ReplicaState
+from tests.core.actors import Node
+from tests.core.leaps import CHECKPOINT, LATER, at, behind, checkpoint, goal, lands, named, result_at, stands
+from tests.core.replicas import replica
+
+C = ReplicaState
+OTHER = named("something else", 0)
+
+
+def sized(node: Node, number: int, size: int) -> Node:
+    """The coordinator says that of the checkpoint after a round."""
+    result = result_at(node, number)
+    result = msgspec.structs.replace(result, checkpoint=msgspec.structs.replace(result.checkpoint, size=size))
+    row = msgspec.structs.replace(at(node, number), result=(named("result", number), result))
+    node.state = NodeState({**node.state.rows, f"round/{row.id}": row})
+    return node
+
+
+def refused(node: Node, seconds: int) -> int:
+    """How many checkpoints a newcomer asks for, each that long, until it repeats the run from its first."""
+    tries, now = 0, LATER
+    while (digest := goal(node)) is not None:
+        assert digest in {checkpoint(number) for number in range(1, 101)}
+        effect, tries, now = node.asked(Fetch, "leap:"), tries + 1, now + seconds
+        assert tries <= 100, "for ever"
+        node.at(now).ends(effect, Failed("no source has it"))
+    return tries
+
+
+@pytest.mark.parametrize("seconds", [1, 20, 400])
+def test_a_run_none_of_whose_checkpoints_is_served_is_repeated_from_its_first_however_long_each_of_them_takes(seconds: int) -> None:
+    node = behind(100)
+    assert refused(node, seconds) == TRIES
+    assert (replica(node).state, [effect.name for effect in node.asks(Fetch) if effect.owner == "replica"]) == (C.BOOTING, ["checkpoint"])
+    node.at(LATER + TRIES * seconds + AGAIN_S)
+    assert goal(node) == checkpoint(100), "somebody may serve it by now"
+
+
+def test_wrong_files_of_so_many_rounds_are_not_all_fetched() -> None:
+    node = behind(100)
+    for number in range(100, 100 - TRIES, -1):
+        assert goal(node) == checkpoint(number)
+        lands(node, OTHER)
+    assert goal(node) is None
+    assert goal(node.at(LATER + 10 * AGAIN_S)) is None
+
+
+@pytest.mark.parametrize("size", [1, 1 << 40])
+def test_what_a_coordinator_says_of_a_size_that_cannot_be_neither_begins_a_leap_nor_prevents_one(size: int) -> None:
+    node = stands(sized(behind(1), 1, size), 0)
+    assert (goal(node), replica(node).state) == (None, C.ADVANCING)
+    node = stands(sized(behind(9, delta_bytes=CHECKPOINT), 9, size), 0)
+    assert goal(node) == checkpoint(8)
