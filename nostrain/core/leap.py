@@ -20,9 +20,7 @@ from nostrain.core.tables import ReplicaState, advance
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.digests import initial_state_id, next_state_id
 from nostrain.protocol.jobs import InspectJob, InspectResult
-from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Result
-from nostrain.protocol.tensors import parameter_count
 from nostrain.units import Digest, EventId, UnixTime
 
 KEY: Final = "replica"
@@ -66,13 +64,13 @@ def target(tx: Transaction, run: Run, replica: Replica) -> Round | None:
     """The newest closed round whose checkpoint may be taken and is worth it. A coordinator computes what it signs and pays for."""
     if tx.me.pubkey == run.coordinator or in_vain(replica, tx.now) >= TRIES:
         return None
-    behind, parameters = missed(tx, run, replica), parameter_count(run.manifest.model)
+    behind = missed(tx, run, replica)
     for count in range(len(behind), 0, -1):
         round_ = behind[count - 1]
         blob = result_of(round_).checkpoint
-        if blob.size < 4 * parameters or checkpoint_problem(run.manifest, blob) is not None:
+        if checkpoint_problem(run.manifest, blob) is not None:
             continue  # before its size says what is worth it
-        if not worth(replica, behind[:count], blob):
+        if not worth(run, replica, behind[:count]):
             return None
         if barred(replica, blob.sha256, tx.now):
             continue
@@ -102,10 +100,13 @@ def missed(tx: Transaction, run: Run, replica: Replica) -> list[Round]:
     return found
 
 
-def worth(replica: Replica, rounds: list[Round], blob: BlobRef) -> bool:
-    """Whether the checkpoint is cheaper than the deltas of `rounds`, in bytes, or the only way. Who has no state yet needs one checkpoint or another."""
+def worth(run: Run, replica: Replica, rounds: list[Round]) -> bool:
+    """Whether the last one's checkpoint is cheaper than the deltas of `rounds`, in bytes, or the only way. Who has no state yet needs one checkpoint
+    or another. The first one was as large: a coordinator that says less would have all leap who are a round behind.
+    """
+    size = max(result_of(rounds[-1]).checkpoint.size, run.manifest.checkpoint.size)
     deltas = sum(item.delta.size for round_ in rounds for item in result_of(round_).accepted)
-    return replica.state_id is None or replica.gone or deltas > blob.size
+    return replica.state_id is None or replica.gone or deltas > size
 
 
 def agreed(run: Run, round_: Round) -> bool:

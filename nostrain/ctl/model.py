@@ -62,7 +62,7 @@ def export(
 ) -> None:
     """Write the model of a run into FOLDER, as Hugging Face has them: config.json, safetensors, tokenizer, a card.
 
-    Of the daemon that answers on the control socket: its newest state, which it computed itself. FOLDER must not be there yet; it appears when it is
+    Of the daemon that answers on the control socket: its newest state, which it computed itself, or joined at. FOLDER must not be there yet; it appears when it is
     whole, and only if the checkpoint's Merkle root is that of the run's state.
     """
     import msgspec

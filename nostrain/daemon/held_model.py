@@ -27,7 +27,7 @@ PATIENCE_S: Final = 20.0
 
 
 def run_model(state: NodeState) -> RunModel:
-    """The state that our replica has computed itself. Raises Unavailable when there is none, or it is not the run's."""
+    """The state that our replica has computed itself, or joined at on the word of t validators. Raises Unavailable when there is none, or it is not the run's."""
     run, replica = state.rows.get("run"), state.rows.get("replica")
     if not isinstance(run, Run) or not isinstance(replica, Replica):
         raise Unavailable("this node follows no run, so that it has no model")
