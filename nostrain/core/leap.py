@@ -147,8 +147,8 @@ def fetched(tx: Transaction, replica: Replica, path: str) -> None:
     tx.put(KEY, msgspec.structs.replace(replica, leap=msgspec.structs.replace(replica.leap, path=path)))
 
 
-def inspected(tx: Transaction, replica: Replica, found: InspectResult) -> None:
-    """Land on the state if the file has its root. It is not confirmed: that we computed it ourselves nobody could say."""
+def inspected(tx: Transaction, run: Run, replica: Replica, found: InspectResult) -> None:
+    """Land on the state if the file has its root, and enough validators still agree: others may have been heard on the way. It is not confirmed: that we computed it ourselves nobody could say."""
     leap = replica.leap
     assert leap is not None
     round_ = tx.need(f"round/{leap.announcement}", Round)
@@ -156,6 +156,9 @@ def inspected(tx: Transaction, replica: Replica, found: InspectResult) -> None:
     event_id, result = round_.result
     if found.root != result.root:
         failed(tx, replica, f"it is not the state that the validators computed: {found.error or found.root}", for_good=True)
+        return
+    if not agreed(run, round_):
+        failed(tx, replica, "its validators disagree, as was heard since")
         return
     landed = Replica(
         head=event_id,

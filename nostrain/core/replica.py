@@ -200,7 +200,7 @@ def done(tx: Transaction, name: str, outcome: Outcome) -> None:
             digest = replica.dataset.validation.sha256 if name == "validation" and replica.dataset else Digest(name.removeprefix("delta:"))
             tx.put(KEY, msgspec.structs.replace(replica, paths=with_item(replica.paths, digest, path)))
         case Computed(result=InspectResult() as inspected) if replica.leap is not None:
-            leap.inspected(tx, replica, inspected)
+            leap.inspected(tx, run, replica, inspected)
         case Computed(result=InspectResult() as inspected):
             inspect_done(tx, run, replica, inspected)
         case Computed(result=AggregateResult() as aggregated):

@@ -7,10 +7,25 @@ import pytest
 
 from nostrain.core.effects import Failed, Fetch
 from nostrain.core.leap import AGAIN_S, TRIES
-from nostrain.core.rows import NodeState
+from nostrain.core.rows import NodeState, Replica
 from nostrain.core.tables import ReplicaState
 from tests.core.actors import Node
-from tests.core.leaps import CHECKPOINT, LATER, at, behind, checkpoint, goal, lands, named, result_at, stands
+from tests.core.leaps import (
+    CHECKPOINT,
+    EVERYBODY,
+    LATER,
+    at,
+    behind,
+    checkpoint,
+    confirm,
+    goal,
+    lands,
+    named,
+    result_at,
+    root,
+    said,
+    stands,
+)
 from tests.core.replicas import replica
 
 C = ReplicaState
@@ -60,3 +75,25 @@ def test_what_a_coordinator_says_of_a_size_neither_makes_a_leap_of_a_round_worth
     node = stands(sized(behind(1), 1, size), 0)
     assert (goal(node), replica(node).state) == (None, C.ADVANCING)
     assert goal(stands(sized(behind(9, delta_bytes=CHECKPOINT), 9, size), 0)) == checkpoint(number)
+
+
+def test_validators_that_disagree_while_the_file_is_fetched_are_heard() -> None:
+    """A relay shows what liars say first, and the others' word when the newcomer is under way."""
+    node = behind(3, quiet_from=3)
+    run = msgspec.structs.replace(node.run, manifest=msgspec.structs.replace(node.run.manifest, threshold=1))
+    node.state = NodeState({**node.state.rows, "run": run})
+    first, second, third = EVERYBODY
+    liar = said(3, result_at(node, 3).state_id, (first,))
+    node = restart(confirm(node, 3, liar))
+    assert goal(node) == checkpoint(3)
+    confirm(node, 3, {**liar, second: (OTHER, OTHER), third: (OTHER, OTHER)})
+    lands(node, root(3))
+    assert node.told("leaps_failed")
+    assert goal(node) == checkpoint(2), "which all of them confirmed"
+
+
+def restart(node: Node) -> Node:
+    """Its replica begins again."""
+    rows = {key: row for key, row in node.state.rows.items() if not key.startswith("effect/replica")}
+    node.state = NodeState({**rows, "replica": Replica(head=node.run.id)})
+    return node.at(LATER)
