@@ -7,6 +7,7 @@ round's validators say they computed. That root and the weights it believes them
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import Final
 
 import msgspec
@@ -20,6 +21,7 @@ from nostrain.core.tables import ReplicaState, advance
 from nostrain.core.transaction import Transaction
 from nostrain.protocol.digests import initial_state_id, next_state_id
 from nostrain.protocol.jobs import InspectJob, InspectResult
+from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Result
 from nostrain.units import Digest, EventId, UnixTime
 
@@ -65,12 +67,13 @@ def target(tx: Transaction, run: Run, replica: Replica) -> Round | None:
     if tx.me.pubkey == run.coordinator or in_vain(replica, tx.now) >= TRIES:
         return None
     behind = missed(tx, run, replica)
+    deltas = list(accumulate(sum(item.delta.size for item in result_of(round_).accepted) for round_ in behind))
     for count in range(len(behind), 0, -1):
         round_ = behind[count - 1]
         blob = result_of(round_).checkpoint
         if checkpoint_problem(run.manifest, blob) is not None:
             continue  # before its size says what is worth it
-        if not worth(run, replica, behind[:count]):
+        if not worth(run, replica, blob, deltas[count - 1]):
             return None
         if barred(replica, blob.sha256, tx.now):
             continue
@@ -100,13 +103,12 @@ def missed(tx: Transaction, run: Run, replica: Replica) -> list[Round]:
     return found
 
 
-def worth(run: Run, replica: Replica, rounds: list[Round]) -> bool:
-    """Whether the last one's checkpoint is cheaper than the deltas of `rounds`, in bytes, or the only way. Who has no state yet needs one checkpoint
-    or another. The first one was as large: a coordinator that says less would have all leap who are a round behind.
+def worth(run: Run, replica: Replica, blob: BlobRef, deltas: int) -> bool:
+    """Whether the checkpoint is cheaper than the deltas up to it, in bytes, or the only way. Who has no state yet needs one checkpoint or another.
+
+    The first one was as large: a coordinator that says less would have all leap who are a round behind.
     """
-    size = max(result_of(rounds[-1]).checkpoint.size, run.manifest.checkpoint.size)
-    deltas = sum(item.delta.size for round_ in rounds for item in result_of(round_).accepted)
-    return replica.state_id is None or replica.gone or deltas > size
+    return replica.state_id is None or replica.gone or deltas > max(blob.size, run.manifest.checkpoint.size)
 
 
 def agreed(run: Run, round_: Round) -> bool:

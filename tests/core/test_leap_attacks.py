@@ -6,9 +6,10 @@ import msgspec
 import pytest
 
 from nostrain.core.effects import Failed, Fetch
-from nostrain.core.leap import AGAIN_S, TRIES
-from nostrain.core.rows import NodeState, Replica
+from nostrain.core.leap import AGAIN_S, TRIES, result_of
+from nostrain.core.rows import NodeState, Replica, Round
 from nostrain.core.tables import ReplicaState
+from nostrain.protocol.messages import Result
 from tests.core.actors import Node
 from tests.core.leaps import (
     CHECKPOINT,
@@ -97,3 +98,20 @@ def restart(node: Node) -> Node:
     rows = {key: row for key, row in node.state.rows.items() if not key.startswith("effect/replica")}
     node.state = NodeState({**rows, "replica": Replica(head=node.run.id)})
     return node.at(LATER)
+
+
+def test_looking_for_a_checkpoint_takes_work_in_proportion_to_the_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A relay that hides all confirmations would otherwise stop a newcomer for seconds at everything that it hears."""
+    looked: list[Round] = []
+
+    def counted(round_: Round) -> Result:
+        looked.append(round_)
+        return result_of(round_)
+
+    small, large = behind(100, quiet_from=1), behind(300, quiet_from=1)
+    monkeypatch.setattr("nostrain.core.leap.result_of", counted)
+    small.at(LATER + 1)
+    first = len(looked)
+    large.at(LATER + 1)
+    assert first >= 100
+    assert len(looked) - first == 3 * first
