@@ -159,16 +159,7 @@ def _signed(events: Sequence[Event], run: str, checkpoint: Path) -> RunModel:
     for one in messages:
         if isinstance(one.body, Result) and one.body.run == manifest.id and one.author == manifest.author:
             states.append(ModelState(one.body.round, one.body.state_id, one.body.root))
-    return RunModel(
-        run=manifest.id,
-        name=body.name,
-        coordinator=manifest.author,
-        rounds=body.rounds,
-        model=body.model,
-        dataset=body.dataset.sha256,
-        states=tuple(states),
-        checkpoint=str(checkpoint.absolute()),
-    )
+    return RunModel.of(manifest.id, manifest.author, body, tuple(states), str(checkpoint.absolute()))
 
 
 def _vocabulary(folder: Path, wanted: Digest) -> Vocabulary:

@@ -36,17 +36,9 @@ def run_model(state: NodeState) -> RunModel:
     if replica.checkpoint is None or replica.state_id is None or replica.root is None:
         raise Unavailable("this node does not have the run's first checkpoint yet")
     dataset = replica.dataset
-    return RunModel(
-        run=run.id,
-        name=run.manifest.name,
-        coordinator=run.coordinator,
-        rounds=run.manifest.rounds,
-        model=run.manifest.model,
-        dataset=run.manifest.dataset.sha256,
-        states=(ModelState(replica.round, replica.state_id, replica.root),),
-        checkpoint=str(Path(replica.checkpoint).absolute()),
-        vocabulary=None if dataset is None else Vocabulary(dataset.separator, dataset.tokenizer),
-    )
+    states = (ModelState(replica.round, replica.state_id, replica.root),)
+    vocabulary = None if dataset is None else Vocabulary(dataset.separator, dataset.tokenizer)
+    return RunModel.of(run.id, run.coordinator, run.manifest, states, str(Path(replica.checkpoint).absolute()), vocabulary)
 
 
 async def held_model(state: NodeState, blobs: Blobs) -> RunModel:

@@ -45,17 +45,9 @@ def run_model(observer: Observer, blobs: Path) -> RunModel | None:
     except (OSError, msgspec.DecodeError) as error:
         raise Unavailable(f"the run's dataset cannot be read: {error}") from error
     tokenizer = None if dataset.tokenizer is None else str(stored(blobs, dataset.tokenizer))
-    return RunModel(
-        run=run.id,
-        name=manifest.name,
-        coordinator=run.coordinator,
-        rounds=manifest.rounds,
-        model=manifest.model,
-        dataset=manifest.dataset.sha256,
-        states=(ModelState(result.round, result.state_id, result.root),),
-        checkpoint=str(stored(blobs, result.checkpoint)),
-        vocabulary=Vocabulary(dataset.separator, dataset.tokenizer, tokenizer),
-    )
+    states = (ModelState(result.round, result.state_id, result.root),)
+    vocabulary = Vocabulary(dataset.separator, dataset.tokenizer, tokenizer)
+    return RunModel.of(run.id, run.coordinator, manifest, states, str(stored(blobs, result.checkpoint)), vocabulary)
 
 
 def last_result(observer: Observer) -> Result | None:

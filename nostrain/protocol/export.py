@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from nostrain.protocol.manifest import BlobRef, ModelSpec
+from nostrain.protocol.manifest import BlobRef, ModelSpec, RunManifest
 from nostrain.units import Digest, EventId, Pubkey
 
 FloatType = Literal["float32", "bfloat16", "float16"]
@@ -42,6 +42,21 @@ class RunModel(msgspec.Struct, frozen=True):
     states: tuple[ModelState, ...]
     checkpoint: str
     vocabulary: Vocabulary | None = None
+
+    @classmethod
+    def of(
+        cls,
+        run: EventId,
+        coordinator: Pubkey,
+        manifest: RunManifest,
+        states: tuple[ModelState, ...],
+        checkpoint: str,
+        vocabulary: Vocabulary | None = None,
+    ) -> RunModel:
+        """Of a run, with what its manifest says."""
+        return cls(
+            run, manifest.name, coordinator, manifest.rounds, manifest.model, manifest.dataset.sha256, states, checkpoint, vocabulary
+        )
 
 
 class ExportModel(msgspec.Struct, frozen=True):
