@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from nostrain.ctl.beside import run_module
 from nostrain.ctl.options import FOLDER, as_json, show_json
 
 if TYPE_CHECKING:
@@ -65,17 +64,14 @@ def build(
         seed=seed,
         strict=strict,
     )
-    command = [sys.executable, "-P", "-m", "nostrain.learning.corpus", msgspec.json.encode(spec).decode()]
     try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
+        said = run_module("nostrain.learning.corpus", msgspec.json.encode(spec).decode())
     except KeyboardInterrupt:
         raise click.ClickException(f"interrupted; delete {out}") from None
-    if done.returncode != 0:
-        sys.exit(done.returncode)
     if as_json:
-        click.echo(done.stdout, nl=False)
+        click.echo(said, nl=False)
         return
-    made = msgspec.json.decode(done.stdout)
+    made = msgspec.json.decode(said)
     click.echo(f"{made['documents']:,} documents, {made['text_bytes']:,} bytes of text; {made['left_out']:,} bad rows left out")
     click.echo(
         f"{made['tokens']:,} tokens of {made['vocab_size']:,} in {made['dtype']}; {made['cut_off']:,} do not fill a shard and are cut off"
@@ -102,18 +98,15 @@ def sign(folder: Path, key: Path, name: str, as_json: bool) -> None:
     from nostrain.wire.nip19 import npub
 
     _, digest = read(folder)
-    command = [sys.executable, "-P", "-m", "nostrain.keys.curate", str(key), digest, name, str(int(time.time()))]
-    done = subprocess.run(command, stdout=subprocess.PIPE, check=False)
-    if done.returncode != 0:
-        sys.exit(done.returncode)
+    signed = run_module("nostrain.keys.curate", str(key), digest, name, str(int(time.time())))
     try:
-        event = check_curation_untrusted(parse_event_untrusted(done.stdout), digest)
+        event = check_curation_untrusted(parse_event_untrusted(signed), digest)
     except RemoteProtocolError as error:
         raise click.ClickException(f"--name: {error}") from error
     if event.pubkey not in {known.pubkey for known in curations(folder, digest)}:
         with (folder / CURATIONS_FILE).open("ab") as file:
-            file.write(done.stdout)
-    click.echo(done.stdout.strip() if as_json else f"dataset {digest} is signed by {npub(event.pubkey)}")
+            file.write(signed)
+    click.echo(signed.strip() if as_json else f"dataset {digest} is signed by {npub(event.pubkey)}")
 
 
 @data.command(short_help="Check a dataset's files and signatures.")

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import click
 
+from nostrain.ctl.beside import run_module
 from nostrain.ctl.options import CONTROL, FOLDER, as_json, relays, show_json
 
 if TYPE_CHECKING:
@@ -111,8 +110,7 @@ def _of_folder(folder: Path) -> RunModel:
 
     from nostrain.protocol.export import RunModel
 
-    done = _run("nostrain.daemon.held_model", str(folder.absolute()))
-    return msgspec.json.decode(done, type=RunModel)
+    return msgspec.json.decode(run_module("nostrain.daemon.held_model", str(folder.absolute())), type=RunModel)
 
 
 def _of_file(checkpoint: Path, events: Path | None, run: str, relays: Sequence[str]) -> RunModel:
@@ -181,15 +179,8 @@ def _export(job: ExportModel) -> Exported:
 
     from nostrain.protocol.export import Exported
 
-    return msgspec.json.decode(_run("nostrain.learning.export", msgspec.json.encode(job).decode()), type=Exported)
-
-
-def _run(module: str, argument: str) -> bytes:
-    """What the module prints when it is done; else it said itself why not, and the command ends with its exit code."""
     try:
-        done = subprocess.run([sys.executable, "-P", "-m", module, argument], stdout=subprocess.PIPE, check=False)
+        made = run_module("nostrain.learning.export", msgspec.json.encode(job).decode())
     except KeyboardInterrupt:
         raise click.ClickException("interrupted; nothing is left of the folder") from None
-    if done.returncode != 0:
-        sys.exit(done.returncode)
-    return done.stdout
+    return msgspec.json.decode(made, type=Exported)
