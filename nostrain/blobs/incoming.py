@@ -48,15 +48,6 @@ def write_all(fd: int, data: bytes | bytearray) -> None:
         view = view[os.write(fd, view) :]
 
 
-def fsync_folder(folder: Path) -> None:
-    """Make the renames in `folder` durable."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 class Incoming:
     """A temporary file and the SHA-256 of what was written to it. Made by `BlobStore.incoming`, which also removes it.
 

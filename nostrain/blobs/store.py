@@ -17,10 +17,11 @@ from typing import Final, TypeVar
 
 import trio
 
-from nostrain.blobs.incoming import Incoming, StorageFull, fsync_folder, no_room
+from nostrain.blobs.incoming import Incoming, StorageFull, no_room
 from nostrain.blobs.index import Stored, Upload, UploadIndex, found
 from nostrain.blobs.linking import link_or_copy
 from nostrain.blobs.parts import PartLimits, Parts
+from nostrain.disk import fsync_folder
 from nostrain.errors import LocalProtocolError, RemoteProtocolError
 from nostrain.ports.clock import Clock
 from nostrain.units import Digest, Pubkey, UnixTime, is_hex32
@@ -32,6 +33,13 @@ _BATCH: Final = 64
 
 LOCAL: Final = Pubkey("")
 """Owner of what this node stored for itself: no request from outside can delete it."""
+
+
+def place_of(root: Path, digest: Digest) -> Path:
+    """Where a store in the folder `root` keeps a blob. Raises LocalProtocolError unless `digest` is a checked digest."""
+    if not is_hex32(digest):
+        raise LocalProtocolError(f"{digest!r} is not a SHA-256 in lowercase hex")
+    return root / digest[:2] / digest
 
 
 class DigestMismatch(RemoteProtocolError):
@@ -66,7 +74,7 @@ class BlobStore:
 
     def path(self, digest: Digest) -> Path | None:
         """The file of `digest`, or None if it is not here. Raises LocalProtocolError unless `digest` is a checked digest."""
-        path = self._place(digest)
+        path = place_of(self._root, digest)
         return path if path.is_file() else None
 
     @asynccontextmanager
@@ -195,11 +203,6 @@ class BlobStore:
 
         return await trio.to_thread.run_sync(locked)
 
-    def _place(self, digest: Digest) -> Path:
-        if not is_hex32(digest):
-            raise LocalProtocolError(f"{digest!r} is not a SHA-256 in lowercase hex")
-        return self._root / digest[:2] / digest
-
     def _check_room(self, wanted: int) -> None:
         lack = self._short_of(wanted)
         if lack > 0:
@@ -217,7 +220,7 @@ class BlobStore:
 
     def _install(self, temporary: Path, digest: Digest, owner: Pubkey) -> bool:
         """Rename a complete, fsynced file into place and add its row; both or neither."""
-        place = self._place(digest)
+        place = place_of(self._root, digest)
         with self._lock, no_room():
             new = not place.is_file()
             if new:
@@ -237,7 +240,7 @@ class BlobStore:
             return new
 
     def _adopt(self, source: Path, digest: Digest) -> Path:
-        place = self._place(digest)
+        place = place_of(self._root, digest)
         with self._lock:
             if self._claim(digest, LOCAL) is not None:
                 return place
@@ -254,7 +257,7 @@ class BlobStore:
 
     def _claim(self, digest: Digest, owner: Pubkey) -> Upload | None:
         try:
-            size = self._place(digest).stat().st_size
+            size = place_of(self._root, digest).stat().st_size
         except FileNotFoundError:
             return None
         return self._index.add(Upload(owner, digest, size, self._clock.now()))
@@ -270,7 +273,7 @@ class BlobStore:
             self._index.remove(owner, digest)
         if not self._index.wanted(digest):
             self._index.forget([digest])
-            self._place(digest).unlink(missing_ok=True)
+            place_of(self._root, digest).unlink(missing_ok=True)
 
     def _remove_idle(self, before: UnixTime, keep: Collection[Pubkey], enough: float) -> list[Stored]:
         gone: list[Stored] = []
@@ -280,5 +283,5 @@ class BlobStore:
             gone.append(blob)
         self._index.forget([blob.digest for blob in gone])
         for blob in gone:
-            self._place(blob.digest).unlink(missing_ok=True)
+            place_of(self._root, blob.digest).unlink(missing_ok=True)
         return gone

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 import trio
 
+from nostrain.blobs.store import place_of
 from nostrain.core.rows import NodeState, Replica, Run
 from nostrain.core.run import located
 from nostrain.core.tables import ReplicaState
@@ -74,8 +75,7 @@ def of_folder(folder: Path) -> RunModel:
     vocabulary = model.vocabulary
     if vocabulary is None or vocabulary.tokenizer is None:
         return model
-    digest = vocabulary.tokenizer.sha256
-    tokenizer = folder / "blobs" / digest[:2] / digest
+    tokenizer = place_of(folder / "blobs", vocabulary.tokenizer.sha256)
     return with_path(model, vocabulary, tokenizer) if tokenizer.is_file() else model
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import msgspec
 import trio
 
+from nostrain.blobs.store import place_of
 from nostrain.devnet.observer import Observer
 from nostrain.errors import Unavailable
 from nostrain.protocol.dataset import DatasetManifest
 from nostrain.protocol.export import ExportModel, ModelState, RunModel, Vocabulary
-from nostrain.protocol.manifest import BlobRef
 from nostrain.protocol.messages import Result
 
 
@@ -41,21 +41,16 @@ def run_model(observer: Observer, blobs: Path) -> RunModel | None:
         return None
     manifest = run.manifest
     try:
-        dataset = msgspec.json.decode(stored(blobs, manifest.dataset).read_bytes(), type=DatasetManifest)
+        dataset = msgspec.json.decode(place_of(blobs, manifest.dataset.sha256).read_bytes(), type=DatasetManifest)
     except (OSError, msgspec.DecodeError) as error:
         raise Unavailable(f"the run's dataset cannot be read: {error}") from error
-    tokenizer = None if dataset.tokenizer is None else str(stored(blobs, dataset.tokenizer))
+    tokenizer = None if dataset.tokenizer is None else str(place_of(blobs, dataset.tokenizer.sha256))
     states = (ModelState(result.round, result.state_id, result.root),)
     vocabulary = Vocabulary(dataset.separator, dataset.tokenizer, tokenizer)
-    return RunModel.of(run.id, run.coordinator, manifest, states, str(stored(blobs, result.checkpoint)), vocabulary)
+    return RunModel.of(run.id, run.coordinator, manifest, states, str(place_of(blobs, result.checkpoint.sha256)), vocabulary)
 
 
 def last_result(observer: Observer) -> Result | None:
     """Of the last round that has one."""
     results = [watched.round.result[1] for _, watched in sorted(observer.rounds.items()) if watched.round.result is not None]
     return results[-1] if results else None
-
-
-def stored(blobs: Path, blob: BlobRef) -> Path:
-    """Where a store keeps a blob."""
-    return blobs / blob.sha256[:2] / blob.sha256

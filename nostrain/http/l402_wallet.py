@@ -10,6 +10,7 @@ from typing import TypeVar
 import msgspec
 import trio
 
+from nostrain.disk import fsync_folder
 from nostrain.errors import LocalProtocolError, Unavailable
 from nostrain.ports.tickets import Purchase
 from nostrain.ports.tolls import Errand, TollPurchase
@@ -54,7 +55,7 @@ class _Files:
                 file.flush()
                 os.fsync(file.fileno())
             beside.rename(path)
-            self._sync()
+            fsync_folder(self._folder)
         except OSError as error:
             raise Unavailable(f"wallet: {path.name} cannot be written: {error.strerror}") from error
 
@@ -62,17 +63,9 @@ class _Files:
         try:
             path.unlink(missing_ok=True)
             if self._folder.exists():
-                self._sync()
+                fsync_folder(self._folder)
         except OSError as error:
             raise Unavailable(f"wallet: {path.name} cannot be removed: {error.strerror}") from error
-
-    def _sync(self) -> None:
-        """Make creations, renames and removals in the folder durable."""
-        descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
 
 
 class FileWallet:

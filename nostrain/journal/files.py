@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+from nostrain.disk import fsync_folder
 from nostrain.errors import ConfigError
 from nostrain.journal.schema import APPLICATION_ID, VERSION, migrate, version_of
 
@@ -58,11 +58,7 @@ def _create(path: Path) -> None:
         database.close()
     unfinished.chmod(0o600)
     unfinished.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    fsync_folder(path.parent)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -8,6 +8,8 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 
+from nostrain.disk import fsync_folder
+
 File = tuple[str | os.PathLike[str], Iterable[bytes | memoryview]]
 """A path, and what is to be in the file."""
 
@@ -46,12 +48,4 @@ def replace_files(*files: File) -> None:
         for temporary, target in ready:
             temporary.replace(target)
     for folder in dict.fromkeys(target.parent for _, target in ready):
-        _sync_folder(folder)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        fsync_folder(folder)
