@@ -154,7 +154,7 @@ def inspected(tx: Transaction, run: Run, replica: Replica, found: InspectResult)
     leap = replica.leap
     assert leap is not None
     round_ = tx.need(f"round/{leap.announcement}", Round)
-    assert leap.path is not None and round_.result is not None  # noqa: PT018 - what is inspected is here
+    assert round_.result is not None
     event_id, result = round_.result
     if found.root != result.root:
         failed(tx, replica, f"it is not the state that the validators computed: {found.error or found.root}", for_good=True)
